@@ -1,0 +1,45 @@
+"""Training images as the network sees them, as a PNG in the run and a panel of the logger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
+from torchvision.utils import make_grid, save_image
+
+from src.manifest import Sample
+
+
+class Pictures(pl.Callback):
+    """Save the first batch of every `every_n_epochs`-th epoch, after mixing.
+
+    The module has `training_images(batch)`, (N, 3, H, W) in [0, 1].
+
+    Args:
+        folder: where the PNGs go.
+        every_n_epochs: how often.
+        count: images a sheet.
+    """
+
+    def __init__(self, folder: str, every_n_epochs: int, count: int) -> None:
+        self.folder, self.every_n_epochs, self.count = Path(folder), every_n_epochs, count
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Sample, batch_idx: int
+    ) -> None:
+        if batch_idx or trainer.current_epoch % self.every_n_epochs or not trainer.is_global_zero:
+            return
+        # The step that follows draws what was drawn here: the sheet shows that very batch, and a run
+        # with pictures gives the weights of one without.
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            images = pl_module.training_images(batch)[: self.count]  # type: ignore[operator]
+        grid = make_grid(images.detach().float().cpu().clamp(0, 1), nrow=8)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_image(grid, self.folder / f"epoch{trainer.current_epoch:03d}.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_image("train/images", [grid], step=trainer.global_step)
+            elif isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("train/images", grid, trainer.global_step)

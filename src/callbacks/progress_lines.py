@@ -1,0 +1,57 @@
+"""Progress of a training: Lightning's Rich bar on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
+
+
+def progress_bar(seconds: float) -> ProgressBar:
+    """The bar that fits where the output goes; `seconds`: shortest time between two lines in an epoch."""
+    return RichProgressBar() if sys.stdout.isatty() else ProgressLines(seconds)
+
+
+class ProgressLines(ProgressBar):
+    """A line an epoch with its metrics and the time left, and one every `seconds` within long epochs."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self.begin = self.last = 0.0
+        self.first_epoch = 0
+        self.enabled = True
+
+    def disable(self) -> None:
+        self.enabled = False
+
+    def enable(self) -> None:
+        self.enabled = True
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.begin = self.last = time.monotonic()
+        self.first_epoch = trainer.current_epoch
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.monotonic()
+        if now - self.last >= self.seconds:
+            self.last = now
+            self.say(trainer, f"batch {batch_idx + 1} of {trainer.num_training_batches}")
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        metrics = trainer.callback_metrics
+        shown = [name for name in metrics if name.count("/") < 2 or name.endswith("/accuracy")]
+        self.last = time.monotonic()
+        done = trainer.current_epoch + 1 - self.first_epoch
+        left = (self.last - self.begin) / done * ((trainer.max_epochs or 0) - trainer.current_epoch - 1)
+        figures = "  ".join(f"{name} {float(metrics[name]):.4f}" for name in sorted(shown))
+        self.say(trainer, f"{figures}  {left:.0f} s left")
+
+    def say(self, trainer: pl.Trainer, text: str) -> None:
+        if self.enabled and trainer.is_global_zero:
+            print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {text}", flush=True)

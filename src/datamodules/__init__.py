@@ -1,0 +1,1 @@
+"""Data: one LightningDataModule over manifests, and a generator of demo data."""

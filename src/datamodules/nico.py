@@ -1,0 +1,370 @@
+"""The one LightningDataModule: a manifest in, batches of Samples out. Every stage uses it."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from src.files import digest_files, locked, read_json, write_json
+from src.images import decode_image, decode_mask, find_bad_images
+from src.manifest import (
+    HELD_OUT,
+    NO_DOMAIN,
+    Layout,
+    Row,
+    Sample,
+    Split,
+    SplitRule,
+    check_against_tree,
+    check_links,
+    read_label_map,
+    read_manifest,
+    scan_test,
+    scan_train,
+    write_manifest,
+)
+from src.sampler import KeyedSampler, keyed_seed
+from src.transforms import Transform
+
+
+class Decoded(NamedTuple):
+    """One transformed image, as a worker makes it."""
+
+    image: npt.NDArray[np.uint8]
+    label: int
+    domain: int
+    index: int
+    mask: npt.NDArray[np.bool_] | None
+
+
+class Images(Dataset[Decoded]):
+    """Rows of a manifest, decoded and transformed; a key is (epoch, index).
+
+    Args:
+        rows: the images.
+        data_root: what image_path is relative to.
+        mask_root: what image_seg_path is relative to; None leaves masks alone.
+        transform: from the decoded image to the network's size.
+        seed: key of the augmentation, with epoch and index.
+    """
+
+    def __init__(
+        self, rows: Sequence[Row], data_root: Path, mask_root: Path | None, transform: Transform, seed: int
+    ) -> None:
+        self.rows, self.data_root, self.mask_root = rows, data_root, mask_root
+        self.transform, self.seed = transform, seed
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: tuple[int, int]) -> Decoded:
+        epoch, index = key
+        row = self.rows[index]
+        mask = None
+        if self.mask_root is None:
+            image = decode_image(self.data_root / row.image_path, self.transform.min_side)
+        else:
+            image = decode_image(self.data_root / row.image_path)
+            mask = decode_mask(self.mask_root / str(row.image_seg_path))
+            if mask.shape != image.shape[:2]:
+                raise ValueError(
+                    f"the mask {self.mask_root / str(row.image_seg_path)} is {mask.shape[1]}x{mask.shape[0]} pixels, "
+                    f"its image {row.image_path} {image.shape[1]}x{image.shape[0]}: make the masks anew"
+                )
+        image, mask = self.transform(image, mask, keyed_seed(self.seed, epoch, index))
+        domain = row.domain if isinstance(row.domain, int) else NO_DOMAIN
+        return Decoded(image, NO_DOMAIN if row.label is None else row.label, domain, index, mask)
+
+
+def collate(samples: Sequence[Decoded]) -> Sample:
+    """Stack samples: images stay (N, H, W, 3) uint8, a quarter of the bytes of float on their way."""
+    masks = [sample.mask for sample in samples if sample.mask is not None]
+    return Sample(
+        image=torch.from_numpy(np.stack([sample.image for sample in samples])),
+        label=torch.tensor([sample.label for sample in samples]),
+        domain=torch.tensor([sample.domain for sample in samples]),
+        index=torch.tensor([sample.index for sample in samples]),
+        mask=torch.from_numpy(np.stack(masks)) if masks else None,
+    )
+
+
+def start_worker(worker_id: int) -> None:
+    """A worker is one thread: several would fight over the cores that the other workers have."""
+    cv2.setNumThreads(0)
+
+
+class NicoDataModule(pl.LightningDataModule):
+    """Training, validation and prediction data of one track.
+
+    Args:
+        data_root: the user's tree of images.
+        manifest_dir: where the manifests are, or are made when missing.
+        track: the track's layout (conf/track).
+        part: "train" (and validate on its held-out parts) or "test" (predict).
+        split: a rule (rows, context names) -> Split (conf/split); None for part "test".
+        train_transform, eval_transform: called with `size`, make the transforms.
+        size: side of the network's input in pixels.
+        batch_size: global, divided by the ranks.
+        num_workers: processes that decode, for each rank.
+        persistent_workers: keep them between epochs.
+        seed: key of order and augmentation.
+        masks: a training manifest with image_seg_path, or None.
+        mask_root: what image_seg_path is relative to; None: the manifest's own folder.
+        on_bad_image: "stop" at an image that cannot be decoded, or "skip": decode every image once
+            beforehand and leave such images out.
+        max_bad_share: share of such images above which "skip" stops too.
+        rebuild: write the manifests anew.
+        check: compare the manifests with the tree.
+    """
+
+    def __init__(
+        self,
+        *,
+        data_root: str,
+        manifest_dir: str,
+        track: dict[str, Any],
+        part: str,
+        split: SplitRule | None,
+        train_transform: Callable[..., Transform],
+        eval_transform: Callable[..., Transform],
+        size: int,
+        batch_size: int,
+        num_workers: int,
+        persistent_workers: bool,
+        seed: int,
+        masks: str | None,
+        mask_root: str | None,
+        on_bad_image: str,
+        max_bad_share: float,
+        rebuild: bool,
+        check: bool,
+    ) -> None:
+        super().__init__()
+        if on_bad_image not in ("stop", "skip"):
+            raise ValueError(f"datamodule.on_bad_image is {on_bad_image!r}: expected stop or skip")
+        self.data_root, self.manifest_dir = Path(data_root), Path(manifest_dir)
+        self.layout, self.part = Layout(**track), part
+        self.label_map = self.data_root / self.layout.label_map
+        self.split_rule = split
+        self.train_transform, self.eval_transform = train_transform, eval_transform
+        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.num_workers, self.persistent_workers = num_workers, persistent_workers and num_workers > 0
+        self.masks = Path(masks) if masks else None
+        self.mask_root = Path(mask_root) if mask_root else self.masks.parent if self.masks else None
+        self.on_bad_image, self.max_bad_share = on_bad_image, max_bad_share
+        self.rebuild, self.check = rebuild, check
+        self.rows: list[Row] = []
+        self.classes: list[str] = []
+        self.contexts: list[str] = []
+        self.bad_images: list[str] = []
+        self.split = Split([], [], [])
+        self.resume_at: tuple[int, int] = (0, 0)
+
+    # ------------------------------------------------------------------------------------- manifests
+
+    @property
+    def manifest(self) -> Path:
+        """Path of this part's manifest, whether it exists or not."""
+        return self.manifest_dir / f"track{self.layout.id}_{self.part}_label.json"
+
+    def prepare_data(self) -> None:
+        """Make what is missing on disk: the manifest and the label map, the list of bad images.
+
+        Every process may call it at once: one works, the others wait and find the work done.
+        """
+        with locked(self.manifest_dir):
+            exists = self.manifest.exists()
+            if not exists or self.rebuild:
+                write_manifest(self.manifest, self.scan())
+                self.rebuild = False
+            elif self.check:
+                check_against_tree(self.manifest, read_manifest(self.manifest), self.scan())
+                self.check = False  # Lightning calls this again, and the tree is the same
+            if self.on_bad_image == "skip" and self.part == "train":
+                self.list_bad_images()
+
+    def scan(self) -> list[Row]:
+        """This part's rows by its tree; the label map is written where it was missing."""
+        if self.part == "test":
+            return scan_test(self.data_root, self.layout)
+        rows, labels = scan_train(self.data_root, self.layout)
+        if not self.label_map.exists():
+            write_json(self.label_map, labels)
+        return rows
+
+    @property
+    def bad_images_path(self) -> Path:
+        return self.manifest_dir / f"track{self.layout.id}_bad_images.json"
+
+    def list_bad_images(self) -> None:
+        """Decode all training images once and write the paths of those that cannot be decoded."""
+        paths = [row.image_path for row in read_manifest(self.manifest)]
+        digest = digest_files(self.data_root, paths)
+        if self.bad_images_path.exists() and read_json(self.bad_images_path)["digest"] == digest:
+            return
+        bad = find_bad_images(self.data_root, paths, threads=max(self.num_workers, 1))
+        write_json(self.bad_images_path, {"digest": digest, "bad_images": bad})
+
+    # ----------------------------------------------------------------------------------------- rows
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the manifests and split the training rows; cheap and the same on every rank."""
+        if self.rows:
+            return
+        cv2.setNumThreads(0)
+        path = self.masks or self.manifest
+        self.rows = read_manifest(path)
+        if not self.rows:
+            raise ValueError(f"the manifest {path} lists no image")
+        check_links(self.data_root, [row.image_path for row in self.rows])
+        if self.part == "train":
+            self.setup_training(path)
+
+    def setup_training(self, path: Path) -> None:
+        """Check labels, domains and masks of the rows of the manifest `path`, and split them."""
+        labels = read_label_map(self.label_map)
+        self.classes = sorted(labels, key=labels.__getitem__)
+        if sorted(labels.values()) != list(range(len(labels))):
+            raise ValueError(f"the ids of the label map {self.label_map} are not 0 to {len(labels) - 1}")
+        for i, row in enumerate(self.rows):
+            if row.label is None or row.label >= len(self.classes):
+                raise ValueError(
+                    f"entry {i} of {path} ({row.image_path}) has the label {row.label}: "
+                    f"expected an id below {len(self.classes)}, the number of classes in the label map"
+                )
+        if self.masks:
+            self.check_masks(path)
+        self.contexts = self.context_names(path)
+        if self.on_bad_image == "skip":
+            self.leave_out_bad_images()
+        assert self.split_rule is not None
+        self.split = self.split_rule(self.rows, self.contexts)
+        if not self.split.train:
+            raise ValueError(f"the split leaves no training image of the {len(self.rows)} in {path}")
+
+    def check_masks(self, path: Path) -> None:
+        assert self.mask_root is not None
+        missing = [row for row in self.rows if row.image_seg_path is None]
+        if missing:
+            raise ValueError(f"{path} has no image_seg_path for {missing[0].image_path}: make the masks with stage=wsss")
+        paths = [str(row.image_seg_path) for row in self.rows]
+        check_links(self.mask_root, paths)
+        gone = [name for name in paths if not (self.mask_root / name).exists()]
+        if gone:
+            raise FileNotFoundError(
+                f"{len(gone)} masks of {path} are missing below {self.mask_root} (first: {gone[0]}): "
+                "set mask_root, or make the masks with stage=wsss"
+            )
+
+    def context_names(self, path: Path) -> list[str]:
+        """The contexts' names by id: the folder above the class folder, as the challenge lays it out."""
+        if not self.layout.has_contexts:
+            return []
+        names: dict[int, str] = {}
+        for i, row in enumerate(self.rows):
+            if not isinstance(row.domain, int) or row.domain < 0:
+                raise ValueError(
+                    f"entry {i} of {path} ({row.image_path}) has the domain {row.domain!r}: expected a context's id"
+                )
+            parts = row.image_path.split("/")
+            names.setdefault(row.domain, parts[-3] if len(parts) > 2 else str(row.domain))
+        return [names.get(i, str(i)) for i in range(max(names) + 1)]
+
+    def leave_out_bad_images(self) -> None:
+        bad = set(read_json(self.bad_images_path)["bad_images"])
+        self.bad_images = [row.image_path for row in self.rows if row.image_path in bad]
+        if len(self.bad_images) > self.max_bad_share * len(self.rows):
+            raise ValueError(
+                f"{len(self.bad_images)} of {len(self.rows)} images cannot be decoded (listed in "
+                f"{self.bad_images_path}), more than datamodule.max_bad_share={self.max_bad_share}: check the data"
+            )
+        if self.bad_images:
+            warnings.warn(f"{len(self.bad_images)} images cannot be decoded and are left out", stacklevel=2)
+            self.rows = [row for row in self.rows if row.image_path not in bad]
+
+    @property
+    def split_paths(self) -> dict[str, list[str]]:
+        """Image paths of each part of the split, as a run stores them."""
+        parts = self.split._asdict()
+        return {part: [self.rows[i].image_path for i in places] for part, places in parts.items()}
+
+    # --------------------------------------------------------------------------------------- loaders
+
+    def loader(self, rows: Sequence[Row], transform: Transform, train: bool) -> DataLoader[Decoded]:
+        """A loader of this rank's share of `rows`."""
+        ranks = self.trainer.world_size if self.trainer else 1
+        rank = self.trainer.global_rank if self.trainer else 0
+        if self.batch_size % ranks:
+            raise ValueError(
+                f"datamodule.batch_size={self.batch_size} is global and no multiple of the {ranks} processes: change it"
+            )
+        if train and len(rows) < self.batch_size:
+            raise ValueError(
+                f"datamodule.batch_size={self.batch_size} exceeds the {len(rows)} training images of this split: "
+                "set a smaller one"
+            )
+        sampler = KeyedSampler(
+            len(rows),
+            seed=self.seed,
+            batch_size=self.batch_size // ranks,
+            shuffle=train,
+            drop_last=train,
+            rank=rank,
+            num_replicas=ranks,
+        )
+        if train:
+            sampler.resume(*self.resume_at)
+        return DataLoader(
+            Images(rows, self.data_root, self.mask_root if train else None, transform, self.seed),
+            batch_size=self.batch_size // ranks,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            persistent_workers=self.persistent_workers,
+            pin_memory=bool(self.trainer) and self.trainer.strategy.root_device.type == "cuda",
+            collate_fn=collate,
+            worker_init_fn=start_worker,
+            # The loader draws a seed for its workers from this, not from the generator that the training
+            # draws from; what it draws is not used, samples have seeds of their own.
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+    def train_dataloader(self) -> DataLoader[Decoded]:
+        rows = [self.rows[i] for i in self.split.train]
+        return self.loader(rows, self.train_transform(size=self.size), train=True)
+
+    def val_dataloader(self) -> list[DataLoader[Decoded]]:
+        """One loader a held-out part, in the order of manifest.HELD_OUT; none where nothing is held out."""
+        parts = [getattr(self.split, name) for name in HELD_OUT]
+        while parts and not parts[-1]:
+            parts.pop()
+        transform = self.eval_transform(size=self.size)
+        return [self.loader([self.rows[i] for i in part], transform, train=False) for part in parts]
+
+    def predict_dataloader(self) -> DataLoader[Decoded]:
+        return self.loader(self.rows, self.eval_transform(size=self.size), train=False)
+
+    def on_after_batch_transfer(self, batch: Sample, dataloader_idx: int) -> Sample:
+        """uint8 (N, H, W, 3) to float32 (N, 3, H, W) in [0, 1], on the device and in channels_last order."""
+        return batch._replace(image=batch.image.permute(0, 3, 1, 2).to(torch.float32).div_(255))
+
+    # ---------------------------------------------------------------------------------------- resume
+
+    def state_dict(self) -> dict[str, int]:
+        """Where in the order of the images a checkpoint was written."""
+        assert self.trainer is not None
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.completed
+        whole = done >= self.trainer.num_training_batches
+        return {"epoch": self.trainer.current_epoch + whole, "batches": 0 if whole else done}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.resume_at = (state["epoch"], state["batches"])

@@ -1,0 +1,87 @@
+"""Decode images and masks with OpenCV; a file that does not decode completely is an error, never grey pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from src.progress import progress
+
+
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width from a JPEG's frame header, before its rotation; None for other formats."""
+    if data[:2] != b"\xff\xd8":
+        return None
+    i = 2
+    while i + 9 < len(data) and data[i] == 0xFF:
+        marker = data[i + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame
+            return int.from_bytes(data[i + 5 : i + 7], "big"), int.from_bytes(data[i + 7 : i + 9], "big")
+        i += 2 + int.from_bytes(data[i + 2 : i + 4], "big")
+    return None
+
+
+REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
+
+
+def decode_image(path: Path | str, min_side: int = 0) -> npt.NDArray[np.uint8]:
+    """Decode an image to (H, W, 3) uint8 RGB, EXIF rotation applied, whatever its mode.
+
+    Args:
+        path: an image file.
+        min_side: where > 0, a JPEG is decoded at 1/2, 1/4 or 1/8 of its size (which its DCT gives for
+            less than the full price) as long as its shorter side stays at or above this.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file cannot be decoded completely.
+    """
+    with open(path, "rb") as file:
+        data = file.read()
+    flag = cv2.IMREAD_COLOR_RGB
+    size = jpeg_size(data) if min_side else None
+    if size:
+        factor = max((f for f in REDUCED if min(size) // f >= min_side), default=1)
+        if factor > 1:
+            flag |= REDUCED[factor] & ~cv2.IMREAD_COLOR_BGR
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
+    if image is None:
+        raise ValueError(
+            f"{path} cannot be decoded (empty, cut off, or no image): "
+            "replace or remove it, or set datamodule.on_bad_image=skip to leave such images out"
+        )
+    return np.asarray(image, np.uint8)
+
+
+def decode_mask(path: Path | str) -> npt.NDArray[np.bool_]:
+    """Decode an 8-bit mask PNG to (H, W) bool, True where the value exceeds 127.
+
+    Raises:
+        FileNotFoundError, ValueError: as decode_image.
+    """
+    with open(path, "rb") as file:
+        data = np.frombuffer(file.read(), np.uint8)
+    mask = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
+    if mask is None:
+        raise ValueError(f"the mask {path} cannot be decoded: write it again as an 8-bit PNG of 0 and 255")
+    return np.asarray(mask) > 127
+
+
+def find_bad_images(data_root: Path, paths: Sequence[str], threads: int = 4) -> list[str]:
+    """Decode every image completely and return the paths of those that cannot be."""
+
+    def bad(path: str) -> bool:
+        try:
+            decode_image(data_root / path)
+        except (ValueError, OSError):
+            return True
+        return False
+
+    with ThreadPoolExecutor(threads) as pool:  # cv2 decodes outside the interpreter's lock
+        flags: Iterator[bool] = pool.map(bad, paths)
+        return [path for path, flag in zip(paths, progress(flags, "decoding every image", len(paths)), strict=True) if flag]

@@ -1,0 +1,1 @@
+"""LightningModules: one method a file, the whole method in it."""

@@ -1,0 +1,84 @@
+"""Stage `baseline`: a backbone and a linear head, trained on mixed images (method.md, section 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from src.losses import mixed_cross_entropy
+from src.manifest import HELD_OUT, Sample
+from src.metrics import ContextAccuracy
+from src.mixing import Mixing
+
+
+class Classifier(pl.LightningModule):
+    """A timm backbone with a linear head.
+
+    Args:
+        backbone: a network with `num_features`, from (N, 3, H, W) to features (N, num_features).
+        mixing: a mixing strategy (conf/mixing).
+        num_classes: K.
+        contexts: names of the training contexts by id; empty where images have none.
+        mean, std: of the pixels, by channel, for images in [0, 1].
+        optimizer, scheduler: from parameters to an optimiser, from that to a schedule by epoch.
+    """
+
+    exported = ("backbone", "head")  # what weights.safetensors holds
+
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        mixing: Mixing,
+        num_classes: int,
+        contexts: Sequence[str],
+        mean: Sequence[float],
+        std: Sequence[float],
+        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler],
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(int(backbone.num_features), num_classes)  # type: ignore[arg-type]
+        self.mixing = mixing
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.accuracy = nn.ModuleList(ContextAccuracy(contexts) for _ in HELD_OUT)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Images (N, 3, H, W) float in [0, 1] to logits (N, K); any H and W the backbone takes."""
+        return self.head(self.backbone((image - self.mean) / self.std))
+
+    def training_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
+        mixed = self.mixing(batch)
+        logits = self(mixed.image)
+        loss = mixed_cross_entropy(logits, batch.label, batch.label[mixed.partner], mixed.lam)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.label), sync_dist=True)
+        return loss
+
+    def training_images(self, batch: Sample) -> torch.Tensor:
+        """What the network sees of a batch: (N, 3, H, W) in [0, 1]."""
+        return self.mixing(batch).image
+
+    def validation_step(self, batch: Sample, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self.accuracy[dataloader_idx].update(self(batch.image), batch.label, batch.domain)
+
+    def on_validation_epoch_end(self) -> None:
+        # Logged here and not in the step: with fewer images than ranks a rank may have had no step.
+        for name, accuracy in zip(HELD_OUT, self.accuracy[: len(self.trainer.num_val_batches)], strict=False):
+            assert isinstance(accuracy, ContextAccuracy)
+            self.log_dict({f"val/{name}/{key}": value for key, value in accuracy.compute().items()})
+            accuracy.reset()
+
+    def predict_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
+        """Probabilities (N, K) float32."""
+        return self(batch.image).float().softmax(1)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(self.parameters())
+        return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer)}

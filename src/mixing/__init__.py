@@ -1,0 +1,52 @@
+"""Mixing strategies: one a file, each a pure function and a small class that draws its randomness.
+
+A strategy is called with a batch (a Sample: image (N, 3, H, W) float, label, domain, mask) and returns a
+Mixed. To add one, write `src/mixing/<name>.py` and `conf/mixing/<name>.yaml`; nothing else changes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+
+
+class Batch(Protocol):
+    """What a strategy may look at."""
+
+    @property
+    def image(self) -> torch.Tensor: ...
+    @property
+    def label(self) -> torch.Tensor: ...
+    @property
+    def domain(self) -> torch.Tensor: ...
+    @property
+    def mask(self) -> torch.Tensor | None: ...
+
+
+class Mixed(NamedTuple):
+    """Mixed images (N, 3, H, W), each one's partner (N,) int64, and the weight lam of its own label.
+
+    lam is a scalar tensor or one value an image (N,), in [0, 1]; the partner's label weighs 1 - lam.
+    """
+
+    image: torch.Tensor
+    partner: torch.Tensor
+    lam: torch.Tensor
+
+
+class Mixing(Protocol):
+    """A mixing strategy."""
+
+    def __call__(self, batch: Batch) -> Mixed: ...
+
+
+def draw_partner(batch: Batch) -> torch.Tensor:
+    """A random permutation of the batch: (N,) int64 on the images' device."""
+    # Drawn on the CPU, so that a seed gives the same partners on every device.
+    return torch.randperm(len(batch.image)).to(batch.image.device)
+
+
+def draw_beta(alpha: float) -> torch.Tensor:
+    """One draw from Beta(alpha, alpha): a scalar float32 tensor on the CPU."""
+    return torch.distributions.Beta(alpha, alpha).sample()

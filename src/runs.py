@@ -1,0 +1,231 @@
+"""A run directory: claimed by one process, described by files, handed to the next stage when finished.
+
+    config.yaml          the resolved settings              environment.json   revision, versions, command
+    split.json           the images of every part           classes.json       class names by id
+    last.ckpt best.ckpt  to resume from                      metrics.csv        one row an epoch
+    weights.safetensors  what the next stage reads          finished.json      written last: the run counts
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities import rank_zero_only
+
+from src.files import digest_of, read_json, write_json, write_text
+
+FREE = (
+    "resume",
+    "logger",
+    "callbacks.progress",
+    "data_root",
+    "manifest_dir",
+    "logs_dir",
+    "results_dir",
+    "manifest",
+    "mask_root",
+    "run_dir",
+    "init",  # its content is what counts: `trained_on` of split.json
+    "datamodule.data_root",
+    "datamodule.manifest_dir",
+    "datamodule.mask_root",
+    "datamodule.num_workers",
+    "datamodule.persistent_workers",
+    "datamodule.rebuild",
+    "datamodule.check",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "trainer.default_root_dir",
+    "trainer.logger",
+    "trainer.callbacks",
+    "trainer.plugins",
+    "dataset",
+)
+"""Settings that may differ between a run and its continuation: where things lie and who computes them."""
+
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "timm", "albumentations", "opencv-python-headless", "numpy")
+
+
+class Run:
+    """A run directory that this process has claimed.
+
+    Attributes:
+        folder: the directory.
+        checkpoint: where to resume from, None for a start.
+        finished: whether the run is complete and nothing is left to do.
+    """
+
+    def __init__(self, folder: Path, checkpoint: Path | None, finished: bool, lock: Any) -> None:
+        self.folder, self.checkpoint, self.finished = folder, checkpoint, finished
+        self._lock = lock  # an open file: closed, and with it given back, when the process ends
+
+
+def claim(cfg: DictConfig, classes: Sequence[str], split: Mapping[str, Sequence[str]], trained_before: set[str]) -> Run:
+    """Make the run's directory and describe the run in it, or take up an existing one with resume=true.
+
+    A directory without a checkpoint holds nothing to lose: its run starts anew. Ranks other than 0, whose
+    rank 0 has claimed the run, only look at it.
+
+    Args:
+        cfg: the settings.
+        classes: class names by id.
+        split: image paths of each part, "train" and the held-out ones.
+        trained_before: images that earlier stages were trained on (`inheritance`).
+
+    Raises:
+        ValueError: the run exists (without resume), has other settings or another split, its checkpoints
+            are damaged, or it belongs to a live process.
+    """
+    folder = Path(cfg.run_dir)
+    if rank_zero_only.rank:
+        return Run(folder, newest_checkpoint(folder) if cfg.resume else None, False, None)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = open(folder / ".lock", "a")  # noqa: SIM115 (held until the process ends)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of two starts at once, one gets it
+    except OSError as error:
+        lock.close()
+        raise ValueError(f"the run {folder} is being trained by another process right now") from error
+    settings = resolved(cfg)
+    parts = {part: list(paths) for part, paths in split.items()}
+    parts["trained_on_before"] = sorted(trained_before - set(parts["train"]))
+    finished = (folder / "finished.json").exists()
+    if not finished and not any(folder.glob("*.ckpt")):
+        write_text(folder / "config.yaml", OmegaConf.to_yaml(settings))
+        write_json(folder / "split.json", parts)
+        write_json(folder / "classes.json", list(classes))
+        write_json(folder / "environment.json", environment())
+        return Run(folder, None, False, lock)
+    check_same_settings(folder, settings)
+    if not cfg.resume:
+        state = "is finished" if finished else "exists and is not finished: resume=true continues it"
+        raise ValueError(f"the run {folder} {state}; for another run beside it set tag=<word>, or remove the folder")
+    if read_json(folder / "split.json") != parts:
+        raise ValueError(f"the data or the split changed since {folder}/split.json was written: train a new run (tag=<word>)")
+    return Run(folder, None if finished else newest_checkpoint(folder), finished, lock)
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The settings as plain values, interpolations filled in."""
+    settings = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(settings, dict)
+    return {str(key): value for key, value in settings.items()}
+
+
+def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings as {dotted key: value}."""
+    if not isinstance(settings, Mapping):
+        return {prefix: settings}
+    return {key: value for k, v in settings.items() for key, value in flat(v, f"{prefix}.{k}" if prefix else str(k)).items()}
+
+
+def check_same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Raise ValueError where the run in `folder` was started with other settings, naming each."""
+    before, now = flat(read_config(folder)), flat(settings)
+    different = [
+        f"{key}: {before.get(key, 'not set')} there, {now.get(key, 'not set')} here"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not any(key == free or key.startswith(f"{free}.") for free in FREE)
+    ]
+    if different:
+        raise ValueError(
+            f"the run {folder} exists with other settings ({'; '.join(different)}): "
+            "set them as they were, or name another run with tag=<word>"
+        )
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint whose digest verifies; None where the run never wrote one.
+
+    Raises:
+        ValueError: there are checkpoints and every one is damaged.
+    """
+    from src.callbacks.checkpoint_io import verifies
+
+    checkpoints = sorted(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    whole = next((path for path in checkpoints if verifies(path)), None)
+    if checkpoints and whole is None:
+        raise ValueError(f"every checkpoint in {folder} is damaged: remove the folder and train again")
+    return whole
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A run's config.yaml.
+
+    Raises:
+        FileNotFoundError: `folder` is no run.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} is no run: it has no config.yaml")
+    return resolved(OmegaConf.create(path.read_text()))
+
+
+def inheritance(before: Path, classes: Sequence[str], split: Mapping[str, Sequence[str]]) -> set[str]:
+    """Images that the run `before`, or a run before it, was trained on.
+
+    Raises:
+        FileNotFoundError: `before` is not finished.
+        ValueError: one of those images is held out now, or `before` knows other classes.
+    """
+    if not (before / "finished.json").exists():
+        raise FileNotFoundError(f"{before} is no finished run: train it first{command_for(before)}")
+    if read_json(before / "classes.json") != list(classes):
+        raise ValueError(f"the run {before} was trained on other classes than this data set's: train it anew")
+    parts = read_json(before / "split.json")
+    images = set(parts["train"]) | set(parts["trained_on_before"])
+    shared = images & {path for part, paths in split.items() if part != "train" for path in paths}
+    if shared:
+        raise ValueError(
+            f"the run {before} was trained on {len(shared)} images that this run holds out (first: {min(shared)}), "
+            f"which would make its accuracy a lie: train it with this run's split= first{command_for(before)}"
+        )
+    return images
+
+
+def command_for(folder: Path) -> str:
+    """The command that makes a run, from where it lies: ": python train.py track=1 stage=moco", or nothing."""
+    track, stage = folder.parent.parent.name, folder.parent.name
+    return f": python train.py track={track[5:]} stage={stage}" if track.startswith("track") and stage else ""
+
+
+def environment() -> dict[str, Any]:
+    """What a reader needs to repeat a run: git revision, versions, machine, command."""
+
+    def git(*words: str) -> str:
+        try:
+            return subprocess.run(
+                ["git", *words], capture_output=True, text=True, check=True, cwd=Path(__file__).parent
+            ).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            return ""
+
+    return {
+        # Without the quotes that cli.prepare_arguments puts around a track for Hydra's sake.
+        "command": shlex.join(["python", *(re.sub(r"^(track=)'(\d)'$", r"\1\2", word) for word in sys.argv)]),
+        "revision": git("rev-parse", "HEAD") or None,
+        "uncommitted_changes": bool(git("status", "--porcelain")),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def finish(run: Run, figures: Mapping[str, float]) -> None:
+    """Mark a run as complete, with the digest of its weights and its last figures."""
+    done = {"weights_sha256": digest_of(run.folder / "weights.safetensors"), "metrics": dict(figures)}
+    write_json(run.folder / "finished.json", done)

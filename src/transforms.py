@@ -1,0 +1,97 @@
+"""Augmentations on uint8 images (and their masks), the only home of albumentations.
+
+A transform is a callable (image, mask, seed) -> (image, mask): every draw comes from `seed`, so that a
+sample does not depend on the worker, the rank or the order in which it is made.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks the network for its version
+
+import albumentations as A  # noqa: E402
+
+Image = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+
+
+class Transform:
+    """A pipeline whose steps draw, one after the other, from one generator keyed by the sample's seed.
+
+    Attributes:
+        min_side: an image may be decoded at a reduced size as long as its shorter side keeps this length.
+    """
+
+    def __init__(self, steps: list[A.BasicTransform], min_side: int) -> None:
+        # Compose.set_random_seed would give every step a generator of its own from the same seed, and with
+        # it the same first draw: an image would be flipped if and only if it is, say, turned to grey.
+        self.pipeline = A.Compose(steps)
+        self.min_side = min_side
+
+    def __call__(self, image: Image, mask: Mask | None, seed: int) -> tuple[Image, Mask | None]:
+        """Transform one image.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            mask: (H, W) bool or None; it follows the image's geometry, by its nearest pixel.
+            seed: key of all draws.
+
+        Returns:
+            (size, size, 3) uint8 and (size, size) bool or None.
+        """
+        self.pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        if mask is None:
+            return self.pipeline(image=image)["image"], None
+        made: dict[str, Any] = self.pipeline(image=image, mask=mask.view(np.uint8))
+        return made["image"], made["mask"].view(np.bool_)
+
+
+class Train(Transform):
+    """RandomResizedCrop and flips (method.md, sections 2, 3 and 5).
+
+    Args:
+        size: side of the result in pixels.
+        scale: smallest and largest share of the image's area that a crop takes.
+        horizontal_flip, vertical_flip: probability of each.
+    """
+
+    def __init__(self, size: int, *, scale: tuple[float, float], horizontal_flip: float, vertical_flip: float) -> None:
+        crop = A.RandomResizedCrop(
+            (size, size),
+            scale=(scale[0], scale[1]),
+            interpolation=cv2.INTER_LINEAR,
+            mask_interpolation=cv2.INTER_NEAREST_EXACT,  # INTER_NEAREST would shift the mask by half a pixel
+        )
+        steps: list[A.BasicTransform] = [crop]
+        if horizontal_flip:
+            steps.append(A.HorizontalFlip(p=horizontal_flip))
+        if vertical_flip:
+            steps.append(A.VerticalFlip(p=vertical_flip))
+        # The shorter side of the smallest crop of a square image, at the most oblong ratio (3/4): below
+        # `min_side` a crop could be enlarged although the file had the pixels.
+        super().__init__(steps, min_side=math.ceil(size / math.sqrt(scale[0] * 0.75)))
+
+
+class Evaluate(Transform):
+    """Shorter side resized to size / crop_pct, then the centre crop (method.md, section 9).
+
+    Args:
+        size: side of the result in pixels.
+        crop_pct: side of the crop as a share of the resized shorter side.
+    """
+
+    def __init__(self, size: int, *, crop_pct: float) -> None:
+        shorter = round(size / crop_pct)
+        steps: list[A.BasicTransform] = [
+            A.SmallestMaxSize(max_size=shorter, interpolation=cv2.INTER_LINEAR, area_for_downscale="image"),
+            A.CenterCrop(size, size),
+        ]
+        super().__init__(steps, min_side=shorter)

@@ -1,0 +1,65 @@
+"""Save and strictly load a network's weights: what one stage hands to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from src.files import write_whole
+
+
+def save_weights(path: Path, parts: Mapping[str, nn.Module]) -> None:
+    """Write the parameters and buffers of named parts to a safetensors file, in one step.
+
+    Args:
+        path: the file; its keys are "<part>.<key in the part's state dict>".
+        parts: the networks, such as {"backbone": ..., "head": ...}.
+    """
+    state = {
+        f"{part}.{key}": value.detach().cpu().contiguous().clone()
+        for part, network in parts.items()
+        for key, value in network.state_dict().items()
+    }
+    with write_whole(path) as file:
+        file.write(save(state))
+
+
+def load_weights(path: Path, parts: Mapping[str, nn.Module]) -> None:
+    """Fill named parts from a file of save_weights; every key of a part must be there, and no other.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no safetensors file, a part the file has not, or keys or shapes that differ: the
+            file's network is another one.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"the weights file {path} does not exist")
+    state: dict[str, torch.Tensor] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 (no mapping)
+                if key.split(".", 1)[0] in parts:
+                    state[key] = file.get_tensor(key)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no readable safetensors file ({error})") from error
+    for part, network in parts.items():
+        given = {key.split(".", 1)[1]: value for key, value in state.items() if key.startswith(f"{part}.")}
+        wanted = network.state_dict()
+        wrong = [f"{key} is missing" for key in wanted if key not in given]
+        wrong += [f"{key} is unknown" for key in given if key not in wanted]
+        wrong += [
+            f"{key} has shape {list(given[key].shape)}, not {list(wanted[key].shape)}"
+            for key in given
+            if key in wanted and given[key].shape != wanted[key].shape
+        ]
+        if wrong:
+            raise ValueError(
+                f"the {part} in {path} is another network than this run's (model=): "
+                f"{'; '.join(wrong[:3])}{f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''}"
+            )
+        network.load_state_dict(given, strict=True)

@@ -1,0 +1,84 @@
+"""Fixtures: a tiny data set, the real configuration shrunk, and the two entry points in and out of process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from src import cli
+from src.datamodules.synthetic import generate
+
+ROOT = Path(__file__).resolve().parent.parent
+os.environ.setdefault("WANDB_MODE", "offline")
+torch.set_num_threads(1)  # networks this small only lose time in a second thread
+OmegaConf.register_new_resolver("dash", cli.dash, replace=True)
+OmegaConf.register_new_resolver("wandb_offline", cli.wandb_offline, replace=True)
+
+TINY = ["scale=demo", "datamodule.size=32", "datamodule.batch_size=16", "datamodule.num_workers=0", "trainer.max_epochs=2"]
+"""Settings that make a run of seconds."""
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data/ and truth/ of both tracks, about a hundred images each; do not write into it."""
+    folder = tmp_path_factory.mktemp("synthetic")
+    generate(folder, seed=0, scale=0.1, progress=False)
+    return folder
+
+
+@pytest.fixture
+def places(data: Path, tmp_path: Path) -> list[str]:
+    """Overrides that read `data` and write below the test's own folder."""
+    return [
+        f"data_root={data / 'data'}",
+        f"manifest_dir={tmp_path / 'dataset_json'}",
+        f"logs_dir={tmp_path / 'logs'}",
+    ]
+
+
+@pytest.fixture
+def configure() -> Iterator[Callable[..., DictConfig]]:
+    """Compose the real configuration: configure("train", "track=1", ...)."""
+
+    def composed(name: str, *overrides: str) -> DictConfig:
+        words = [cli.quoted(word) for word in overrides]
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            cfg = compose(name, words, return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        return cfg
+
+    yield composed
+
+
+@pytest.fixture
+def train_run(configure: Callable[..., DictConfig], places: list[str]) -> Callable[..., Path]:
+    """Train in this process with the TINY settings and return the run directory."""
+    import train
+
+    def trained(*overrides: str) -> Path:
+        cfg = configure("train", *TINY, *places, *overrides)
+        train.train(cfg)
+        return Path(cfg.run_dir)
+
+    return trained
+
+
+def command(script: str, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run an entry point as a user would, and return what it printed."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *words],
+        capture_output=True, text=True, timeout=280, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, **options,
+    )  # fmt: skip

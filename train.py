@@ -1,0 +1,51 @@
+"""Train one stage on one track, or sweep with -m: `python train.py track=1 stage=baseline`."""
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from src import cli
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(cfg: DictConfig) -> None:
+    if not cli.run_sweep_job("train.py"):
+        with cli.clear_errors():
+            train(cfg)
+
+
+def train(cfg: DictConfig) -> None:
+    import pytorch_lightning as pl
+    from hydra.utils import instantiate
+
+    from src import runs
+    from src.weights import load_weights, save_weights
+
+    datamodule = instantiate(cfg.datamodule)
+    datamodule.prepare_data()
+    datamodule.setup()
+    cfg.dataset = {"num_classes": len(datamodule.classes), "contexts": datamodule.contexts}
+    before = Path(cfg.init) if cfg.init else None
+    trained_before = runs.inheritance(before, datamodule.classes, datamodule.split_paths) if before else set()
+    run = runs.claim(cfg, datamodule.classes, datamodule.split_paths, trained_before)
+    if run.finished:
+        return print(f"{run.folder} is finished: nothing to do")
+
+    pl.seed_everything(cfg.seed)
+    module = instantiate(cfg.module)
+    if before:
+        load_weights(before / "weights.safetensors", {part: getattr(module, part) for part in cfg.init_parts})
+    callbacks = [callback for callback in instantiate(cfg.callbacks).values() if callback is not None]
+    trainer = instantiate(cfg.trainer, callbacks=callbacks)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(runs.resolved(cfg))
+    trainer.fit(module, datamodule, ckpt_path=run.checkpoint)
+    if trainer.is_global_zero:
+        save_weights(run.folder / "weights.safetensors", {part: getattr(module, part) for part in module.exported})
+        runs.finish(run, {name: float(value) for name, value in trainer.callback_metrics.items()})
+        print(f"finished {run.folder}")
+
+
+if __name__ == "__main__":
+    cli.start(main)
