@@ -10,12 +10,14 @@ from src import cli
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="predict")
 def main(cfg: DictConfig) -> None:
+    """Predict, or hand a sweep's job to a process of its own."""
     if not cli.run_sweep_job("predict.py"):
         with cli.clear_errors():
             predict(cfg)
 
 
 def predict(cfg: DictConfig) -> None:
+    """Members, their predictions (kept ones where nothing changed), the vote, prediction.json, a table."""
     import numpy as np
     from hydra.utils import instantiate
 

@@ -1,5 +1,6 @@
 """Train one stage on one track, or sweep with -m: `python train.py track=1 stage=baseline`."""
 
+import sys
 from pathlib import Path
 
 import hydra
@@ -10,12 +11,14 @@ from src import cli
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> None:
+    """Train, or hand a sweep's job to a process of its own."""
     if not cli.run_sweep_job("train.py"):
         with cli.clear_errors():
             train(cfg)
 
 
 def train(cfg: DictConfig) -> None:
+    """Data, run directory, module, trainer; then the weights for the next stage."""
     import pytorch_lightning as pl
     from hydra.utils import instantiate
 
@@ -28,23 +31,31 @@ def train(cfg: DictConfig) -> None:
     cfg.dataset = {"num_classes": len(datamodule.classes), "contexts": datamodule.contexts}
     before = Path(cfg.init) if cfg.init else None
     trained_before = runs.inheritance(before, datamodule.classes, datamodule.split_paths) if before else set()
-    run = runs.claim(cfg, datamodule.classes, datamodule.split_paths, trained_before)
-    if run.finished:
-        return print(f"{run.folder} is finished: nothing to do")
-
-    pl.seed_everything(cfg.seed)
-    module = instantiate(cfg.module)
-    if before:
-        load_weights(before / "weights.safetensors", {part: getattr(module, part) for part in cfg.init_parts})
-    callbacks = [callback for callback in instantiate(cfg.callbacks).values() if callback is not None]
-    trainer = instantiate(cfg.trainer, callbacks=callbacks)
-    for logger in trainer.loggers:
-        logger.log_hyperparams(runs.resolved(cfg))
-    trainer.fit(module, datamodule, ckpt_path=run.checkpoint)
-    if trainer.is_global_zero:
-        save_weights(run.folder / "weights.safetensors", {part: getattr(module, part) for part in module.exported})
-        runs.finish(run, {name: float(value) for name, value in trainer.callback_metrics.items()})
-        print(f"finished {run.folder}")
+    with runs.claim(cfg, datamodule.classes, datamodule.split_paths, trained_before) as run:
+        if run.finished:
+            print(f"{run.folder} is finished: nothing to do")
+            return
+        pl.seed_everything(cfg.seed, verbose=False)
+        module = instantiate(cfg.module)
+        if before:
+            load_weights(before / "weights.safetensors", {part: getattr(module, part) for part in cfg.init_parts})
+        callbacks = [callback for callback in instantiate(cfg.callbacks).values() if callback is not None]
+        trainer = instantiate(cfg.trainer, callbacks=callbacks)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(runs.resolved(cfg))
+        if trainer.is_global_zero:
+            counts = ", ".join(f"{len(paths)} {part}" for part, paths in datamodule.split_paths.items() if paths)
+            processes = f"{trainer.world_size} process(es) on {trainer.strategy.root_device.type}"
+            print(
+                f"{'resuming' if run.checkpoint else 'training'} {run.folder}: {counts} images, {processes}", flush=True
+            )
+        trainer.fit(module, datamodule, ckpt_path=run.checkpoint, weights_only=True)
+        if "wandb" in sys.modules:  # one W&B run for each run, finished before the process goes on
+            sys.modules["wandb"].finish()
+        if trainer.is_global_zero:
+            save_weights(run.folder / "weights.safetensors", {part: getattr(module, part) for part in module.exported})
+            runs.finish(run, {name: float(value) for name, value in trainer.callback_metrics.items()})
+            print(f"finished {run.folder}")
 
 
 if __name__ == "__main__":

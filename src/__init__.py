@@ -1,11 +1,11 @@
 """The package, in the order in which data flows through it.
 
-    manifest   images  sampler  transforms     files -> rows -> samples
-    datamodules/                               samples -> batches (nico); data for the demo (synthetic)
-    mixing/    losses  metrics                 pure functions on batches
-    lightning_modules/                         one method a file
-    callbacks/                                 what happens around training
-    runs       weights                         run directories, and what one stage hands to the next
-    members    voting                          finished runs -> votes -> prediction.json
-    cli        progress                        the command line, and how long work shows itself
+manifest   images  sampler  transforms     files -> rows -> samples
+datamodules/                               samples -> batches (nico); data for the demo (synthetic)
+mixing/    losses  metrics                 pure functions on batches
+lightning_modules/                         one method a file
+callbacks/                                 what happens around training
+runs       weights                         run directories, and what one stage hands to the next
+members    voting                          finished runs -> votes -> prediction.json
+cli        progress                        the command line, and how long work shows itself
 """

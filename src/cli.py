@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import secrets
 import subprocess
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,10 +56,22 @@ def wandb_offline() -> bool:
     return not (os.environ.get("WANDB_API_KEY") or known)
 
 
-def start(main: Any) -> None:
-    """Run a Hydra entry point from the project's root."""
+def wandb_run_id(run_dir: str) -> str:
+    """The id of the run's W&B run: that of its earlier start, so that a resume goes on in it, or a new one."""
+    earlier = sorted(Path(run_dir).glob("wandb/*run-*-*"), key=lambda path: path.stat().st_mtime)
+    return earlier[-1].name.rsplit("-", 1)[-1] if earlier else secrets.token_hex(4)
+
+
+def register_resolvers() -> None:
+    """What the configuration computes: ${dash:...}, ${wandb_offline:}, ${wandb_run_id:...}."""
     OmegaConf.register_new_resolver("dash", dash, replace=True)
     OmegaConf.register_new_resolver("wandb_offline", wandb_offline, replace=True)
+    OmegaConf.register_new_resolver("wandb_run_id", wandb_run_id, replace=True, use_cache=True)
+
+
+def start(main: Any) -> None:
+    """Run a Hydra entry point from the project's root."""
+    register_resolvers()
     sys.path.insert(0, str(ROOT))
     prepare_arguments()
     main()
@@ -85,11 +100,24 @@ def run_sweep_job(script: str) -> bool:
     return True
 
 
+def quiet_libraries() -> None:
+    """Keep what a library says to everybody out of the log; warnings about this run stay."""
+    # Advertisements for other products, and lines on devices that environment.json and the run's first line hold.
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    # A run directory holds its config.yaml before its first checkpoint; `runs.claim` guards what is in it.
+    warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+    # The data module's sampler starts at the next batch (tests/test_training.py); Lightning looks at loaders alone.
+    warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
+    # Lightning 2.6 on torch >= 2.11: its own use of a deprecated class.
+    warnings.filterwarnings("ignore", ".*isinstance\\(treespec, LeafSpec\\).*")
+
+
 @contextmanager
 def clear_errors() -> Iterator[None]:
     """Turn an error of the user's into one sentence and exit code 1; a fault of ours keeps its traceback."""
     from hydra.errors import InstantiationException
 
+    quiet_libraries()
     try:
         yield
     except (ValueError, OSError, InstantiationException) as error:
@@ -110,7 +138,9 @@ def meant_for_user(error: BaseException) -> bool:
         files = re.findall(r'File "([^"]+)"', str(error))
     else:
         files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
-    return bool(files) and any(Path(files[-1]).is_relative_to(ROOT / part) for part in ("src", "train.py", "predict.py"))
+    return bool(files) and any(
+        Path(files[-1]).is_relative_to(ROOT / part) for part in ("src", "train.py", "predict.py")
+    )
 
 
 def sentence(error: BaseException) -> str:

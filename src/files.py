@@ -17,7 +17,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no valid JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
+        raise ValueError(
+            f"{path} is no valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        ) from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no valid JSON: byte {error.start} is no UTF-8") from error
 

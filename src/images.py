@@ -84,4 +84,6 @@ def find_bad_images(data_root: Path, paths: Sequence[str], threads: int = 4) -> 
 
     with ThreadPoolExecutor(threads) as pool:  # cv2 decodes outside the interpreter's lock
         flags: Iterator[bool] = pool.map(bad, paths)
-        return [path for path, flag in zip(paths, progress(flags, "decoding every image", len(paths)), strict=True) if flag]
+        return [
+            path for path, flag in zip(paths, progress(flags, "decoding every image", len(paths)), strict=True) if flag
+        ]

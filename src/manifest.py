@@ -48,14 +48,14 @@ class Sample(NamedTuple):
     """A batch (or, with tensors instead of N-stacks of them, one image).
 
     Shapes: image (N, H, W, 3) uint8 on the way to the device and (N, 3, H, W) float32 in [0, 1] in a
-    module's steps; label and domain (N,) int64, -1 where unknown; index (N,) int64, the image's place in
+    module's steps; label and domain (N,) int64, -1 where unknown; position (N,) int64, the image's place in
     its dataset; mask (N, H, W) bool, True on the foreground, or None where there are no masks.
     """
 
     image: torch.Tensor
     label: torch.Tensor
     domain: torch.Tensor
-    index: torch.Tensor
+    position: torch.Tensor
     mask: torch.Tensor | None = None
 
 
@@ -247,11 +247,10 @@ def read_manifest(path: Path) -> list[Row]:
     if not isinstance(entries, list):
         raise ValueError(f"{path} is no manifest: expected a JSON list with one object an image")
     rows = []
-    keys = Row._fields
     for i, entry in enumerate(entries):
         if not isinstance(entry, dict) or not isinstance(entry.get("image_path"), str):
             raise ValueError(f"entry {i} of {path} has no image_path")
-        row = Row(*(entry.get(key) for key in keys))
+        row = Row._make(entry.get(key) for key in Row._fields)
         if row.label is not None and (type(row.label) is not int or row.label < 0):
             raise ValueError(f"entry {i} of {path} has the label {row.label!r}: expected an id >= 0")
         check_relative(row.image_path, path, i)
@@ -265,7 +264,8 @@ def check_relative(image_path: str, manifest: Path, entry: int) -> None:
     """Raise ValueError for a path that could leave the root it is relative to."""
     if os.path.isabs(image_path) or ".." in image_path.split("/") or "\\" in image_path or "\0" in image_path:
         raise ValueError(
-            f"entry {entry} of {manifest} has the path {image_path!r}: paths must be relative to the data root, without .."
+            f"entry {entry} of {manifest} has the path {image_path!r}: "
+            "paths must be relative to the data root, without .."
         )
 
 
@@ -354,7 +354,9 @@ def leave_context_out(
         ValueError: no context given, an unknown one, all of them, or a track without contexts.
     """
     if not names:
-        raise ValueError("split=leave_context_out needs images with contexts, which this track has not: use split=holdout")
+        raise ValueError(
+            "split=leave_context_out needs images with contexts, which this track has not: use split=holdout"
+        )
     unknown = [name for name in contexts if name not in names]
     if unknown or not contexts or len(set(contexts)) >= len(names):
         raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,9 @@ from src.manifest import Row, read_manifest
 from src.runs import read_config
 from src.weights import load_weights
 
-TARGETS = ("src.lightning_modules.", "src.mixing.", "torch.optim.", "timm.create_model")
+TARGETS = re.compile(
+    r"src\.(lightning_modules|mixing)\.\w+\.[A-Z]\w*|torch\.optim\.(lr_scheduler\.)?[A-Z]\w*|timm\.create_model"
+)
 """What a run's config.yaml may instantiate: a run from elsewhere must not choose what code runs here."""
 
 
@@ -97,10 +100,12 @@ def rebuild(member: Member) -> pl.LightningModule:
 def check_targets(settings: Any, folder: Path) -> None:
     """Raise ValueError where settings name a target outside of TARGETS, or a model to download or unpickle."""
     if isinstance(settings, Mapping):
-        target = str(settings.get("_target_", TARGETS[0]))
+        target = str(settings.get("_target_", "timm.create_model"))
         foreign = settings.keys() & {"pretrained", "checkpoint_path", "pretrained_cfg", "_args_"}
-        if not target.startswith(TARGETS) or foreign or not set(str(settings.get("model_name", ""))).isdisjoint(":/"):
-            raise ValueError(f"the settings of {folder} ask for {target}{' with ' + ', '.join(foreign) if foreign else ''}")
+        if not TARGETS.fullmatch(target) or foreign or not set(str(settings.get("model_name", ""))).isdisjoint(":/"):
+            raise ValueError(
+                f"the settings of {folder} ask for {target}{' with ' + ', '.join(foreign) if foreign else ''}"
+            )
         settings = list(settings.values())
     if isinstance(settings, list):
         for value in settings:
@@ -153,7 +158,9 @@ def read_truth(path: Path) -> list[Row]:
     return read_manifest(path)
 
 
-def match_truth(rows: Sequence[Row], names: Sequence[str], where: Path) -> tuple[npt.NDArray[np.int64], list[str]] | None:
+def match_truth(
+    rows: Sequence[Row], names: Sequence[str], where: Path
+) -> tuple[npt.NDArray[np.int64], list[str]] | None:
     """Labels (N,) and contexts (names or ids as text, "" where unknown) of the images `names`, by `rows`.
 
     Returns:

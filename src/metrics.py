@@ -67,6 +67,9 @@ class ContextAccuracy(Metric):
     """
 
     full_state_update = False
+    hits: torch.Tensor
+    hits_top5: torch.Tensor
+    images: torch.Tensor
 
     def __init__(self, contexts: Sequence[str]) -> None:
         super().__init__()

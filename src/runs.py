@@ -1,9 +1,9 @@
 """A run directory: claimed by one process, described by files, handed to the next stage when finished.
 
-    config.yaml          the resolved settings              environment.json   revision, versions, command
-    split.json           the images of every part           classes.json       class names by id
-    last.ckpt best.ckpt  to resume from                      metrics.csv        one row an epoch
-    weights.safetensors  what the next stage reads          finished.json      written last: the run counts
+config.yaml          the resolved settings              environment.json   revision, versions, command
+split.json           the images of every part           classes.json       class names by id
+last.ckpt best.ckpt  to resume from                      metrics.csv        one row an epoch
+weights.safetensors  what the next stage reads          finished.json      written last: the run counts
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
 from src.files import digest_of, read_json, write_json, write_text
@@ -70,7 +70,14 @@ class Run:
 
     def __init__(self, folder: Path, checkpoint: Path | None, finished: bool, lock: Any) -> None:
         self.folder, self.checkpoint, self.finished = folder, checkpoint, finished
-        self._lock = lock  # an open file: closed, and with it given back, when the process ends
+        self._lock = lock  # an open file; the system closes it when the process ends, however it ends
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._lock is not None:
+            self._lock.close()
 
 
 def claim(cfg: DictConfig, classes: Sequence[str], split: Mapping[str, Sequence[str]], trained_before: set[str]) -> Run:
@@ -90,7 +97,7 @@ def claim(cfg: DictConfig, classes: Sequence[str], split: Mapping[str, Sequence[
             are damaged, or it belongs to a live process.
     """
     folder = Path(cfg.run_dir)
-    if rank_zero_only.rank:
+    if getattr(rank_zero_only, "rank", 0):
         return Run(folder, newest_checkpoint(folder) if cfg.resume else None, False, None)
     folder.mkdir(parents=True, exist_ok=True)
     lock = open(folder / ".lock", "a")  # noqa: SIM115 (held until the process ends)
@@ -114,11 +121,13 @@ def claim(cfg: DictConfig, classes: Sequence[str], split: Mapping[str, Sequence[
         state = "is finished" if finished else "exists and is not finished: resume=true continues it"
         raise ValueError(f"the run {folder} {state}; for another run beside it set tag=<word>, or remove the folder")
     if read_json(folder / "split.json") != parts:
-        raise ValueError(f"the data or the split changed since {folder}/split.json was written: train a new run (tag=<word>)")
+        raise ValueError(
+            f"the data or the split changed since {folder}/split.json was written: train a new run (tag=<word>)"
+        )
     return Run(folder, None if finished else newest_checkpoint(folder), finished, lock)
 
 
-def resolved(cfg: DictConfig) -> dict[str, Any]:
+def resolved(cfg: DictConfig | ListConfig) -> dict[str, Any]:
     """The settings as plain values, interpolations filled in."""
     settings = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(settings, dict)
@@ -129,7 +138,9 @@ def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
     """Nested settings as {dotted key: value}."""
     if not isinstance(settings, Mapping):
         return {prefix: settings}
-    return {key: value for k, v in settings.items() for key, value in flat(v, f"{prefix}.{k}" if prefix else str(k)).items()}
+    return {
+        key: value for k, v in settings.items() for key, value in flat(v, f"{prefix}.{k}" if prefix else str(k)).items()
+    }
 
 
 def check_same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -171,7 +182,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.yaml"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is no run: it has no config.yaml")
-    return resolved(OmegaConf.create(path.read_text()))
+    return resolved(OmegaConf.load(path))
 
 
 def inheritance(before: Path, classes: Sequence[str], split: Mapping[str, Sequence[str]]) -> set[str]:

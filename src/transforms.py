@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks the network for its version
 
-import albumentations as A  # noqa: E402
+import albumentations as A
 
 Image = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]

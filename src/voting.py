@@ -38,7 +38,7 @@ def weighted_vote(votes: Labels, weights: Weights, num_classes: int) -> Labels:
     images = np.arange(votes.shape[1])
     for vote, weight in zip(votes, weights, strict=True):  # a member votes once an image: no index repeats
         score[images, vote] += weight
-    return score.argmax(1)
+    return np.asarray(score.argmax(1), np.int64)
 
 
 def agreement(votes: Labels, labels: Labels) -> Weights:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
 from src import cli
 from src.datamodules.synthetic import generate
@@ -21,10 +21,15 @@ from src.datamodules.synthetic import generate
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("WANDB_MODE", "offline")
 torch.set_num_threads(1)  # networks this small only lose time in a second thread
-OmegaConf.register_new_resolver("dash", cli.dash, replace=True)
-OmegaConf.register_new_resolver("wandb_offline", cli.wandb_offline, replace=True)
+cli.register_resolvers()
 
-TINY = ["scale=demo", "datamodule.size=32", "datamodule.batch_size=16", "datamodule.num_workers=0", "trainer.max_epochs=2"]
+TINY = [
+    "scale=demo",
+    "datamodule.size=32",
+    "datamodule.batch_size=16",
+    "datamodule.num_workers=0",
+    "trainer.max_epochs=2",
+]
 """Settings that make a run of seconds."""
 
 

@@ -33,7 +33,10 @@ def touch(root: Path, *names: str) -> None:
 
 def rows_of(classes: int, contexts: int, images: int) -> list[Row]:
     return [
-        Row(f"train/{d}/{k}/{i}.jpg", k, str(k), d) for d in range(contexts) for k in range(classes) for i in range(images)
+        Row(f"train/{d}/{k}/{i}.jpg", k, str(k), d)
+        for d in range(contexts)
+        for k in range(classes)
+        for i in range(images)
     ]
 
 
@@ -74,7 +77,12 @@ def test_published_manifests_load(tmp_path: Path) -> None:
              "image_seg_path": "mask/dim_000001.png", "image_name": "dim_000001.jpg", "another_key": [1]}  # fmt: skip
     (tmp_path / "m.json").write_text(json.dumps([entry, {"image_path": "t/ab12.jpg", "image_name": "ab12.jpg"}]))
     first, second = read_manifest(tmp_path / "m.json")
-    assert (first.label, first.domain, first.image_seg_path, first.name) == (3, 1, "mask/dim_000001.png", "dim_000001.jpg")
+    assert (first.label, first.domain, first.image_seg_path, first.name) == (
+        3,
+        1,
+        "mask/dim_000001.png",
+        "dim_000001.jpg",
+    )
     assert (second.label, second.name) == (None, "ab12.jpg")
 
 
@@ -154,7 +162,9 @@ def test_broken_manifest(tmp_path: Path, content: str, message: str) -> None:
 
 def test_manifest_that_no_longer_matches(tmp_path: Path) -> None:
     old, new = [Row("a.jpg"), Row("b.jpg")], [Row("b.jpg"), Row("c.jpg")]
-    with pytest.raises(ValueError, match=r"1 of its images are gone \(first: a.jpg\) and 1 images are not in it.*rebuild"):
+    with pytest.raises(
+        ValueError, match=r"1 of its images are gone \(first: a.jpg\) and 1 images are not in it.*rebuild"
+    ):
         check_against_tree(tmp_path / "m.json", old, new)
     check_against_tree(tmp_path / "m.json", old, list(reversed(old)))
 
@@ -184,7 +194,7 @@ def test_leave_context_out() -> None:
     split = leave_context_out(rows, ["dim", "grass", "water"], contexts=["water"], fraction=0.1, seed=0)
     assert split.out_of_domain == [i for i, row in enumerate(rows) if row.domain == 2]
     assert len(split.in_domain) == 6 and all(rows[i].domain != 2 for i in split.train + split.in_domain)
-    assert sorted(sum(split, [])) == list(range(len(rows)))
+    assert sorted(i for part in split for i in part) == list(range(len(rows)))
 
 
 @pytest.mark.parametrize("contexts", [[], ["sea"], ["dim", "grass", "water"]])

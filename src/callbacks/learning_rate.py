@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytorch_lightning as pl
 
 
 class LearningRate(pl.Callback):
-    """Log the first parameter group's rate (Lightning's own monitor needs a logger, metrics.csv does not)."""
+    """Log the first parameter group's rate, the mean over the epoch's steps.
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        pl_module.log("learning_rate", float(trainer.optimizers[0].param_groups[0]["lr"]), sync_dist=False)
+    Lightning's own monitor needs a logger, and metrics.csv is none.
+    """
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        rate = float(trainer.optimizers[0].param_groups[0]["lr"])
+        pl_module.log("learning_rate", rate, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)

@@ -41,7 +41,8 @@ class Preemption(pl.Callback):
             stop = bool(trainer.strategy.reduce(asked, reduce_op="max") > 0)
         else:
             stop = self.asked
-        if stop:
+        # An epoch's last batch goes on to its validation and its row of metrics; the next batch stops.
+        if stop and batch_idx + 1 < trainer.num_training_batches:
             trainer.save_checkpoint(self.path)
             if trainer.is_global_zero:
                 print(f"asked to stop: wrote {self.path}, resume=true continues", flush=True)

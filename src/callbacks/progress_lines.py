@@ -52,6 +52,23 @@ class ProgressLines(ProgressBar):
         figures = "  ".join(f"{name} {float(metrics[name]):.4f}" for name in sorted(shown))
         self.say(trainer, f"{figures}  {left:.0f} s left")
 
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.last = time.monotonic()
+
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        now = time.monotonic()
+        if now - self.last >= self.seconds:
+            self.last = now
+            print(f"predicted batch {batch_idx + 1} of {trainer.num_predict_batches[0]}", flush=True)
+
     def say(self, trainer: pl.Trainer, text: str) -> None:
         if self.enabled and trainer.is_global_zero:
             print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {text}", flush=True)

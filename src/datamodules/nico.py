@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loops.progress import _ProcessedTracker
 from torch.utils.data import DataLoader, Dataset
 
 from src.files import digest_files, locked, read_json, write_json
@@ -43,7 +43,7 @@ class Decoded(NamedTuple):
     image: npt.NDArray[np.uint8]
     label: int
     domain: int
-    index: int
+    position: int
     mask: npt.NDArray[np.bool_] | None
 
 
@@ -93,7 +93,7 @@ def collate(samples: Sequence[Decoded]) -> Sample:
         image=torch.from_numpy(np.stack([sample.image for sample in samples])),
         label=torch.tensor([sample.label for sample in samples]),
         domain=torch.tensor([sample.domain for sample in samples]),
-        index=torch.tensor([sample.index for sample in samples]),
+        position=torch.tensor([sample.position for sample in samples]),
         mask=torch.from_numpy(np.stack(masks)) if masks else None,
     )
 
@@ -256,7 +256,9 @@ class NicoDataModule(pl.LightningDataModule):
         assert self.mask_root is not None
         missing = [row for row in self.rows if row.image_seg_path is None]
         if missing:
-            raise ValueError(f"{path} has no image_seg_path for {missing[0].image_path}: make the masks with stage=wsss")
+            raise ValueError(
+                f"{path} has no image_seg_path for {missing[0].image_path}: make the masks with stage=wsss"
+            )
         paths = [str(row.image_seg_path) for row in self.rows]
         check_links(self.mask_root, paths)
         gone = [name for name in paths if not (self.mask_root / name).exists()]
@@ -330,7 +332,7 @@ class NicoDataModule(pl.LightningDataModule):
             sampler=sampler,
             num_workers=self.num_workers,
             persistent_workers=self.persistent_workers,
-            pin_memory=bool(self.trainer) and self.trainer.strategy.root_device.type == "cuda",
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             collate_fn=collate,
             worker_init_fn=start_worker,
             # The loader draws a seed for its workers from this, not from the generator that the training
@@ -362,7 +364,9 @@ class NicoDataModule(pl.LightningDataModule):
     def state_dict(self) -> dict[str, int]:
         """Where in the order of the images a checkpoint was written."""
         assert self.trainer is not None
-        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.completed
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        assert isinstance(progress, _ProcessedTracker)
+        done = progress.processed
         whole = done >= self.trainer.num_training_batches
         return {"epoch": self.trainer.current_epoch + whole, "batches": 0 if whole else done}
 

@@ -30,13 +30,8 @@ import numpy.typing as npt
 VERSION = 1  # of the pictures: raise it with every change that alters a byte of the output
 JPEG_QUALITY = 92
 SIDES = (96, 161)  # a picture's sides in pixels, lowest and one past the highest
-FOREGROUND = (0.14, 0.36)  # the share of the picture that an object is scaled to
-CELL = {
-    "track1_train": 38,
-    "track1_test": 40,
-    "track2_train": 70,
-    "track2_test": 20,
-}  # images a class and context
+FOREGROUND = (0.13, 0.35)  # the share of the picture that an object is scaled to
+CELL = {"track1_train": 38, "track1_test": 40, "track2_train": 70, "track2_test": 20}  # images a class and context
 
 Pixels = npt.NDArray[np.uint8]
 Field = npt.NDArray[np.float32]
@@ -70,8 +65,8 @@ def ramp(rng: np.random.Generator, field: Field, colours: Colours, jitter: float
     stops = np.asarray(colours) + rng.normal(0, jitter, 3) + rng.normal(0, jitter / 2, (len(colours), 3))
     place = np.linspace(0, 1, len(colours))
     table = np.stack([np.interp(np.linspace(0, 1, 256), place, stop) for stop in stops.T], axis=1)
-    painted: Pixels = np.clip(table, 0, 255).astype(np.uint8)[(field * 255).astype(np.uint8)]
-    return painted
+    indices = cv2.merge([(field * 255).astype(np.uint8)] * 3)
+    return cv2.LUT(indices, np.clip(table, 0, 255).astype(np.uint8)[None]).astype(np.uint8, copy=False)
 
 
 def ellipse(x: float, y: float, rx: float, ry: float, start: float = 0, stop: float = 360) -> Points:
@@ -81,10 +76,12 @@ def ellipse(x: float, y: float, rx: float, ry: float, start: float = 0, stop: fl
 
 
 def polygon(*points: tuple[float, float]) -> Points:
+    """Points (n, 2) from corners."""
     return np.array(points, np.float64)
 
 
 def box(left: float, top: float, right: float, bottom: float) -> Points:
+    """Points (4, 2) of an upright rectangle."""
     return polygon((left, top), (right, top), (right, bottom), (left, bottom))
 
 
@@ -124,10 +121,8 @@ def scatter(
         cv2.fillConvexPoly(picture, corners, tint, cv2.LINE_AA, shift=4)
 
 
-def light(
-    picture: Pixels, gain: Field | float, tint: Sequence[float] = (1, 1, 1), glare: Field | float = 0
-) -> None:
-    """Multiply the RGB of a (H, W, 3 or 4) picture by gain x tint and add `glare`, in place, saturating at 0 and 255."""
+def light(picture: Pixels, gain: Field | float, tint: Sequence[float] = (1, 1, 1), glare: Field | float = 0) -> None:
+    """Multiply the RGB of a (H, W, 3 or 4) uint8 picture by gain x tint and add `glare`, in place, saturating."""
     flat = np.ones(picture.shape[:2], np.float32)
     lit = cv2.multiply(picture[..., :3], cv2.merge([flat * (gain * part) for part in tint]), dtype=cv2.CV_32F)
     picture[..., :3] = cv2.add(lit, cv2.merge([flat * glare] * 3), dtype=cv2.CV_8U)
@@ -137,25 +132,26 @@ def light(
 
 
 def autumn_ground(rng: np.random.Generator, shape: Shape) -> Pixels:
+    """Warm blurred foliage, often with trunks, under many leaves."""
     colours = [(58, 38, 22), (140, 82, 34), (205, 132, 44), (170, 60, 28)]
     picture = ramp(rng, noise(rng, shape, (3, 3)), colours)
     if rng.random() < 0.5:
         trunks = [(62, 46, 34), (88, 70, 54), (40, 32, 28)]
-        scatter(
-            rng, picture, BLOCK * (0.15, 1.6), int(rng.integers(1, 5)), (0.4, 0.7), trunks, (0, 0.4), 0.12
-        )
+        scatter(rng, picture, BLOCK * (0.15, 1.6), int(rng.integers(1, 5)), (0.4, 0.7), trunks, (0, 0.4), 0.12)
     leaves = [(214, 120, 30), (188, 52, 24), (232, 178, 50), (140, 80, 30), (120, 110, 40)]
     scatter(rng, picture, LEAF, int(rng.integers(50, 130)), (0.02, 0.07), leaves)
     return picture
 
 
 def autumn_cover(rng: np.random.Generator, scene: Pixels) -> None:
+    """Some leaves fall in front of the object; the light is warm."""
     leaves = [(224, 130, 30), (198, 52, 24), (240, 190, 60)]
     scatter(rng, scene, LEAF, int(rng.integers(2, 10)), (0.025, 0.06), leaves)
     light(scene, rng.uniform(0.85, 1.1), (1.08, 0.98, 0.85))
 
 
 def dim_ground(rng: np.random.Generator, shape: Shape) -> Pixels:
+    """Dusk: dark walls and out-of-focus lamps."""
     picture = ramp(rng, noise(rng, shape, (2, 2), 2), [(30, 30, 62), (74, 62, 104), (104, 84, 90)], 22)
     blocks = [(30, 28, 40), (52, 46, 58), (70, 56, 50)]
     scatter(rng, picture, BLOCK, int(rng.integers(2, 8)), (0.15, 0.4), blocks, (0.2, 0.8), 0.05)
@@ -166,15 +162,15 @@ def dim_ground(rng: np.random.Generator, shape: Shape) -> Pixels:
 
 
 def dim_cover(rng: np.random.Generator, scene: Pixels) -> None:
+    """Darkness with a pool of light, and the grain of a long exposure."""
     pool = 0.6 + 0.7 * noise(rng, scene.shape[:2], (2, 2), 1)  # a pool of light somewhere in the dark
     grain = rng.normal(0, 6, scene.shape[:2]).astype(np.float32)
     light(scene, pool * np.float32(rng.uniform(0.5, 0.85)), (0.9, 0.92, 1.15), grain)
 
 
 def grass_ground(rng: np.random.Generator, shape: Shape) -> Pixels:
-    picture = ramp(
-        rng, noise(rng, shape, (4, 3)), [(34, 70, 22), (70, 124, 40), (128, 160, 62), (96, 140, 40)]
-    )
+    """A meadow of blades, with or without flowers."""
+    picture = ramp(rng, noise(rng, shape, (4, 3)), [(34, 70, 22), (70, 124, 40), (128, 160, 62), (96, 140, 40)])
     blades = [(50, 110, 30), (96, 158, 48), (150, 186, 80), (34, 80, 26), (170, 170, 90)]
     scatter(rng, picture, BLADE, int(rng.integers(120, 220)), (0.05, 0.14), blades, (0, 1.05), 0.5)
     flowers = [(244, 240, 230), (246, 214, 60), (200, 90, 190)]
@@ -183,12 +179,14 @@ def grass_ground(rng: np.random.Generator, shape: Shape) -> Pixels:
 
 
 def grass_cover(rng: np.random.Generator, scene: Pixels) -> None:
+    """Blades stand in front of the lower part of the object."""
     blades = [(60, 126, 34), (110, 170, 56), (44, 92, 30)]
     scatter(rng, scene, BLADE, int(rng.integers(10, 30)), (0.06, 0.13), blades, (0.5, 1.1), 0.5)
     light(scene, rng.uniform(0.9, 1.1), (0.96, 1.06, 0.9))
 
 
 def outdoor_ground(rng: np.random.Generator, shape: Shape) -> Pixels:
+    """A street: sky, houses with windows, trees, and a floor with lines."""
     skies = [
         [(70, 130, 205), (190, 220, 240)],
         [(150, 160, 172), (222, 224, 226)],
@@ -216,6 +214,7 @@ def outdoor_ground(rng: np.random.Generator, shape: Shape) -> Pixels:
 
 
 def outdoor_cover(rng: np.random.Generator, scene: Pixels) -> None:
+    """Sun glare from one side, and at times a post in front of the object."""
     glare = rng.uniform(0, 70) * slope(rng, scene.shape[:2])
     posts = [(60, 62, 66), (190, 190, 186), (110, 84, 60)]
     scatter(rng, scene, BLOCK * (0.03, 1), int(rng.integers(0, 2)), (0.5, 1.0), posts, (0.3, 0.9), 0.03)
@@ -223,6 +222,7 @@ def outdoor_cover(rng: np.random.Generator, scene: Pixels) -> None:
 
 
 def rock_ground(rng: np.random.Generator, shape: Shape) -> Pixels:
+    """Rough ground with stones and their shadows."""
     tones = [
         [(70, 68, 66), (140, 136, 130), (190, 184, 174)],
         [(84, 62, 50), (150, 118, 94), (196, 168, 140)],
@@ -230,9 +230,7 @@ def rock_ground(rng: np.random.Generator, shape: Shape) -> Pixels:
     palette = tones[rng.integers(2)]
     picture = ramp(rng, noise(rng, shape, (4, 4), 5), palette)
     count, shadow = int(rng.integers(15, 60)), [(46, 44, 44)]
-    state = (
-        rng.bit_generator.state
-    )  # the same stones twice: their dark undersides, then the stones themselves
+    state = rng.bit_generator.state  # the same stones twice: their dark undersides, then the stones themselves
     scatter(rng, picture, STONE * 1.12 + (0.08, 0.12), count, (0.03, 0.14), shadow, jitter=8)
     rng.bit_generator.state = state
     scatter(rng, picture, STONE, count, (0.03, 0.14), palette, jitter=22)
@@ -242,26 +240,25 @@ def rock_ground(rng: np.random.Generator, shape: Shape) -> Pixels:
 
 
 def rock_cover(rng: np.random.Generator, scene: Pixels) -> None:
-    shade = slope(rng, scene.shape[:2]) + 0.15 * noise(rng, scene.shape[:2], (6, 6), 2) > rng.uniform(
-        0.5, 1.1
-    )
+    """A hard shadow falls across the scene."""
+    shade = slope(rng, scene.shape[:2]) + 0.15 * noise(rng, scene.shape[:2], (6, 6), 2) > rng.uniform(0.5, 1.1)
     light(scene, np.where(shade, np.float32(rng.uniform(0.55, 0.8)), np.float32(1.03)))
 
 
 def water_ground(rng: np.random.Generator, shape: Shape) -> Pixels:
+    """Waves that grow towards the viewer, with foam."""
     tones = [[(8, 50, 92), (30, 110, 150), (150, 206, 220)], [(14, 70, 70), (50, 138, 130), (176, 220, 200)]]
     palette = tones[rng.integers(2)]
     depth = np.linspace(0.6, 1.6, shape[0], dtype=np.float32)[:, None]  # waves grow towards the viewer
     swell = noise(rng, shape, (7, 3), 2) + 0.5 * noise(rng, shape, (14, 3), 2)
     waves = np.sin(swell * np.float32(rng.uniform(10, 20)) / depth)
     picture = ramp(rng, np.clip(0.4 + 0.25 * waves + 0.25 * (swell - 0.7), 0, 1), palette)
-    scatter(
-        rng, picture, RIPPLE, int(rng.integers(20, 70)), (0.04, 0.22), [*palette, (226, 240, 244)], tilt=0.1
-    )
+    scatter(rng, picture, RIPPLE, int(rng.integers(20, 70)), (0.04, 0.22), [*palette, (226, 240, 244)], tilt=0.1)
     return picture
 
 
 def water_cover(rng: np.random.Generator, scene: Pixels) -> None:
+    """Below a waterline the object sways, and foam drifts in front."""
     height, width = scene.shape[:2]
     y, x = np.mgrid[:height, :width].astype(np.float32)
     line = height * rng.uniform(0.3, 0.8)  # below it, everything is seen through the moving surface
@@ -276,6 +273,8 @@ def water_cover(rng: np.random.Generator, scene: Pixels) -> None:
 
 
 class Context(NamedTuple):
+    """How a context looks behind an object, and what it does to the scene (H, W, 4) with the object in it."""
+
     ground: Callable[[np.random.Generator, Shape], Pixels]
     cover: Callable[[np.random.Generator, Pixels], None]
 
@@ -296,6 +295,7 @@ Part = tuple[Points, int]
 
 
 def airplane(rng: np.random.Generator) -> list[Part]:
+    """From above: two pairs of swept wings across a body."""
     span, sweep, body = rng.uniform(0.75, 1.05), rng.uniform(0.1, 0.5), rng.uniform(0.13, 0.19)
     chord, tail = rng.uniform(0.32, 0.48), rng.uniform(0.3, 0.45)
     wings = polygon((0.25, 0), (0.25 - sweep, span), (0.08 - sweep, span), (0.25 - chord, 0))
@@ -305,6 +305,7 @@ def airplane(rng: np.random.Generator) -> list[Part]:
 
 
 def bird(rng: np.random.Generator) -> list[Part]:
+    """From the side: body, head, beak, tail, wing and legs."""
     plump, head, lift = rng.uniform(0.34, 0.5), rng.uniform(0.2, 0.28), rng.uniform(0.3, 0.5)
     tail, beak = rng.uniform(0.35, 0.65), rng.uniform(0.18, 0.4)
     wing = polygon((0.3, -0.05), (-0.1, plump * 0.75), (-0.75, rng.uniform(-0.3, 0.3)), (-0.3, -plump * 0.6))
@@ -332,6 +333,7 @@ def bird(rng: np.random.Generator) -> list[Part]:
 
 
 def cactus(rng: np.random.Generator) -> list[Part]:
+    """A column with two bent arms."""
     thick, reach = rng.uniform(0.2, 0.28), rng.uniform(0.5, 0.72)
     parts: list[Part] = [(box(-thick, -0.8, thick, 1), 1), (ellipse(0, -0.8, thick, thick), 1)]
     for side in (-1, 1):
@@ -343,6 +345,7 @@ def cactus(rng: np.random.Generator) -> list[Part]:
 
 
 def car(rng: np.random.Generator) -> list[Part]:
+    """From the side: cabin over body, two wheels, panes."""
     roof, hood, wheel = rng.uniform(0.38, 0.6), rng.uniform(0.2, 0.5), rng.uniform(0.2, 0.27)
     body = polygon((-1, 0.4), (-1, 0.05), (-0.9, -0.02), (0.85, -0.02), (1.05, 0.15), (1.05, 0.4))
     cabin = polygon((-0.85, 0), (-0.6, -roof), (0.3, -roof), (hood + 0.25, 0))
@@ -354,6 +357,7 @@ def car(rng: np.random.Generator) -> list[Part]:
 
 
 def chair(rng: np.random.Generator) -> list[Part]:
+    """A seat on four legs with a back of two rails."""
     tall, leg, wide = rng.uniform(0.75, 1.1), rng.uniform(0.09, 0.14), rng.uniform(0.45, 0.6)
     deep, rise = rng.uniform(0.3, 0.5), rng.uniform(0.12, 0.25)
     seat = polygon((-wide, 0), (wide, 0), (wide + deep, rise), (-wide + deep * 0.4, rise + 0.12))
@@ -370,6 +374,7 @@ def chair(rng: np.random.Generator) -> list[Part]:
 
 
 def fish(rng: np.random.Generator) -> list[Part]:
+    """From the side: body, forked tail, fins, eye."""
     deep, tail, fin = rng.uniform(0.3, 0.52), rng.uniform(0.3, 0.5), rng.uniform(0.15, 0.35)
     return [
         (polygon((-0.55, 0), (-1.15, -tail), (-0.95, 0), (-1.15, tail)), 2),
@@ -382,10 +387,9 @@ def fish(rng: np.random.Generator) -> list[Part]:
 
 
 def hot_air_balloon(rng: np.random.Generator) -> list[Part]:
+    """An envelope with gores over a basket on ropes."""
     round_, drop, basket = rng.uniform(0.66, 0.82), rng.uniform(0.7, 0.95), rng.uniform(0.14, 0.22)
-    ropes = [
-        polygon((x * round_, 0.2), (x * 2 * basket, drop), (x * 2 * basket - 0.06, drop)) for x in (-0.5, 0.5)
-    ]
+    ropes = [polygon((x * round_, 0.2), (x * 2 * basket, drop), (x * 2 * basket - 0.06, drop)) for x in (-0.5, 0.5)]
     neck = polygon((-round_ * 0.92, 0), (round_ * 0.92, 0), (0.2, 0.62), (-0.2, 0.62))
     gores = [ellipse(0, -0.3, round_ * x, 0.78) for x in (0.62, 0.25)]
     return [
@@ -399,12 +403,11 @@ def hot_air_balloon(rng: np.random.Generator) -> list[Part]:
 
 
 def umbrella(rng: np.random.Generator) -> list[Part]:
+    """A scalloped dome on a stick with a hook."""
     dome, stick, ribs = rng.uniform(0.6, 0.85), rng.uniform(0.7, 0.95), int(rng.integers(3, 6))
     edge = np.linspace(-1, 1, ribs + 1)
     cuts = [ellipse(x, 0, 1 / ribs, 0.16, 180, 360) for x in (edge[1:] + edge[:-1]) / 2]
-    canopy = (
-        np.concatenate([ellipse(0, 0, 1, dome, 180, 360), *cuts[::-1]]) if ribs else ellipse(0, 0, 1, dome)
-    )
+    canopy = np.concatenate([ellipse(0, 0, 1, dome, 180, 360), *cuts[::-1]])
     hook = np.concatenate([ellipse(0.15, stick, 0.2, 0.22, 0, 180), ellipse(0.15, stick, 0.1, 0.1, 180, 0)])
     middle = np.concatenate([ellipse(0, 0, 0.35, dome, 180, 360), polygon((0.3, -0.12), (-0.3, -0.12))])
     return [(box(-0.05, -dome - 0.1, 0.05, stick), 3), (hook, 3), (canopy, 1), (middle, 2)]
@@ -424,16 +427,19 @@ CLASSES: dict[str, Callable[[np.random.Generator], list[Part]]] = {
 
 
 def stripes(rng: np.random.Generator, shape: Shape) -> Field:
+    """Parallel bars: (H, W) float32 of 0 and 1."""
     wave = np.sin(slope(rng, shape) * np.float32(rng.uniform(40, 110)))
     return np.asarray(wave > rng.uniform(-0.5, 0.5), np.float32)
 
 
 def dots(rng: np.random.Generator, shape: Shape) -> Field:
+    """A checked or dotted field: (H, W) float32 of 0 and 1."""
     waves = [np.sin(slope(rng, shape) * np.float32(rng.uniform(50, 110))) for _ in range(2)]
     return np.asarray(waves[0] * waves[1] > rng.uniform(0.2, 0.5), np.float32)
 
 
 def mottle(rng: np.random.Generator, shape: Shape) -> Field:
+    """Cloudy patches: (H, W) float32 in [0, 1]."""
     return noise(rng, shape, (6, 6), 3)
 
 
@@ -443,7 +449,7 @@ TEXTURES = (slope, slope, mottle, stripes, dots)
 def place(rng: np.random.Generator, parts: list[Part], shape: Shape) -> Field:
     """Pose, scale and place an object off the centre: (H, W, 3) float32 coverage in [0, 1] of its three tones."""
     height, width = shape
-    tilt, mirror = np.radians(rng.normal(0, 6)), rng.choice((-1, 1))
+    tilt, mirror = np.radians(rng.normal(0, 8)), rng.choice((-1, 1))
     pose = np.array([[mirror * rng.uniform(0.8, 1.1), rng.uniform(-0.1, 0.1)], [0, 1]])
     pose = pose @ np.array([[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]])
     posed = [(points @ pose, tone) for points, tone in parts]
@@ -459,16 +465,12 @@ def place(rng: np.random.Generator, parts: list[Part], shape: Shape) -> Field:
     share = np.count_nonzero(paint(48.0, np.zeros(2), (160, 160))) / 48.0**2  # area in the object's own unit
     wanted = np.sqrt(rng.uniform(*FOREGROUND) * height * width / share)
     scale = min(wanted, 0.97 * width / extent[0], 0.97 * height / extent[1])
-    offset = (np.array([width, height]) - extent * scale) * rng.beta(
-        0.5, 0.5, 2
-    )  # the sides rather than the centre
+    room = np.array([width, height]) - extent * scale
+    offset = room * rng.beta(0.35, 0.35, 2)  # at the sides rather than in the middle
     tones = paint(2 * scale, 2 * offset, (2 * height, 2 * width))
-    layers = cv2.resize(
-        cv2.merge([(tones == tone) * np.uint8(255) for tone in (1, 2, 3)]),
-        (width, height),
-        interpolation=cv2.INTER_AREA,
-    )
-    return layers.astype(np.float32) / np.float32(255)
+    layers = cv2.merge([(tones == tone) * np.uint8(255) for tone in (1, 2, 3)])
+    coverage: Field = cv2.resize(layers, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32)
+    return coverage / np.float32(255)
 
 
 def draw(rng: np.random.Generator, class_name: str, context: str) -> tuple[Pixels, Pixels]:
@@ -479,31 +481,29 @@ def draw(rng: np.random.Generator, class_name: str, context: str) -> tuple[Pixel
         is seen and 0 elsewhere.
     """
     sides = rng.integers(*SIDES, 2)
-    sides = np.maximum(sides, sides.max() * 3 // 4)  # no picture is longer than 4:3, as in a camera
+    sides = np.maximum(sides, sides.max() * 4 // 5)  # a square from the middle still holds most of the object
     shape = (int(sides[0]), int(sides[1]))
     # The background is out of focus, as behind a photographed thing: a cue for the object in every context.
-    ground = cv2.GaussianBlur(CONTEXTS[context].ground(rng, shape), (0, 0), rng.uniform(0.8, 3.0))
+    sharp = CONTEXTS[context].ground(rng, shape)
+    ground = cv2.GaussianBlur(sharp, (0, 0), rng.uniform(0.8, 2.8)).astype(np.uint8, copy=False)
     # Weather and camera: muted or rich, with a cast. Colour alone does not tell the context.
     grey = cv2.merge([cv2.cvtColor(ground, cv2.COLOR_RGB2GRAY)] * 3)
-    rich = rng.uniform(0.2, 0.95)
-    light(
-        ground := cv2.addWeighted(ground, rich, grey, 1 - rich, 0),
-        rng.uniform(0.7, 1.2),
-        rng.uniform(0.8, 1.2, 3),
-    )
+    rich = rng.uniform(0.25, 1)
+    ground = cv2.addWeighted(ground, rich, grey, 1 - rich, 0).astype(np.uint8, copy=False)
+    light(ground, rng.uniform(0.55, 0.95), rng.uniform(0.8, 1.2, 3).tolist())
     layers = place(rng, CLASSES[class_name](rng), shape)
-    coverage = layers.sum(axis=-1)
+    coverage = layers[..., 0] + layers[..., 1] + layers[..., 2]
 
-    # Colours do not know the class, but they stand out from the place where the object lies.
-    backdrop = cv2.mean(ground, (coverage > 0.5).astype(np.uint8))[:3]
-    candidates = rng.uniform(15, 245, (12, 3))
-    distinct = candidates[np.linalg.norm(candidates - backdrop, axis=1) > 110]
-    colours = np.resize(distinct if len(distinct) else candidates, (6, 3)).astype(np.float32)
+    # Colours do not know the class or the context, but they are brighter than the place where the object lies.
+    backdrop = np.array(cv2.mean(ground, (coverage > 0.5).astype(np.uint8))[:3])
+    candidates = rng.uniform(30, 255, (24, 3))
+    shortfall = np.maximum(backdrop.mean() + 40 - candidates.mean(axis=1), 0)
+    colours = candidates[np.argsort(shortfall, kind="stable")[:6]].astype(np.float32)
+    colours[2:4] += 0.4 * (colours[:2] - colours[2:4])  # the second tone leans to the body's: one solid thing
     weights = np.empty((3, 2, *shape), np.float32)
     for tone in range(3):
-        weights[tone, 1] = TEXTURES[rng.integers(len(TEXTURES))](rng, shape) * np.float32(
-            rng.uniform(0.1, 0.7)
-        )
+        texture = TEXTURES[rng.integers(len(TEXTURES))](rng, shape)
+        weights[tone, 1] = texture * np.float32(rng.uniform(0.1, 0.5))
         weights[tone, 0] = 1 - weights[tone, 1]
         weights[tone] *= layers[..., tone]
     paint = (weights.reshape(6, -1).T @ colours).reshape(*shape, 3)
@@ -511,9 +511,8 @@ def draw(rng: np.random.Generator, class_name: str, context: str) -> tuple[Pixel
     # Relief: the side of a part that faces the light is brighter. The shadow falls on the other side.
     sun = rng.uniform(-1, 1, 2)
     body = cv2.GaussianBlur(coverage, (0, 0), 3.0)
-    gain = (1 + 3 * (np.gradient(body, axis=1) * sun[0] + np.gradient(body, axis=0) * sun[1])).astype(
-        np.float32
-    )
+    rise = np.gradient(body, axis=1) * sun[0] + np.gradient(body, axis=0) * sun[1]
+    gain = (1 + 3 * rise).astype(np.float32)
     shift = np.array([[1, 0, 8 * sun[0]], [0, 1, 8 * sun[1]]], np.float32)
     shadow = (1 - 0.4 * cv2.warpAffine(body, shift, shape[::-1])) * (1 - coverage)
     lit = cv2.multiply(paint, cv2.merge([gain] * 3))
@@ -542,6 +541,8 @@ TRACK2_OWN = {
 
 
 class Track(NamedTuple):
+    """A track's names in the challenge's layout, and its map from class to id."""
+
     folder: str
     label_map: str
     labels: dict[str, int]
@@ -568,9 +569,7 @@ class Cell(NamedTuple):
 def plan(scale: float = 1.0) -> dict[tuple[int, str], list[Cell]]:
     """What the data set of this scale holds: the cells of each (track, "train" or "test")."""
     count = {key: max(1, round(number * scale)) for key, number in CELL.items()}
-    cells: dict[tuple[int, str], list[Cell]] = {
-        (track, split): [] for track in TRACKS for split in ("train", "test")
-    }
+    cells: dict[tuple[int, str], list[Cell]] = {(track, split): [] for track in TRACKS for split in ("train", "test")}
     for place_in_list, (name, own) in enumerate(TRACK2_OWN.items()):
         for context in CONTEXTS:
             split = "test" if context in TRACK1_UNSEEN else "train"
@@ -597,6 +596,7 @@ def place_of(track: int, split: str, cell: Cell, number: int, key: str) -> str:
 
 
 def write(path: Path, suffix: str, pixels: Pixels, *flags: int) -> None:
+    """Encode pixels to a file; its folder is made when missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(cv2.imencode(suffix, pixels, flags)[1].tobytes())
 
@@ -626,9 +626,7 @@ def write_split(root: Path, track: int, split: str, cells: list[Cell], seed: int
     (root / "truth" / f"track{track}_{split}_truth.json").write_text(json.dumps(truth, indent=1) + "\n")
 
 
-def write_track(
-    root: Path, track: int, cells: dict[tuple[int, str], list[Cell]], seed: int, progress: bool
-) -> None:
+def write_track(root: Path, track: int, cells: dict[tuple[int, str], list[Cell]], seed: int, progress: bool) -> None:
     """Write one track below `root`, its progress on a single line that is redrawn on a terminal."""
     start, redraw = time.perf_counter(), progress and sys.stdout.isatty()
     counts = {split: sum(cell.images for cell in cells[track, split]) for split in ("train", "test")}
@@ -652,25 +650,18 @@ def is_complete(out: Path, card: dict[str, Any]) -> bool:
     if not card_path.exists():
         for folder in (data, out / "truth"):
             if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-                raise FileExistsError(
-                    f"{folder} was not made by this command; choose another OUT or move it away"
-                )
-        return False
-    if not data.exists():
+                raise FileExistsError(f"{folder} was not made by this command; choose another OUT or move it away")
+    if not card_path.exists() or not data.exists():
         return False
     found = json.loads(card_path.read_text())
-    differing = [
-        f"{key}={found.get(key)}, not {value}" for key, value in card.items() if found.get(key) != value
-    ]
+    differing = [f"{key}={found.get(key)}, not {value}" for key, value in card.items() if found.get(key) != value]
     if differing:
         raise FileExistsError(
             f"{out} holds a synthetic data set with {'; '.join(differing)}; remove {data} to make it anew"
         )
     images = sum(1 for _ in data.rglob("*.jpg"))
     if images != card["images"]:
-        raise FileExistsError(
-            f"{data} has {images} of its {card['images']} images; remove it to make it anew"
-        )
+        raise FileExistsError(f"{data} has {images} of its {card['images']} images; remove it to make it anew")
     return True
 
 
@@ -706,19 +697,18 @@ def generate(out: Path, seed: int = 0, scale: float = 1.0, progress: bool = True
         (root / "synthetic.json").write_text(json.dumps(card, indent=1) + "\n")
         # The card first: from here on what lies in `out` is ours. The data last: if it is there, all is there.
         os.replace(root / "synthetic.json", out / "synthetic.json")
-        for name in ("truth", "data"):
-            if (out / name).exists():
-                shutil.rmtree(out / name)
-            os.replace(root / name, out / name)
+        if (out / "truth").exists():  # left by a run that was stopped here, or beside data that a user removed
+            shutil.rmtree(out / "truth")
+        os.replace(root / "truth", out / "truth")
+        os.replace(root / "data", out / "data")  # refused by the system if somebody filled the folder meanwhile
 
 
 def main() -> int:
+    """Run the command line; the exit code is 1 when an input is refused."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("out", metavar="OUT", type=Path, help="folder that receives data/ and truth/")
     parser.add_argument("--seed", type=int, default=0, help="of every random draw (default 0)")
-    parser.add_argument(
-        "--scale", type=float, default=1.0, help="multiplies the number of images (default 1)"
-    )
+    parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of images (default 1)")
     arguments = parser.parse_args()
     try:
         generate(arguments.out, arguments.seed, arguments.scale)

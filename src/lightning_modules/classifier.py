@@ -27,6 +27,8 @@ class Classifier(pl.LightningModule):
         optimizer, scheduler: from parameters to an optimiser, from that to a schedule by epoch.
     """
 
+    mean: torch.Tensor
+    std: torch.Tensor
     exported = ("backbone", "head")  # what weights.safetensors holds
 
     def __init__(
@@ -42,7 +44,7 @@ class Classifier(pl.LightningModule):
         scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler],
     ) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone = backbone.to(memory_format=torch.channels_last)  # the order the images arrive in
         self.head = nn.Linear(int(backbone.num_features), num_classes)  # type: ignore[arg-type]
         self.mixing = mixing
         self.optimizer, self.scheduler = optimizer, scheduler
@@ -52,7 +54,8 @@ class Classifier(pl.LightningModule):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Images (N, 3, H, W) float in [0, 1] to logits (N, K); any H and W the backbone takes."""
-        return self.head(self.backbone((image - self.mean) / self.std))
+        logits: torch.Tensor = self.head(self.backbone((image - self.mean) / self.std))
+        return logits
 
     def training_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
         mixed = self.mixing(batch)
@@ -66,18 +69,21 @@ class Classifier(pl.LightningModule):
         return self.mixing(batch).image
 
     def validation_step(self, batch: Sample, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self.accuracy[dataloader_idx].update(self(batch.image), batch.label, batch.domain)
+        accuracy = self.accuracy[dataloader_idx]
+        assert isinstance(accuracy, ContextAccuracy)
+        accuracy.update(self(batch.image), batch.label, batch.domain)
 
     def on_validation_epoch_end(self) -> None:
         # Logged here and not in the step: with fewer images than ranks a rank may have had no step.
         for name, accuracy in zip(HELD_OUT, self.accuracy[: len(self.trainer.num_val_batches)], strict=False):
             assert isinstance(accuracy, ContextAccuracy)
-            self.log_dict({f"val/{name}/{key}": value for key, value in accuracy.compute().items()})
+            self.log_dict({f"val/{name}/{key}": value for key, value in accuracy.compute().items()}, sync_dist=True)
             accuracy.reset()
 
     def predict_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
         """Probabilities (N, K) float32."""
-        return self(batch.image).float().softmax(1)
+        probabilities: torch.Tensor = self(batch.image).float().softmax(1)
+        return probabilities
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.parameters())

@@ -26,9 +26,7 @@ def box_of(lam: float, height: int, width: int, centre: tuple[float, float]) -> 
     return top, bottom, left, right
 
 
-def cutmix(
-    x: torch.Tensor, partner: torch.Tensor, box: tuple[int, int, int, int]
-) -> tuple[torch.Tensor, torch.Tensor]:
+def cutmix(x: torch.Tensor, partner: torch.Tensor, box: tuple[int, int, int, int]) -> tuple[torch.Tensor, torch.Tensor]:
     """Paste the partner's pixels inside `box` (CutMix, eq. 1).
 
     Args:
@@ -54,6 +52,7 @@ class CutMix:
 
     def __call__(self, batch: Batch) -> Mixed:
         partner, lam = draw_partner(batch), draw_beta(self.alpha).item()
+        height, width = batch.image.shape[2:]
         row, column = torch.rand(2).tolist()
-        image, share = cutmix(batch.image, partner, box_of(lam, *batch.image.shape[2:], centre=(row, column)))
+        image, share = cutmix(batch.image, partner, box_of(lam, height, width, (row, column)))
         return Mixed(image, partner, share)

@@ -1,0 +1,35 @@
+# Two commands for a fresh machine: `make demo` and `make test`. Python 3.11 or newer is all they need.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := scale=demo resume=true
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check bench
+
+help:  ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+install: .venv/.installed  ## make .venv with everything in it; nothing to do when it is current
+
+.venv/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev,report]'
+	touch $@
+
+demo: install  ## the main job on data made here: both tracks, every stage, prediction.json, a table of figures
+	$(BIN)/python -m src.datamodules.synthetic demo
+	$(BIN)/python train.py -m track=1,2 stage=baseline seed=0,1 $(DEMO)
+	$(BIN)/python predict.py track=1 ensemble=baselines scale=demo truth=demo/truth/track1_test_truth.json
+	$(BIN)/python predict.py track=2 ensemble=baselines scale=demo truth=demo/truth/track2_test_truth.json
+
+test: install  ## all tests
+	$(BIN)/python -m pytest -q
+
+check: install  ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: install  ## the figures of the README's table of speeds
+	$(BIN)/python -m benchmarks.loader

@@ -1,0 +1,1 @@
+"""What `make bench` runs: figures, each beside what it is compared with."""

@@ -1,0 +1,150 @@
+import re
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from src import cli
+from tests.conftest import ROOT, command
+
+STAGES = sorted(path.stem for path in (ROOT / "conf/stage").glob("*.yaml"))
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["track=1", "stage=moco"], ["track='1'", "stage=moco"]),
+        (["track=1,2", "seed=0,1", "-m"], ["-m", "track='1','2'", "seed=0,1"]),
+        (["track='1'", "track_x=1", "tag=track=1"], ["track='1'", "track_x=1", "tag=track=1"]),
+    ],
+)
+def test_arguments(monkeypatch: pytest.MonkeyPatch, words: list[str], expected: list[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", *words])
+    cli.prepare_arguments()
+    assert sys.argv[1:] == expected
+    cli.prepare_arguments()
+    assert sys.argv[1:] == expected
+
+
+def test_dash() -> None:
+    assert [cli.dash(v) for v in (None, "", "word", 3, ["a", "b c"], "x/y")] == [
+        "",
+        "",
+        "-word",
+        "-3",
+        "-a+b_c",
+        "-x_y",
+    ]
+
+
+def test_wandb_is_offline_without_a_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert cli.wandb_offline()
+    monkeypatch.setenv("WANDB_API_KEY", "x")
+    assert not cli.wandb_offline()
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert cli.wandb_offline()
+
+
+def test_wandb_id_is_that_of_the_earlier_start(tmp_path: Path) -> None:
+    assert cli.wandb_run_id(str(tmp_path)) != cli.wandb_run_id(str(tmp_path))
+    (tmp_path / "wandb/offline-run-20260101_120000-ab12cd34").mkdir(parents=True)
+    assert cli.wandb_run_id(str(tmp_path)) == "ab12cd34"
+
+
+@pytest.mark.parametrize("script", ["train.py", "predict.py"])
+def test_help_is_quick_and_names_groups(script: str) -> None:
+    begin = time.monotonic()
+    done = command(script, "--help")
+    assert time.monotonic() - begin < 5  # .7 s on an idle core
+    assert done.returncode == 0 and f"python {script} track=" in done.stdout
+    assert re.search(r"trainer: cpu, ddp, ddp_cpu, gpu", done.stdout)
+
+
+def test_help_does_not_import_torch() -> None:
+    import subprocess
+
+    code = (
+        "import sys, runpy; sys.argv = ['train.py', '--help']\ntry: runpy.run_path('train.py', run_name='__main__')\n"
+    )
+    code += "except SystemExit: pass\nfinally: sys.exit(9 if 'torch' in sys.modules else 0)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["stage=nonsense"], "Could not find 'stage/nonsense'.*baseline"),
+        (["trainer.max_epoch=3"], "Key 'max_epoch' is not in struct"),
+        (["track=1", "data_root=/nowhere"], "error: the data root /nowhere does not exist: put the data set there"),
+    ],
+)
+def test_mistakes_on_the_command_line(words: list[str], message: str, tmp_path: Path) -> None:
+    done = command("train.py", *words, f"manifest_dir={tmp_path}", f"logs_dir={tmp_path}")
+    assert done.returncode == 1
+    assert re.search(message, done.stderr, re.DOTALL), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_fault_of_ours_keeps_its_traceback() -> None:
+    with pytest.raises(ValueError, match="invalid literal"), cli.clear_errors():
+        int("x")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("scale", ["full", "demo"])
+@pytest.mark.parametrize("track", ["1", "2"])
+def test_every_stage_composes(configure: Callable[..., DictConfig], stage: str, scale: str, track: str) -> None:
+    cfg = configure(
+        "train", f"track={track}", f"stage={stage}", f"scale={scale}", "dataset.num_classes=3", "dataset.contexts=[a]"
+    )
+    settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    assert settings["run_dir"].startswith(f"{'demo/' if scale == 'demo' else ''}logs/track{track}/{stage}/")  # type: ignore[index, call-overload, union-attr]
+    assert (cfg.model.model_name == "resnet10t") == (scale == "demo")
+
+
+@pytest.mark.parametrize(
+    "word",
+    [f"{group}={name}" for group in ("model", "mixing", "trainer", "logger") for name in options(group)]
+    + ["split=holdout", "split=none", "split.contexts=[water]"],
+)
+def test_every_option_composes(configure: Callable[..., DictConfig], word: str) -> None:
+    words = ["split=leave_context_out", word] if word.startswith("split.") else [word]
+    cfg = configure("train", *words, "dataset.num_classes=3", "dataset.contexts=[a]")
+    OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+
+
+def test_the_recipes_numbers(configure: Callable[..., DictConfig]) -> None:
+    cfg = configure("train", "track=1", "stage=baseline")
+    assert (cfg.datamodule.size, cfg.datamodule.batch_size, cfg.trainer.max_epochs) == (224, 512, 90)
+    assert (cfg.module.optimizer.lr, cfg.module.optimizer.momentum, cfg.module.optimizer.weight_decay) == (
+        0.1,
+        0.9,
+        5e-4,
+    )
+    assert cfg.model.model_name == "resnet50" and cfg.mixing.alpha == 2.0
+
+
+def test_the_readmes_commands_compose(configure: Callable[..., DictConfig]) -> None:
+    """Every train.py and predict.py line of README and CONTRIBUTING is one that the configuration takes."""
+    found = 0
+    for document in ("README.md", "CONTRIBUTING.md"):
+        text = (ROOT / document).read_text()
+        for line in re.findall(r"^ *python ((?:train|predict)\.py .*)$", text, re.MULTILINE):
+            script, *words = shlex.split(line.split(" #")[0].split("  ")[0])
+            overrides = [
+                word.split(",")[0] if "=" in word and "[" not in word else word for word in words if word != "-m"
+            ]
+            configure(script.removesuffix(".py"), *overrides)
+            found += 1
+    assert found >= 6

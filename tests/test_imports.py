@@ -1,0 +1,38 @@
+"""The import rules: data flows one way, and each third-party package has its home."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LEAVES = {"files", "progress"}  # what everybody may use
+MAY_IMPORT = {
+    "manifest": set(), "images": set(), "sampler": set(), "transforms": set(), "losses": set(), "metrics": set(),
+    "voting": set(), "weights": set(), "cli": set(), "files": set(), "progress": set(),
+    "mixing": {"mixing"},
+    "datamodules": {"manifest", "images", "transforms", "sampler"},
+    "lightning_modules": {"mixing", "losses", "metrics", "manifest"},
+    "callbacks": {"manifest", "weights", "sampler"},
+    "runs": {"manifest", "callbacks"},
+    "members": {"weights", "manifest", "runs"},
+    "report": {"metrics", "voting", "manifest", "members"},
+}  # fmt: skip
+HOMES = {
+    "albumentations": {"transforms"}, "pydensecrf": {"crf"},
+    "hydra": {"members", "cli"}, "omegaconf": {"runs", "members", "cli"},
+    "pytorch_lightning": {"datamodules", "lightning_modules", "callbacks", "members", "runs"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "src").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_import_rules(path: Path) -> None:
+    part = path.relative_to(ROOT / "src").parts[0].removesuffix(".py")
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [node.module] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for name in filter(None, names):
+            first, *rest = name.split(".")
+            if first == "src" and rest:
+                assert rest[0] in MAY_IMPORT[part] | LEAVES, f"{part} must not import {name}"
+            assert part in HOMES.get(first, {part}), f"{name} has its home in {HOMES[first]}"

@@ -1,0 +1,41 @@
+import pytest
+import torch
+
+from src.metrics import ContextAccuracy, accuracy_by_context, count_hits, top_hits
+
+
+def test_top_hits_equals_a_sort_in_which_the_lower_id_comes_first() -> None:
+    torch.manual_seed(0)
+    scores, label = torch.randint(0, 3, (50, 6)).float(), torch.randint(6, (50,))
+    for k in (1, 2, 5, 9):
+        expected = []
+        for row, own in zip(scores.tolist(), label.tolist(), strict=True):
+            order = sorted(range(6), key=lambda i: (-row[i], i))
+            expected.append(own in order[:k])
+        assert top_hits(scores, label, k).tolist() == expected
+    assert torch.equal(top_hits(scores, label, 1), scores.argmax(1) == label)
+
+
+def test_counts_and_accuracies_by_hand() -> None:
+    hits = torch.tensor([True, False, True, True, False])
+    counted = count_hits(hits, torch.tensor([0, 0, 2, -1, 2]), 3)
+    assert [c.tolist() for c in counted] == [[1, 0, 1, 1], [2, 0, 2, 1]]
+    assert accuracy_by_context([1, 0, 1, 1], [2, 0, 2, 1], ["dim", "grass", "water"]) == {
+        "accuracy": 3 / 5, "accuracy/dim": 1 / 2, "accuracy/water": 1 / 2, "worst_context": 1 / 2
+    }  # fmt: skip
+    assert accuracy_by_context([0, 0], [0, 0], ["dim"]) == {}
+    assert accuracy_by_context([1], [2], []) == {"accuracy": 0.5}
+
+
+def test_the_metric_adds_batches_up() -> None:
+    torch.manual_seed(0)
+    scores, label, domain = torch.randn(40, 8), torch.randint(8, (40,)), torch.randint(2, (40,))
+    metric = ContextAccuracy(["dim", "water"])
+    for part in (slice(0, 7), slice(7, 8), slice(8, 40)):
+        metric.update(scores[part], label[part], domain[part])
+    figures = metric.compute()
+    right = scores.argmax(1) == label
+    assert figures["accuracy"] == pytest.approx(right.float().mean().item())
+    assert figures["accuracy/water"] == pytest.approx(right[domain == 1].float().mean().item())
+    assert figures["worst_context"] == min(figures["accuracy/dim"], figures["accuracy/water"])
+    assert figures["accuracy_top5"] == pytest.approx(top_hits(scores, label, 5).float().mean().item())

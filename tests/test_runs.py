@@ -1,0 +1,97 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from src import runs
+from src.callbacks.checkpoint_io import AtomicCheckpointIO, verifies
+
+SPLIT = {"train": ["a.jpg", "b.jpg"], "in_domain": ["c.jpg"], "out_of_domain": []}
+
+
+def settings(folder: Path, **more: object) -> DictConfig:
+    return OmegaConf.create({"run_dir": str(folder), "resume": False, "lr": 0.1, "logger": "csv", **more})
+
+
+def claim(folder: Path, split: dict[str, list[str]] = SPLIT, **more: object) -> runs.Run:
+    return runs.claim(settings(folder, **more), ["car"], split, set())
+
+
+def checkpoint(folder: Path, name: str = "last.ckpt", value: float = 0.0) -> Path:
+    AtomicCheckpointIO().save_checkpoint({"value": torch.tensor(value)}, folder / name)
+    return folder / name
+
+
+def test_a_live_run_is_refused_and_a_dead_one_can_be_started_over(tmp_path: Path) -> None:
+    with claim(tmp_path / "run") as run:
+        assert run.checkpoint is None and not run.finished
+        with pytest.raises(ValueError, match="is being trained by another process"):
+            claim(tmp_path / "run")
+    with claim(tmp_path / "run", lr=0.2):  # it never wrote a checkpoint: nothing to lose
+        assert runs.read_config(tmp_path / "run")["lr"] == 0.2
+
+
+def test_resume_takes_the_newest_checkpoint_that_verifies(tmp_path: Path) -> None:
+    with claim(tmp_path):
+        old, new = checkpoint(tmp_path, "best.ckpt"), checkpoint(tmp_path, "last.ckpt", 1.0)
+        os.utime(old, (1, 1))
+    with claim(tmp_path, resume=True, logger="wandb") as run:
+        assert run.checkpoint == new
+    data = bytearray(new.read_bytes())
+    data[len(data) // 2] ^= 1
+    new.write_bytes(data)
+    with claim(tmp_path, resume=True) as run:
+        assert run.checkpoint == old
+    old.unlink()
+    with pytest.raises(ValueError, match="every checkpoint in .* is damaged"):
+        claim(tmp_path, resume=True)
+
+
+def test_other_settings_and_another_split_are_refused(tmp_path: Path) -> None:
+    with claim(tmp_path):
+        checkpoint(tmp_path)
+    with pytest.raises(ValueError, match=r"other settings \(lr: 0.1 there, 0.3 here; new: not set there, 1 here\)"):
+        claim(tmp_path, resume=True, lr=0.3, new=1)
+    with pytest.raises(ValueError, match="the data or the split changed"):
+        claim(tmp_path, {**SPLIT, "train": ["a.jpg"]}, resume=True)
+
+
+def test_a_failed_write_leaves_the_old_checkpoint(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path, value=1.0)
+
+    class Bomb:
+        def __reduce__(self) -> str:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match=r"could not write .* \(No space left on device\); what was there is unchanged"):
+        AtomicCheckpointIO().save_checkpoint({"value": Bomb()}, path)
+    assert verifies(path) and AtomicCheckpointIO().load_checkpoint(path)["value"] == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last.ckpt", "last.ckpt.sha256"]
+
+
+def test_a_checkpoint_with_code_in_it_does_not_load(tmp_path: Path) -> None:
+    class Code:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, ("true",)
+
+    AtomicCheckpointIO().save_checkpoint({"value": Code()}, tmp_path / "x.ckpt")
+    with pytest.raises(Exception, match="Weights only load failed"):
+        AtomicCheckpointIO().load_checkpoint(tmp_path / "x.ckpt")
+
+
+def test_inheritance(tmp_path: Path) -> None:
+    folder = tmp_path / "track2" / "moco" / "run"
+    with pytest.raises(FileNotFoundError, match="train it first: python train.py track=2 stage=moco"):
+        runs.inheritance(folder, ["car"], SPLIT)
+    with claim(folder) as run:
+        (folder / "weights.safetensors").write_bytes(b"w")
+        runs.finish(run, {"val/in_domain/accuracy": 0.5})
+    assert runs.inheritance(folder, ["car"], SPLIT) == {"a.jpg", "b.jpg"}
+    with pytest.raises(ValueError, match="other classes"):
+        runs.inheritance(folder, ["bus"], SPLIT)
+    with pytest.raises(ValueError, match=r"trained on 1 images that this run holds out \(first: b.jpg\)"):
+        runs.inheritance(folder, ["car"], {"train": ["c.jpg"], "in_domain": ["b.jpg"]})
+    assert json.loads((folder / "finished.json").read_text())["metrics"] == {"val/in_domain/accuracy": 0.5}
