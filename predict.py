@@ -33,6 +33,8 @@ def predict(cfg: DictConfig) -> None:
     datamodule.prepare_data()
     datamodule.setup()
     names = [row.name for row in datamodule.rows]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{datamodule.manifest} has images of the same name, the key of prediction.json: rename them")
     truth_path = Path(cfg.truth) if cfg.truth else datamodule.manifest
     truth = members.match_truth(members.read_truth(truth_path), names, truth_path)
 

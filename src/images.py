@@ -53,7 +53,7 @@ def decode_image(path: Path | str, min_side: int = 0) -> npt.NDArray[np.uint8]:
     if image is None:
         raise ValueError(
             f"{path} cannot be decoded (empty, cut off, or no image): "
-            "replace or remove it, or set datamodule.on_bad_image=skip to leave such images out"
+            "replace or remove it; in training, datamodule.on_bad_image=skip leaves such images out"
         )
     return np.asarray(image, np.uint8)
 

@@ -38,7 +38,7 @@ def members_table(
     votes: npt.NDArray[np.int64],
     figures: Sequence[dict[str, float]],
 ) -> str:
-    """One line a member: held-out accuracy, agreement with the vote, weight, test accuracies; the vote comes last.
+    """One line a member: in-domain accuracy (the held-out part of its split), agreement with the vote, weight, test accuracies; the vote comes last.
 
     Args:
         members: M members.
@@ -47,12 +47,13 @@ def members_table(
         figures: test accuracies of the members and, last, of the vote; empty where truth is unknown.
     """
     keys = list(figures[-1]) if figures else []
-    head = ["member", "held out", "agreement", "weight", *(key.replace("accuracy/", "") for key in keys)]
+    names = ["test" if key == "accuracy" else key.removeprefix("accuracy/") for key in keys]
+    head = ["member", "in-domain", "agreement", "weight", *names]
     lines = [head]
     for i, (member, rate) in enumerate(zip(members, agreement(votes, ballot.labels), strict=True)):
         own = [percent(figures[i].get(key)) for key in keys]
-        held_out = percent(member.figures.get("val/in_domain/accuracy"))
-        lines.append([f"{member.stage}/{member.name}", held_out, percent(rate), f"{ballot.weights[i]:.3f}", *own])
+        in_domain = percent(member.figures.get("val/in_domain/accuracy"))
+        lines.append([f"{member.stage}/{member.name}", in_domain, percent(rate), f"{ballot.weights[i]:.3f}", *own])
     lines.append(["vote", "", "", "", *(percent(figures[-1][key]) for key in keys)])
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     return "\n".join(

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
 from src.files import digest_of, read_json, write_json, write_text
@@ -127,7 +127,7 @@ def claim(cfg: DictConfig, classes: Sequence[str], split: Mapping[str, Sequence[
     return Run(folder, None if finished else newest_checkpoint(folder), finished, lock)
 
 
-def resolved(cfg: DictConfig | ListConfig) -> dict[str, Any]:
+def resolved(cfg: DictConfig) -> dict[str, Any]:
     """The settings as plain values, interpolations filled in."""
     settings = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(settings, dict)
@@ -182,7 +182,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.yaml"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is no run: it has no config.yaml")
-    return resolved(OmegaConf.load(path))
+    settings = OmegaConf.to_container(OmegaConf.load(path), resolve=False)  # it was written resolved
+    return {str(key): value for key, value in settings.items()} if isinstance(settings, dict) else {}
 
 
 def inheritance(before: Path, classes: Sequence[str], split: Mapping[str, Sequence[str]]) -> set[str]:

@@ -506,7 +506,7 @@ def draw(rng: np.random.Generator, class_name: str, context: str) -> tuple[Pixel
         weights[tone, 1] = texture * np.float32(rng.uniform(0.1, 0.5))
         weights[tone, 0] = 1 - weights[tone, 1]
         weights[tone] *= layers[..., tone]
-    paint = (weights.reshape(6, -1).T @ colours).reshape(*shape, 3)
+    paint = cv2.transform(cv2.merge(list(weights.reshape(6, *shape))), colours.T)
 
     # Relief: the side of a part that faces the light is brighter. The shadow falls on the other side.
     sun = rng.uniform(-1, 1, 2)
@@ -690,10 +690,20 @@ def generate(out: Path, seed: int = 0, scale: float = 1.0, progress: bool = True
             print(f"{out} already holds this data set (seed {seed}, {images} images): nothing to do")
         return
     out.mkdir(parents=True, exist_ok=True)
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # on pictures of this size, handing work to threads costs more than it saves
+    try:
+        write_all(out, cells, card, progress)
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def write_all(out: Path, cells: dict[tuple[int, str], list[Cell]], card: dict[str, Any], progress: bool) -> None:
+    """Write both tracks to a folder inside `out`, and move them into place when they are complete."""
     with tempfile.TemporaryDirectory(prefix=".synthetic-", dir=out) as scratch:
         root = Path(scratch)
         for track in TRACKS:
-            write_track(root, track, cells, seed, progress)
+            write_track(root, track, cells, card["seed"], progress)
         (root / "synthetic.json").write_text(json.dumps(card, indent=1) + "\n")
         # The card first: from here on what lies in `out` is ours. The data last: if it is there, all is there.
         os.replace(root / "synthetic.json", out / "synthetic.json")
