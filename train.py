@@ -50,11 +50,14 @@ def train(cfg: DictConfig) -> None:
                 f"{'resuming' if run.checkpoint else 'training'} {run.folder}: {counts} images, {processes}", flush=True
             )
         trainer.fit(module, datamodule, ckpt_path=run.checkpoint, weights_only=True)
+        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if cfg.predict:
+            trainer.predict(module, datamodule, return_predictions=False)
         if "wandb" in sys.modules:  # one W&B run for each run, finished before the process goes on
             sys.modules["wandb"].finish()
         if trainer.is_global_zero:
             save_weights(run.folder / "weights.safetensors", {part: getattr(module, part) for part in module.exported})
-            runs.finish(run, {name: float(value) for name, value in trainer.callback_metrics.items()})
+            runs.finish(run, figures)
             print(f"finished {run.folder}")
 
 

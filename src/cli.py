@@ -108,6 +108,8 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     # The data module's sampler starts at the next batch (tests/test_training.py); Lightning looks at loaders alone.
     warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
+    # The stages that learn without labels validate nothing.
+    warnings.filterwarnings("ignore", "You passed in a `val_dataloader` but have no `validation_step`")
     # Lightning 2.6 on torch >= 2.11: its own use of a deprecated class.
     warnings.filterwarnings("ignore", ".*isinstance\\(treespec, LeafSpec\\).*")
 

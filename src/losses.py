@@ -22,3 +22,55 @@ def mixed_cross_entropy(
     own = F.cross_entropy(logits, label, reduction="none")
     other = F.cross_entropy(logits, partner_label, reduction="none")
     return torch.lerp(other, own, lam.to(own.dtype)).mean()
+
+
+SIMILARITY_RANGE = (0.0005, 0.9995)
+"""Cosine similarities are clamped to this before their logarithm (method.md, section 3)."""
+
+
+def cosine_similarity(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Clamped cosine similarity of all rows of two matrices.
+
+    Args:
+        a: (N, C) float.
+        b: (M, C) float.
+
+    Returns:
+        (N, M) float in SIMILARITY_RANGE.
+    """
+    return (F.normalize(a, dim=1) @ F.normalize(b, dim=1).T).clamp(*SIMILARITY_RANGE)
+
+
+def rank_weights(similarity: torch.Tensor, alpha: float) -> torch.Tensor:
+    """w_ij = exp(-alpha (r_ij - 1)), r_ij the rank of s_ij in its row, the row's own entry having rank 0 (C2AM, eq. 5).
+
+    Args:
+        similarity: (N, N) float, row i's own entry at (i, i).
+        alpha: decay with the rank, >= 0.
+
+    Returns:
+        (N, N) float without gradient; the best other entry weighs 1.
+    """
+    own = torch.eye(len(similarity), dtype=torch.bool, device=similarity.device)
+    order = similarity.detach().masked_fill(own, torch.inf).argsort(dim=1, descending=True, stable=True)
+    rank = order.argsort(dim=1)  # the inverse permutation
+    return torch.exp(-alpha * (rank.to(similarity.dtype) - 1))
+
+
+def pull_loss(features: torch.Tensor, alpha: float) -> torch.Tensor:
+    """Pull representations of one kind together, most of all those that are close already (C2AM, eq. 6).
+
+    Args:
+        features: (N, C) float, the foreground or the background representation of each image.
+        alpha: decay of a pair's weight with its rank.
+
+    Returns:
+        mean_ij w_ij (-log s_ij), a scalar.
+    """
+    similarity = cosine_similarity(features, features)
+    return -(rank_weights(similarity, alpha) * similarity.log()).mean()
+
+
+def push_loss(foreground: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
+    """Push foreground and background representations, (N, C) each, apart: mean_ij -log(1 - s_ij) (C2AM, eq. 3)."""
+    return -torch.log1p(-cosine_similarity(background, foreground)).mean()

@@ -38,7 +38,8 @@ def members_table(
     votes: npt.NDArray[np.int64],
     figures: Sequence[dict[str, float]],
 ) -> str:
-    """One line a member: in-domain accuracy (the held-out part of its split), agreement with the vote, weight, test accuracies; the vote comes last.
+    """One line a member: in-domain accuracy (of its split's held-out part), agreement with the vote, weight, test
+    accuracies; the vote comes last.
 
     Args:
         members: M members.

@@ -209,9 +209,14 @@ def inheritance(before: Path, classes: Sequence[str], split: Mapping[str, Sequen
 
 
 def command_for(folder: Path) -> str:
-    """The command that makes a run, from where it lies: ": python train.py track=1 stage=moco", or nothing."""
+    """The command that makes a run, from where it lies and from this command's words: ": python train.py ..."."""
     track, stage = folder.parent.parent.name, folder.parent.name
-    return f": python train.py track={track[5:]} stage={stage}" if track.startswith("track") and stage else ""
+    if not track.startswith("track"):
+        return ""
+    same = re.compile(r"(model|seed|scale|split|data_root|manifest_dir|logs_dir)[.\w]*=")
+    return ": " + shlex.join(
+        ["python", "train.py", f"track={track[5:]}", f"stage={stage}", *filter(same.match, sys.argv[1:])]
+    )
 
 
 def environment() -> dict[str, Any]:

@@ -3,7 +3,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from src.losses import mixed_cross_entropy
+from src.losses import mixed_cross_entropy, pull_loss, push_loss
 
 
 def test_equals_a_slow_loop_for_a_lam_per_image() -> None:
@@ -23,3 +23,50 @@ def test_lam_one_is_the_plain_cross_entropy() -> None:
     loss = mixed_cross_entropy(logits, label, label.roll(1), torch.tensor(1.0))
     torch.testing.assert_close(loss, F.cross_entropy(logits, label))
     assert mixed_cross_entropy(logits, label.roll(1), label, torch.tensor(0.0)).item() == loss.item()
+
+
+def slow_similarity(a: torch.Tensor, b: torch.Tensor) -> list[list[float]]:
+    def cosine(x: list[float], y: list[float]) -> float:
+        dot = sum(p * q for p, q in zip(x, y, strict=True))
+        return min(max(dot / math.sqrt(sum(p * p for p in x) * sum(q * q for q in y)), 0.0005), 0.9995)
+
+    return [[cosine(x, y) for y in b.tolist()] for x in a.tolist()]
+
+
+def test_pull_and_push_equal_slow_loops() -> None:
+    for seed in range(5):
+        torch.manual_seed(seed)
+        a, b, alpha = torch.rand(7, 4, dtype=torch.float64), torch.rand(7, 4, dtype=torch.float64), 0.25
+        similar, total = slow_similarity(a, a), 0.0
+        for i in range(7):
+            others = sorted((j for j in range(7) if j != i), key=lambda j: -similar[i][j])
+            rank = {i: 0, **{j: r for r, j in enumerate(others, 1)}}
+            total += sum(-math.exp(-alpha * (rank[j] - 1)) * math.log(similar[i][j]) for j in range(7)) / 49
+        assert math.isclose(pull_loss(a, alpha).item(), total, rel_tol=1e-9)
+        across = slow_similarity(b, a)
+        assert math.isclose(
+            push_loss(a, b).item(), -sum(math.log(1 - s) for row in across for s in row) / 49, rel_tol=1e-9
+        )
+
+
+def test_similarity_losses_in_their_analytic_cases() -> None:
+    equal = torch.ones(4, 3, dtype=torch.float64)
+    weight = (math.exp(0.25) + sum(math.exp(-0.25 * k) for k in range(3))) / 4
+    assert math.isclose(pull_loss(equal, 0.25).item(), -weight * math.log(0.9995), rel_tol=1e-9)
+    assert math.isclose(pull_loss(equal, 0.0).item(), -math.log(0.9995), rel_tol=1e-9)  # no ranks: every pair weighs 1
+    assert math.isclose(push_loss(equal, equal).item(), -math.log(0.0005), rel_tol=1e-6)  # foreground = background
+    apart = torch.tensor([[1.0, 0.0, 0.0]] * 4, dtype=torch.float64)
+    assert math.isclose(push_loss(apart, 1 - apart).item(), -math.log(0.9995), rel_tol=1e-9)
+
+
+def test_the_loss_pulls_and_pushes() -> None:
+    torch.manual_seed(0)
+    a, b = torch.rand(6, 5, requires_grad=True), torch.rand(6, 5, requires_grad=True)
+    optimizer = torch.optim.SGD([a, b], lr=0.5)
+    first = F.cosine_similarity(a, b).mean().item()
+    for _ in range(200):
+        optimizer.zero_grad()
+        (pull_loss(a, 0.25) + pull_loss(b, 0.25) + push_loss(a, b)).backward()
+        optimizer.step()
+    assert F.cosine_similarity(a, b).mean().item() < 0.1 < first
+    assert F.cosine_similarity(a[0], a[1], dim=0).item() > 0.9

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -76,6 +76,8 @@ class Images(Dataset[Decoded]):
         else:
             image = decode_image(self.data_root / row.image_path)
             mask = decode_mask(self.mask_root / str(row.image_seg_path))
+            if not mask.any():
+                mask[:] = True  # nothing was found: all foreground, so that the image still takes part in mixing
             if mask.shape != image.shape[:2]:
                 raise ValueError(
                     f"the mask {self.mask_root / str(row.image_seg_path)} is {mask.shape[1]}x{mask.shape[0]} pixels, "
@@ -84,6 +86,66 @@ class Images(Dataset[Decoded]):
         image, mask = self.transform(image, mask, keyed_seed(self.seed, epoch, index))
         domain = row.domain if isinstance(row.domain, int) else NO_DOMAIN
         return Decoded(image, NO_DOMAIN if row.label is None else row.label, domain, index, mask)
+
+
+class Native(NamedTuple):
+    """Images at their own size: (N, H, W, 3) uint8, each reflected at its right and bottom to the common H and W.
+
+    height, width (N,) int64 are without that padding; position (N,) is the place in the rows. A worker's single
+    image has no N.
+    """
+
+    image: torch.Tensor
+    height: torch.Tensor
+    width: torch.Tensor
+    position: torch.Tensor
+
+
+class NativeImages(Dataset[Native]):
+    """Rows decoded at their own size and padded to the next multiple of PAD_TO; a key is (epoch, index)."""
+
+    PAD_TO = 64  # sides stay multiples of 32 at half scale: whole cells for an output stride of 8, 16 or 32
+
+    def __init__(self, rows: Sequence[Row], data_root: Path) -> None:
+        self.rows, self.data_root = rows, data_root
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: tuple[int, int]) -> Native:
+        image = decode_image(self.data_root / self.rows[key[1]].image_path)
+        height, width = image.shape[:2]
+        bottom, right = -height % self.PAD_TO, -width % self.PAD_TO
+        padded = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REFLECT_101)
+        return Native(torch.from_numpy(padded), torch.tensor(height), torch.tensor(width), torch.tensor(key[1]))
+
+
+class BySize:
+    """Batches of images of one padded size: an image's result never depends on its batch.
+
+    Args:
+        loader: yields single images.
+        pixels: of a batch, at most (one image of more is a batch of its own).
+    """
+
+    def __init__(self, loader: DataLoader[Native], pixels: int) -> None:
+        self.loader, self.pixels = loader, pixels
+
+    def __iter__(self) -> Iterator[Native]:
+        waiting: dict[torch.Size, list[Native]] = {}
+        for single in self.loader:
+            size = single.image.shape
+            batch = waiting.setdefault(size, [])
+            batch.append(single)
+            if (len(batch) + 1) * size[0] * size[1] > self.pixels:
+                yield self.stack(waiting.pop(size))
+        for batch in waiting.values():
+            yield self.stack(batch)
+
+    @staticmethod
+    def stack(batch: Sequence[Native]) -> Native:
+        """Single images to a batch."""
+        return Native(*(torch.stack(parts) for parts in zip(*batch, strict=True)))
 
 
 def collate(samples: Sequence[Decoded]) -> Sample:
@@ -103,6 +165,9 @@ def start_worker(worker_id: int) -> None:
     cv2.setNumThreads(0)
 
 
+AnyBatch = TypeVar("AnyBatch", Sample, Native)
+
+
 class NicoDataModule(pl.LightningDataModule):
     """Training, validation and prediction data of one track.
 
@@ -120,6 +185,7 @@ class NicoDataModule(pl.LightningDataModule):
         seed: key of order and augmentation.
         masks: a training manifest with image_seg_path, or None.
         mask_root: what image_seg_path is relative to; None: the manifest's own folder.
+        native_pixels: of a batch of images at their own size.
         on_bad_image: "stop" at an image that cannot be decoded, or "skip": decode every image once
             beforehand and leave such images out.
         max_bad_share: share of such images above which "skip" stops too.
@@ -144,6 +210,7 @@ class NicoDataModule(pl.LightningDataModule):
         seed: int,
         masks: str | None,
         mask_root: str | None,
+        native_pixels: int,
         on_bad_image: str,
         max_bad_share: float,
         rebuild: bool,
@@ -163,6 +230,8 @@ class NicoDataModule(pl.LightningDataModule):
         self.mask_root = Path(mask_root) if mask_root else self.masks.parent if self.masks else None
         self.on_bad_image, self.max_bad_share = on_bad_image, max_bad_share
         self.rebuild, self.check = rebuild, check
+        self.native_pixels = native_pixels
+        self.native_rows: list[int] | None = None
         self.rows: list[Row] = []
         self.classes: list[str] = []
         self.contexts: list[str] = []
@@ -326,19 +395,27 @@ class NicoDataModule(pl.LightningDataModule):
         )
         if train:
             sampler.resume(*self.resume_at)
+        images = Images(rows, self.data_root, self.mask_root if train else None, transform, self.seed)
         return DataLoader(
-            Images(rows, self.data_root, self.mask_root if train else None, transform, self.seed),
+            images,
             batch_size=self.batch_size // ranks,
             sampler=sampler,
-            num_workers=self.num_workers,
             persistent_workers=self.persistent_workers,
-            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             collate_fn=collate,
-            worker_init_fn=start_worker,
+            **self.loading,
+        )
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """What every loader has: its workers."""
+        return {
+            "num_workers": self.num_workers,
+            "pin_memory": self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            "worker_init_fn": start_worker,
             # The loader draws a seed for its workers from this, not from the generator that the training
             # draws from; what it draws is not used, samples have seeds of their own.
-            generator=torch.Generator().manual_seed(self.seed),
-        )
+            "generator": torch.Generator().manual_seed(self.seed),
+        }
 
     def train_dataloader(self) -> DataLoader[Decoded]:
         rows = [self.rows[i] for i in self.split.train]
@@ -352,10 +429,23 @@ class NicoDataModule(pl.LightningDataModule):
         transform = self.eval_transform(size=self.size)
         return [self.loader([self.rows[i] for i in part], transform, train=False) for part in parts]
 
-    def predict_dataloader(self) -> DataLoader[Decoded]:
-        return self.loader(self.rows, self.eval_transform(size=self.size), train=False)
+    def train_part_dataloader(self) -> DataLoader[Decoded]:
+        """The images trained on, once each and without augmentation: for what is decided over all of them."""
+        rows = [self.rows[i] for i in self.split.train]
+        return self.loader(rows, self.eval_transform(size=self.size), train=False)
 
-    def on_after_batch_transfer(self, batch: Sample, dataloader_idx: int) -> Sample:
+    def predict_dataloader(self) -> DataLoader[Decoded] | BySize:
+        """The test images at the network's size; of part "train", all images at their own."""
+        if self.part == "test":
+            return self.loader(self.rows, self.eval_transform(size=self.size), train=False)
+        places = range(len(self.rows)) if self.native_rows is None else self.native_rows
+        ranks = self.trainer.world_size if self.trainer else 1
+        rank = self.trainer.global_rank if self.trainer else 0
+        mine = [(0, place) for place in places][rank::ranks]
+        images = NativeImages(self.rows, self.data_root)
+        return BySize(DataLoader(images, batch_size=None, sampler=mine, **self.loading), self.native_pixels)
+
+    def on_after_batch_transfer(self, batch: AnyBatch, dataloader_idx: int) -> AnyBatch:
         """uint8 (N, H, W, 3) to float32 (N, 3, H, W) in [0, 1], on the device and in channels_last order."""
         return batch._replace(image=batch.image.permute(0, 3, 1, 2).to(torch.float32).div_(255))
 

@@ -1,0 +1,253 @@
+"""Write a mask for every training image while the network goes on, and judge the masks at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import WandbLogger
+
+from src.files import write_json, write_text, write_whole
+from src.images import decode_image, decode_mask
+from src.manifest import Row, write_manifest
+from src.masks import MaskPool, iou, task_of
+from src.progress import progress
+
+TILE = 128  # side of a picture on the sheet, pixels
+
+
+class MaskWriter(pl.Callback):
+    """From maps to masks/, the manifest with masks, masks.json and masks.png.
+
+    Not Lightning's BasePredictionWriter: that one wants the loader's own batch indices, and images batched by
+    their size have none. Each rank writes its share; what exists is kept when an interrupted run goes on, and
+    made anew when the weights or settings that made it are others.
+
+    Args:
+        run_dir: the run's folder.
+        track: the track's number.
+        threshold: a pixel is foreground where the map, divided by its maximum, exceeds this.
+        crf: settings of crf.refine, or None.
+        processes: that refine, on each rank.
+        truth_dir: true masks, mirroring the data root with .png; None: the masks are not compared.
+    """
+
+    def __init__(
+        self,
+        *,
+        run_dir: str,
+        track: int,
+        threshold: float,
+        crf: Mapping[str, float] | None,
+        processes: int,
+        truth_dir: str | None,
+    ) -> None:
+        self.run, self.track = Path(run_dir), track
+        self.threshold, self.crf, self.processes = threshold, dict(crf) if crf else None, processes
+        self.truth_dir = Path(truth_dir) if truth_dir else None
+        self.map_iou: dict[int, float] = {}
+        self.tiles: dict[int, npt.NDArray[np.uint8]] = {}
+
+    def mask_path(self, row: Row) -> str:
+        """A mask's path below the run: the data root's tree, with .png."""
+        return str(Path("masks", row.image_path).with_suffix(".png"))
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Before predicting: drop masks that other weights made, and have the data module skip the others."""
+        if stage != "predict":
+            return
+        datamodule = trainer.datamodule  # type: ignore[attr-defined]
+        rows: list[Row] = datamodule.rows
+        if self.truth_dir:
+            self.check_truth(rows)
+        made_by = self.run / "masks" / ".made_by"
+        key = self.key(pl_module)
+        if trainer.is_global_zero and (not made_by.exists() or made_by.read_text() != key):
+            shutil.rmtree(made_by.parent, ignore_errors=True)
+            write_text(made_by, key)
+        trainer.strategy.barrier("masks of other weights are gone")
+        missing = [i for i, row in enumerate(rows) if not (self.run / self.mask_path(row)).exists()]
+        trainer.strategy.barrier("every rank has seen the same masks")
+        datamodule.native_rows = missing
+        self.left = len(missing[trainer.global_rank :: trainer.world_size])
+        if trainer.is_global_zero:
+            kept = len(rows) - len(missing)
+            print(f"making {len(missing)} masks{f', {kept} exist' if kept else ''}", flush=True)
+
+    def key(self, pl_module: pl.LightningModule) -> str:
+        """What masks depend on: the weights, the decision on the sign, the settings."""
+        state = hashlib.sha256(json.dumps([self.threshold, self.crf, list(pl_module.scales)]).encode())  # type: ignore[arg-type]
+        for name, value in pl_module.state_dict().items():
+            state.update(name.encode())
+            state.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return state.hexdigest()
+
+    def check_truth(self, rows: list[Row]) -> None:
+        assert self.truth_dir is not None
+        gone = [path for row in rows if not (path := self.truth_path(row)).exists()]
+        if gone:
+            raise FileNotFoundError(
+                f"{len(gone)} true masks are missing in wsss.truth_dir={self.truth_dir} (first: {gone[0]}): "
+                "it must mirror the data root, with .png"
+            )
+
+    def truth_path(self, row: Row) -> Path:
+        assert self.truth_dir is not None
+        return self.truth_dir / Path(row.image_path).with_suffix(".png")
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.pool = MaskPool(self.processes)
+        self.begin = self.last = time.monotonic()
+        self.done = 0
+
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        datamodule = trainer.datamodule  # type: ignore[attr-defined]
+        for activation, position in zip(outputs, batch.position.tolist(), strict=True):
+            row: Row = datamodule.rows[position]
+            values = activation.float().cpu().numpy()
+            foreground = values > self.threshold
+            image = datamodule.data_root / row.image_path
+            self.pool.submit(task_of(image, self.run / self.mask_path(row), foreground, self.crf))
+            if self.truth_dir:
+                self.map_iou[position] = iou(foreground, self.true_mask(row, foreground.shape))
+            label = -1 if row.label is None else row.label
+            if trainer.is_global_zero and label not in self.tiles:
+                self.tiles[label] = self.tile(image, values)
+                self.tile_rows = {**getattr(self, "tile_rows", {}), label: row}
+        self.say(trainer, len(outputs))
+
+    def say(self, trainer: pl.Trainer, count: int) -> None:
+        """A line each ten seconds: how many, how fast, how long."""
+        self.done += count
+        now = time.monotonic()
+        if trainer.is_global_zero and now - self.last >= 10:
+            self.last = now
+            rate = self.done / (now - self.begin)
+            left = (self.left - self.done) / rate
+            print(f"masks: {self.done} of {self.left}, {rate:.1f} images/s, {left:.0f} s left", flush=True)
+
+    def true_mask(self, row: Row, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+        """A true mask of the image's size."""
+        path = self.truth_path(row)
+        truth = decode_mask(path)
+        if truth.shape != shape:
+            raise ValueError(f"the true mask {path} is {truth.shape[::-1]}, its image {shape[::-1]} (width, height)")
+        return truth
+
+    @staticmethod
+    def tile(image: Path, values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+        """Image and map side by side: (TILE, 2 TILE, 3) uint8 RGB."""
+        picture = cv2.resize(decode_image(image), (TILE, TILE), interpolation=cv2.INTER_AREA)
+        heat = cv2.applyColorMap((cv2.resize(values, (TILE, TILE)) * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
+        return np.hstack([picture, cv2.addWeighted(picture, 0.4, heat[..., ::-1].astype(np.uint8), 0.6, 0)])
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.pool.close()
+        counts = torch.tensor(
+            [len(self.pool.crashed), len(self.map_iou), sum(self.map_iou.values())], device=pl_module.device
+        )
+        counts = trainer.strategy.reduce(counts, reduce_op="sum")
+        trainer.strategy.barrier("every rank has written its masks")
+        if trainer.is_global_zero:
+            crashed, compared, total = counts.tolist()
+            self.judge(trainer, int(crashed), total / compared if compared else None)
+
+    def judge(self, trainer: pl.Trainer, crashed: int, map_iou: float | None) -> None:
+        """Write the manifest with masks, and what a person needs to judge them."""
+        rows: list[Row] = trainer.datamodule.rows  # type: ignore[attr-defined]
+        write_manifest(
+            self.run / f"track{self.track}_train_with_mask_label.json",
+            [row._replace(image_name=row.name, image_seg_path=self.mask_path(row)) for row in rows],
+        )
+
+        def figures(row: Row) -> tuple[float, float | None, tuple[int, int]]:
+            mask = decode_mask(self.run / self.mask_path(row))
+            truth = self.true_mask(row, mask.shape) if self.truth_dir else None
+            return float(mask.mean()), None if truth is None else iou(mask, truth), (mask.shape[0], mask.shape[1])
+
+        with ThreadPoolExecutor(4) as pool:
+            measured = list(progress(pool.map(figures, rows), "judging masks", len(rows)))
+        share = np.array([area for area, _, _ in measured])
+        names = [row.label_name or str(row.label) for row in rows]
+        classes = sorted(set(names))
+        empty = [row.image_path for row, area in zip(rows, share, strict=True) if area == 0]
+        full = [row.image_path for row, area in zip(rows, share, strict=True) if area == 1]
+        report: dict[str, Any] = {
+            "images": len(rows),
+            "foreground_share": float(share.mean()),
+            "foreground_share_by_class": by_class(share, names, classes),
+            "crf_crashed": crashed,
+            "empty": empty,  # all foreground where images are mixed
+            "full": full,
+        }
+        line = f"{len(rows)} masks: {100 * share.mean():.1f} % foreground, {len(empty)} empty, {len(full)} full"
+        if self.truth_dir:
+            overlap = np.array([value for _, value, _ in measured], np.float64)
+            report["iou"] = float(overlap.mean())
+            report["iou_by_class"] = by_class(overlap, names, classes)
+            report["iou_of_map"] = map_iou
+            report |= self.trivial(rows, [shape for _, _, shape in measured])
+            line += (
+                f", IoU {overlap.mean():.3f} (all foreground {report['iou_all_foreground']:.3f}, "
+                f"centred box {report['iou_centred_box']:.3f}, the map before the CRF "
+                f"{'-' if map_iou is None else f'{map_iou:.3f}'})"
+            )
+        write_json(self.run / "masks.json", report)
+        print(line + (f", {crashed} left as thresholded maps after a crash of the CRF" if crashed else ""), flush=True)
+        self.write_sheet(trainer)
+
+    def trivial(self, rows: list[Row], shapes: list[tuple[int, int]]) -> dict[str, float]:
+        """Mean IoU of the two masks anybody could make: all foreground, and the best of ten centred boxes."""
+        whole, boxes = [], np.zeros((len(rows), 10))
+        for i, (row, (height, width)) in enumerate(zip(rows, shapes, strict=True)):
+            truth = self.true_mask(row, (height, width))
+            whole.append(float(truth.mean()))
+            for k in range(10):
+                side = (k + 1) / 10
+                top, left = round(height * (1 - side) / 2), round(width * (1 - side) / 2)
+                inside = int(truth[top : height - top, left : width - left].sum())
+                area = (height - 2 * top) * (width - 2 * left)
+                boxes[i, k] = inside / (area + int(truth.sum()) - inside)
+        return {"iou_all_foreground": float(np.mean(whole)), "iou_centred_box": float(boxes.mean(0).max())}
+
+    def write_sheet(self, trainer: pl.Trainer) -> None:
+        """masks.png: image, map, mask, a row a class."""
+        lines = []
+        for label in sorted(self.tiles):
+            row = self.tile_rows[label]
+            mask = decode_mask(self.run / self.mask_path(row)).astype(np.uint8) * 255
+            small = cv2.resize(mask, (TILE, TILE), interpolation=cv2.INTER_NEAREST_EXACT)
+            lines.append(np.hstack([self.tiles[label], cv2.cvtColor(small, cv2.COLOR_GRAY2RGB)]))
+        if not lines:
+            return
+        sheet = np.vstack(lines).astype(np.uint8)
+        with write_whole(self.run / "masks.png") as file:
+            file.write(cv2.imencode(".png", sheet[..., ::-1])[1].tobytes())
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_image("masks", [sheet])
+
+
+def by_class(values: npt.NDArray[np.float64], names: list[str], classes: list[str]) -> dict[str, float]:
+    """Mean of the values of each class."""
+    place = np.array(names)
+    return {name: round(float(values[place == name].mean()), 4) for name in classes}

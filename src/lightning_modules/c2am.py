@@ -1,0 +1,183 @@
+"""Stage `wsss`: class-agnostic activation maps, C2AM (Xie et al., CVPR 2022; method.md, section 3).
+
+One 3x3 convolution on the baseline's features says for each cell whether it is foreground. It learns without
+a label: foreground representations should resemble each other, and differ from background ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from src.losses import pull_loss, push_loss
+from src.manifest import Sample
+
+
+class Representations(NamedTuple):
+    """Foreground and background representation (N, C) of each image, and the map P (N, 1, h, w) in [0, 1]."""
+
+    foreground: torch.Tensor
+    background: torch.Tensor
+    activation: torch.Tensor
+
+
+def disentangle(features: torch.Tensor, activation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """v_fg = P.Z / hw and v_bg = (1 - P).Z / hw (C2AM, eq. 1 and 2).
+
+    Args:
+        features: Z, (N, C, h, w) float.
+        activation: P, (N, 1, h, w) in [0, 1].
+
+    Returns:
+        Two (N, C).
+    """
+    foreground = (activation * features).mean(dim=(2, 3))
+    return foreground, features.mean(dim=(2, 3)) - foreground
+
+
+def border_mean(activation: torch.Tensor) -> torch.Tensor:
+    """Mean of each map on a frame of max(1, h // 7) cells: (N, 1, h, w) to (N,)."""
+    height, width = activation.shape[2:]
+    margin = max(1, height // 7)
+    frame = torch.ones(height, width, dtype=torch.bool, device=activation.device)
+    frame[margin : height - margin, margin : width - margin] = False
+    return activation[:, 0, frame].mean(dim=1)
+
+
+class C2AM(pl.LightningModule):
+    """A backbone and the head that disentangles foreground from background.
+
+    Args:
+        backbone: a timm network with `num_features` and `forward_features` to (N, C, h, w).
+        mean, std: of the pixels, by channel, for images in [0, 1].
+        alpha: decay of a pair's weight with its rank.
+        area_weight: of mean(P) in the loss.
+        lr, momentum, weight_decay: of SGD.
+        power: of the polynomial decay of the rate, a step.
+        head_multiplier, bias_multiplier: of the rate of the head and of all biases.
+        scales: of the image, over which the maps are summed (with their flips).
+    """
+
+    exported = ("backbone", "head")
+    mean: torch.Tensor
+    std: torch.Tensor
+    inverted: torch.Tensor
+
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        alpha: float,
+        area_weight: float,
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        power: float,
+        head_multiplier: float,
+        bias_multiplier: float,
+        scales: Sequence[float],
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone.to(memory_format=torch.channels_last)
+        width = int(backbone.num_features)  # type: ignore[arg-type]
+        self.head = nn.Sequential(nn.Conv2d(width, 1, 3, padding=1, bias=False), nn.BatchNorm2d(1))
+        self.alpha, self.area_weight = alpha, area_weight
+        self.lr, self.momentum, self.weight_decay, self.power = lr, momentum, weight_decay, power
+        self.head_multiplier, self.bias_multiplier = head_multiplier, bias_multiplier
+        self.scales = list(scales)
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        # Whether P marks the background: its sign is free, and decided at the end of the training.
+        self.register_buffer("inverted", torch.tensor(False))
+
+    def represent(self, image: torch.Tensor) -> Representations:
+        """Images (N, 3, H, W) in [0, 1] to representations and the map as trained, whatever its sign."""
+        features = self.backbone.forward_features((image - self.mean) / self.std)  # type: ignore[operator]
+        activation = torch.sigmoid(self.head(features))
+        return Representations(*disentangle(features, activation), activation)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Images (N, 3, H, W) in [0, 1] to foreground maps (N, 1, h, w) in [0, 1], h and w by the output stride."""
+        activation = self.represent(image).activation
+        return torch.where(self.inverted, 1 - activation, activation)
+
+    def training_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
+        mine = self.represent(batch.image)
+        # The paper's authors ask for more pairs than one GPU's images give: all ranks' images are paired.
+        foreground, background = self.of_all_ranks(mine.foreground), self.of_all_ranks(mine.background)
+        losses = {
+            "train/pull_foreground": pull_loss(foreground, self.alpha),
+            "train/pull_background": pull_loss(background, self.alpha),
+            "train/push": push_loss(foreground, background),
+            "train/area": self.area_weight * mine.activation.mean(),
+        }
+        loss = torch.stack(list(losses.values())).sum()
+        figures = {**losses, "train/loss": loss}
+        self.log_dict(figures, on_step=False, on_epoch=True, batch_size=len(batch.image), sync_dist=True)
+        return loss
+
+    def of_all_ranks(self, features: torch.Tensor) -> torch.Tensor:
+        """All ranks' features one below the other, with their gradient: (N, C) to (ranks N, C)."""
+        gathered = self.all_gather(features, sync_grads=True)
+        assert isinstance(gathered, torch.Tensor)
+        return gathered.flatten(0, -2)
+
+    def training_images(self, batch: Sample) -> torch.Tensor:
+        """What the network sees of a batch: (N, 3, H, W) in [0, 1]."""
+        return batch.image
+
+    def border_mean(self, image: torch.Tensor) -> torch.Tensor:
+        """Mean of each image's map on its border, as trained, whatever its sign: (N, 3, H, W) to (N,)."""
+        return border_mean(self.represent(image).activation)
+
+    def activation_map(self, image: torch.Tensor) -> torch.Tensor:
+        """Foreground maps of images at their own size, over scales and flips.
+
+        Args:
+            image: (N, 3, H, W) in [0, 1]; sides that are multiples of 64 stay multiples of the stride at all scales.
+
+        Returns:
+            (N, H, W) float32: the sum over scales and flips, not yet divided by its maximum.
+        """
+        total = torch.zeros_like(image[:, :1], dtype=torch.float32)
+        for scale in self.scales:
+            scaled = F.interpolate(image, scale_factor=scale, mode="bilinear", align_corners=False)
+            for flip in (False, True):
+                activation = self(scaled.flip(3) if flip else scaled).float()
+                activation = activation.flip(3) if flip else activation
+                total += F.interpolate(activation, size=image.shape[2:], mode="bilinear", align_corners=False)
+        return total[:, 0]
+
+    def predict_step(self, batch: Any, batch_idx: int) -> list[torch.Tensor]:
+        """One map (H, W) float32 in [0, 1] an image, padding cut off, divided by its maximum."""
+        maps = self.activation_map(batch.image)
+        cut = [m[:h, :w] for m, h, w in zip(maps, batch.height.tolist(), batch.width.tolist(), strict=True)]
+        return [m / m.max().clamp(min=torch.finfo(m.dtype).tiny) for m in cut]
+
+    def configure_optimizers(self) -> Any:
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            multiplier = self.head_multiplier if name.startswith("head.") else 1.0
+            multiplier *= self.bias_multiplier if name.endswith(".bias") else 1.0
+            groups.setdefault(multiplier, []).append(parameter)
+        optimizer = torch.optim.SGD(
+            [{"params": parameters, "lr": self.lr * multiplier} for multiplier, parameters in groups.items()],
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.decay)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def decay(self, step: int) -> float:
+        """(1 - step / total)^power; the total is asked for when the loaders exist, after the first call."""
+        if step == 0:
+            return 1.0
+        batches = int(self.trainer.num_training_batches) * int(self.trainer.max_epochs or 1)
+        return float(max(0.0, 1 - step * self.trainer.accumulate_grad_batches / batches) ** self.power)

@@ -1,0 +1,106 @@
+"""The stage wsss from a baseline to masks: complete, resumable, the same in one and in two processes."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.images import decode_image, decode_mask
+from src.manifest import read_manifest
+from src.masks import iou
+from tests.conftest import TINY, command
+
+Train = Callable[..., Path]
+WSSS = ["track=1", "stage=wsss", "datamodule.batch_size=16"]
+
+
+@pytest.fixture
+def wsss(train_run: Train, data: Path) -> tuple[Path, list[str]]:
+    """A finished run of the stage, and the overrides that made it."""
+    train_run("track=1", "stage=baseline", "trainer.max_epochs=1")
+    words = [*WSSS, "trainer.max_epochs=1", f"wsss.truth_dir={data / 'truth/masks'}"]
+    return train_run(*words), words
+
+
+def made(run: Path) -> dict[str, np.ndarray]:
+    rows = read_manifest(run / "track1_train_with_mask_label.json")
+    return {row.image_path: decode_mask(run / str(row.image_seg_path)) for row in rows}
+
+
+def test_every_training_image_gets_a_mask_of_its_size(
+    wsss: tuple[Path, list[str]], train_run: Train, data: Path, tmp_path: Path
+) -> None:
+    run, words = wsss
+    rows = json.loads((run / "track1_train_with_mask_label.json").read_text())
+    listed = read_manifest(tmp_path / "dataset_json/track1_train_label.json")
+    assert [row["image_path"] for row in rows] == [row.image_path for row in listed]
+    assert {"label", "label_name", "domain", "image_name", "image_seg_path"} <= rows[0].keys()
+    for path, mask in made(run).items():
+        assert mask.shape == decode_image(data / "data" / path).shape[:2]
+        assert (run / "masks" / path).with_suffix(".png").exists()
+    report = json.loads((run / "masks.json").read_text())
+    assert {"iou", "iou_of_map", "iou_all_foreground", "iou_centred_box", "iou_by_class", "empty", "full",
+            "foreground_share_by_class"} <= report.keys()  # fmt: skip
+    by_hand = [
+        iou(mask, decode_mask((data / "truth/masks" / path).with_suffix(".png"))) for path, mask in made(run).items()
+    ]
+    assert report["iou"] == pytest.approx(np.mean(by_hand))
+    assert decode_image(run / "masks.png").shape[1] == 3 * 128
+    assert not [path for path in run.rglob("*") if path.suffix in (".npy", ".npz")]  # masks, no maps
+
+    # The next stage reads them: `masks=` finds mask_root by itself.
+    trained = train_run("track=1", "stage=baseline", f"masks={run / 'track1_train_with_mask_label.json'}", "tag=masks")
+    assert (trained / "finished.json").exists()
+
+    # An interruption in the middle of the masks: only the missing ones are written again.
+    (run / "finished.json").unlink()
+    before = {path: path.stat().st_mtime_ns for path in run.glob("masks/**/*.png")}
+    gone = sorted(before)[::2]
+    content = {path: path.read_bytes() for path in gone}
+    for path in gone:
+        path.unlink()
+    train_run(*words, "resume=true")
+    for path, time in before.items():
+        assert (path.stat().st_mtime_ns == time) == (path not in gone)
+    assert all(path.read_bytes() == old for path, old in content.items())
+
+    # Other weights make all masks anew.
+    shutil.rmtree(run / "pictures")
+    for path in (*run.glob("*.ckpt*"), run / "finished.json"):
+        path.unlink()
+    train_run(*words, "module.lr=0.05")
+    assert all(path.stat().st_mtime_ns != time for path, time in before.items())
+
+
+def test_two_processes_write_each_mask_once_and_the_same(
+    wsss: tuple[Path, list[str]], places: list[str], tmp_path: Path
+) -> None:
+    run, words = wsss
+    alone = made(run)
+    shutil.rmtree(run / "masks")
+    (run / "finished.json").unlink()
+    done = command("train.py", *TINY, *places, *words, "trainer=ddp_cpu", "resume=true")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert f"making {len(alone)} masks" in done.stdout
+    together = made(run)
+    assert together.keys() == alone.keys()
+    assert min(iou(alone[path], together[path]) for path in alone) >= 0.999
+
+
+def test_without_a_crf_the_map_is_the_mask(wsss: tuple[Path, list[str]], train_run: Train) -> None:
+    run = train_run(*wsss[1], "crf=none", "tag=plain")
+    report = json.loads((run / "masks.json").read_text())
+    assert report["iou"] == pytest.approx(report["iou_of_map"], abs=1e-6)
+
+
+def test_what_is_missing_is_named(train_run: Train, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        FileNotFoundError, match="is no finished run: train it first: python train.py track=1 stage=baseline"
+    ):
+        train_run(*WSSS)
+    train_run("track=1", "stage=baseline", "trainer.max_epochs=1")
+    with pytest.raises(FileNotFoundError, match="true masks are missing in wsss.truth_dir="):
+        train_run(*WSSS, "trainer.max_epochs=1", f"wsss.truth_dir={tmp_path}")
