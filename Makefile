@@ -19,7 +19,8 @@ install: .venv/.installed  ## make .venv with everything in it; nothing to do wh
 
 demo: install  ## the main job on data made here: both tracks, every stage, prediction.json, a table of figures
 	$(BIN)/python -m src.datamodules.synthetic demo
-	$(BIN)/python train.py -m track=1,2 stage=baseline seed=0,1,2 $(DEMO)
+	$(BIN)/python train.py -m track=1,2 stage=baseline seed=0,1 $(DEMO)
+	$(BIN)/python train.py -m track=1,2 stage=wsss $(DEMO) wsss.truth_dir=demo/truth/masks
 	$(BIN)/python predict.py track=1 ensemble=baselines scale=demo truth=demo/truth/track1_test_truth.json
 	$(BIN)/python predict.py track=2 ensemble=baselines scale=demo truth=demo/truth/track2_test_truth.json
 	@echo "in-domain: held-out images of the training contexts; test: contexts that the class was not trained on"
@@ -34,3 +35,4 @@ check: install  ## format, lint, types
 
 bench: install  ## the figures of the README's table of speeds
 	$(BIN)/python -m benchmarks.loader
+	$(BIN)/python -m benchmarks.masks

@@ -37,15 +37,21 @@ def predict(cfg: DictConfig) -> None:
         raise ValueError(f"{datamodule.manifest} has images of the same name, the key of prediction.json: rename them")
     truth_path = Path(cfg.truth) if cfg.truth else datamodule.manifest
     truth = members.match_truth(members.read_truth(truth_path), names, truth_path)
+    if truth and truth[0].max() >= len(voters[0].classes):
+        raise ValueError(
+            f"{truth_path} has the label {truth[0].max()}: the members know {len(voters[0].classes)} classes"
+        )
 
     results = Path(cfg.results_dir) / f"track{cfg.track.id}"
-    digest = digest_files(datamodule.data_root, [row.image_path for row in datamodule.rows])
+    digest = digest_files(datamodule.data_root, [row.image_path for row in datamodule.rows]) + str(
+        cfg.trainer.precision
+    )
     probabilities = []
     for i, member in enumerate(voters, 1):
         known = members.stored(results / "members", member, digest)
         print(f"member {i} of {len(voters)}: {member.folder}{' (predictions kept)' if known is not None else ''}")
         if known is None:
-            known = members.predict(member, instantiate(cfg.datamodule, _partial_=True), instantiate(cfg.trainer))
+            known = members.predict(member, cfg.datamodule, instantiate(cfg.trainer))
             members.store(results / "members", member, digest, names, known)
         probabilities.append(known)
 

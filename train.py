@@ -25,13 +25,15 @@ def train(cfg: DictConfig) -> None:
     from src import runs
     from src.weights import load_weights, save_weights
 
+    if not 0 <= cfg.seed < 2**32:
+        raise ValueError(f"seed is {cfg.seed}: expected a number from 0 to 2^32 - 1")
     datamodule = instantiate(cfg.datamodule)
     datamodule.prepare_data()
     datamodule.setup()
     cfg.dataset = {"num_classes": len(datamodule.classes), "contexts": datamodule.contexts}
     before = Path(cfg.init) if cfg.init else None
-    trained_before = runs.inheritance(before, datamodule.classes, datamodule.split_paths) if before else set()
-    with runs.claim(cfg, datamodule.classes, datamodule.split_paths, trained_before) as run:
+    inherited = runs.inheritance(before, datamodule.classes, datamodule.split_paths) if before else runs.NOTHING
+    with runs.claim(cfg, datamodule.classes, datamodule.split_paths, inherited) as run:
         if run.finished:
             print(f"{run.folder} is finished: nothing to do")
             return

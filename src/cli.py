@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import re
 import secrets
+import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -41,7 +44,7 @@ def quoted(word: str) -> str:
 
 def dash(value: Any) -> str:
     """For a run's name: "-value", the words of a list joined by +, and nothing for null."""
-    if value is None or value == "":
+    if value is None or value == "" or value == []:
         return ""
     words = [str(value)] if isinstance(value, str | int | float) else [str(word) for word in value]
     return "-" + re.sub(r"[^\w.+-]", "_", "+".join(words))
@@ -75,29 +78,54 @@ def start(main: Any) -> None:
     sys.path.insert(0, str(ROOT))
     prepare_arguments()
     main()
+    if failed_jobs:
+        sys.exit(f"error: {len(failed_jobs)} of the sweep's jobs failed: {'; '.join(failed_jobs)}")
 
 
 def run_sweep_job(script: str) -> bool:
     """In a sweep, run this job as a process of its own; False outside of a sweep.
 
     Lightning starts the other ranks with this process's command line: under -m each of them would run
-    the whole sweep. A process of its own also gives every job fresh memory.
+    the whole sweep. A process of its own also gives every job fresh memory. A job that fails does not stop
+    the others; `start` reports it at the end, and a launcher that runs jobs elsewhere gets an exception.
 
     Raises:
-        RuntimeError: the job failed (Hydra goes on with the others and reports it at the end).
+        RuntimeError: the job failed, under another launcher than Hydra's own.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    if HydraConfig.get().mode != RunMode.MULTIRUN:
+    config = HydraConfig.get()
+    if config.mode != RunMode.MULTIRUN:
         return False
-    words = list(HydraConfig.get().overrides.task)
-    print(f"sweep job {HydraConfig.get().job.num}: {script} {' '.join(words)}", flush=True)
+    words = list(config.overrides.task)
+    title = " ".join([script, *words])
+    print(f"sweep job {config.job.num}: {title}", flush=True)
     os.environ.setdefault("WANDB_RUN_GROUP", f"sweep-{time.strftime('%Y%m%d-%H%M%S')}")
-    done = subprocess.run([sys.executable, str(ROOT / script), *words], check=False)
-    if done.returncode:
-        raise RuntimeError(f"the sweep's job `{script} {' '.join(words)}` failed with exit code {done.returncode}")
+    code = run_process([sys.executable, str(ROOT / script), *words])
+    if code == 128 + signal.SIGTERM:
+        sys.exit(code)
+    if code and str(config.launcher.get("_target_", "")).endswith("BasicLauncher"):
+        failed_jobs.append(title)
+    elif code:
+        raise RuntimeError(f"the sweep's job `{title}` failed with exit code {code}")
     return True
+
+
+failed_jobs: list[str] = []
+"""Jobs of this process's sweep that failed."""
+
+
+def run_process(words: list[str]) -> int:
+    """Run a command to its end and return its exit code; a SIGTERM is passed on and waited for."""
+    with subprocess.Popen(words) as process:
+        if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
+            return process.wait()
+        before = signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
+        try:
+            return process.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def quiet_libraries() -> None:
@@ -118,36 +146,42 @@ def quiet_libraries() -> None:
 def clear_errors() -> Iterator[None]:
     """Turn an error of the user's into one sentence and exit code 1; a fault of ours keeps its traceback."""
     from hydra.errors import InstantiationException
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
 
     quiet_libraries()
     try:
         yield
-    except (ValueError, OSError, InstantiationException) as error:
+    except (ValueError, OSError, RuntimeError, InstantiationException, MisconfigurationException) as error:
         # Hydra wraps what a constructor raises, and shows the cause in a text of its own.
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
-        if os.environ.get("HYDRA_FULL_ERROR") or not meant_for_user(cause):
+        text = None if os.environ.get("HYDRA_FULL_ERROR") else sentence(cause)
+        if text is None and not isinstance(cause, MisconfigurationException):
             raise
-        sys.exit(f"error: {sentence(cause)}")
+        sys.exit(f"error: {text or cause}")
 
 
-def meant_for_user(error: BaseException) -> bool:
-    """Whether a `raise` of this project, the system, or Lightning's check of its settings made the error."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return True
-    if type(error).__name__ == "MisconfigurationException":
-        return True
-    if "Original Traceback" in str(error):  # from a data-loading worker, which sends the text alone
-        files = re.findall(r'File "([^"]+)"', str(error))
-    else:
-        files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
-    return bool(files) and any(
-        Path(files[-1]).is_relative_to(ROOT / part) for part in ("src", "train.py", "predict.py")
-    )
-
-
-def sentence(error: BaseException) -> str:
-    """The error's message; of a data-loading worker's error its last line."""
+def sentence(error: BaseException) -> str | None:
+    """What to tell the user, or None where the error is no user's: one that no `raise` of this project made."""
     text = str(error)
-    if "Original Traceback" in text:
+    if isinstance(error, OSError) and error.errno is not None:
+        return text  # the system's: no such file, no space left
+    if "Original Traceback" in text:  # from a data-loading worker, which sends the text alone
+        places = re.findall(r'File "([^"]+)", line \d+, in .*\n\s*(.*)', text)
         text = text.strip().splitlines()[-1].split(": ", 1)[-1]
-    return text
+    else:
+        places = [(frame.filename, frame.line or "") for frame in traceback.extract_tb(error.__traceback__)]
+    if places and places[-1][1].startswith("raise "):
+        path = Path(places[-1][0])
+        if any(path.is_relative_to(ROOT / part) for part in ("src", "train.py", "predict.py")):
+            return text
+    if text.startswith("Unknown model"):
+        import timm
+
+        name = text[text.find("(") + 1 : -1]
+        close = difflib.get_close_matches(name, timm.list_models(), 3)
+        return (
+            f"timm has no model {name}, check model.model_name{': did you mean ' + ', '.join(close) if close else ''}"
+        )
+    if re.search(r"[Cc]onnection (closed|reset) by peer|NCCL|process group", text):
+        return "another process of this training has stopped; what it says is the reason"
+    return None

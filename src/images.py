@@ -1,4 +1,4 @@
-"""Decode images and masks with OpenCV; a file that does not decode completely is an error, never grey pixels."""
+"""Decode images and masks with OpenCV; a file that is cut off or unreadable is an error, never grey pixels."""
 
 from __future__ import annotations
 
@@ -49,13 +49,21 @@ def decode_image(path: Path | str, min_side: int = 0) -> npt.NDArray[np.uint8]:
         factor = max((f for f in REDUCED if min(size) // f >= min_side), default=1)
         if factor > 1:
             flag |= REDUCED[factor] & ~cv2.IMREAD_COLOR_BGR
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
+    image = decode(data, flag)
     if image is None:
         raise ValueError(
             f"{path} cannot be decoded (empty, cut off, or no image): "
             "replace or remove it; in training, datamodule.on_bad_image=skip leaves such images out"
         )
     return np.asarray(image, np.uint8)
+
+
+def decode(data: bytes, flag: int) -> npt.NDArray[np.generic] | None:
+    """cv2.imdecode, None for all that it cannot decode (of an empty or an enormous image it would raise)."""
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+    except cv2.error:
+        return None
 
 
 def decode_mask(path: Path | str) -> npt.NDArray[np.bool_]:
@@ -65,8 +73,7 @@ def decode_mask(path: Path | str) -> npt.NDArray[np.bool_]:
         FileNotFoundError, ValueError: as decode_image.
     """
     with open(path, "rb") as file:
-        data = np.frombuffer(file.read(), np.uint8)
-    mask = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
+        mask = decode(file.read(), cv2.IMREAD_GRAYSCALE)
     if mask is None:
         raise ValueError(f"the mask {path} cannot be decoded: write it again as an 8-bit PNG of 0 and 255")
     return np.asarray(mask) > 127

@@ -235,6 +235,12 @@ def read_label_map(path: Path) -> dict[str, int]:
     return labels
 
 
+def labels_of(rows: Sequence[Row]) -> dict[str, int]:
+    """The label map that a training manifest implies, from its label_name and label."""
+    labels = {row.label_name: row.label for row in rows if row.label_name is not None and row.label is not None}
+    return {str(name): labels[name] for name in sorted(labels)}
+
+
 def read_manifest(path: Path) -> list[Row]:
     """Read a manifest and check every entry; keys that are not a Row's are ignored.
 
@@ -321,8 +327,8 @@ def stratified(rows: Sequence[Row], fraction: float, seed: int) -> tuple[list[in
     Returns:
         (train, held out): sorted places in `rows`.
     """
-    if not 0 <= fraction < 1:
-        raise ValueError(f"split.fraction is {fraction}: expected a share in [0, 1)")
+    if not 0 < fraction < 1:
+        raise ValueError(f"split.fraction is {fraction}: expected a share in (0, 1); split=none holds nothing out")
     rng = np.random.default_rng(seed)
     held: list[int] = []
     seen = 0

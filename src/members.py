@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ from src.runs import read_config
 from src.weights import load_weights
 
 TARGETS = re.compile(
-    r"src\.(lightning_modules|mixing)\.\w+\.[A-Z]\w*|torch\.optim\.(lr_scheduler\.)?[A-Z]\w*|timm\.create_model"
+    r"src\.(lightning_modules|mixing)\.\w+\.[A-Z]\w*|src\.transforms\.[A-Z]\w*|torch\.optim\.(lr_scheduler\.)?[A-Z]\w*|timm\.create_model"
 )
 """What a run's config.yaml may instantiate: a run from elsewhere must not choose what code runs here."""
 
@@ -107,16 +108,24 @@ def check_targets(settings: Any, folder: Path) -> None:
                 f"the settings of {folder} ask for {target}{' with ' + ', '.join(foreign) if foreign else ''}"
             )
         settings = list(settings.values())
+    if isinstance(settings, str) and "${" in settings:  # it would be filled in after this check
+        raise ValueError(f"the settings of {folder} ask for {settings}: a finished run's are filled in")
     if isinstance(settings, list):
         for value in settings:
             check_targets(value, folder)
 
 
-def predict(
-    member: Member, images: Callable[..., pl.LightningDataModule], trainer: pl.Trainer
-) -> npt.NDArray[np.float32]:
-    """Run a member over the test images at its own size: (N, K) float32 probabilities in their order."""
-    batches = trainer.predict(rebuild(member), images(size=member.config["datamodule"]["size"]))
+def predict(member: Member, images: Mapping[str, Any], trainer: pl.Trainer) -> npt.NDArray[np.float32]:
+    """Run a member over the test images, in the way it was validated: (N, K) float32 probabilities.
+
+    Args:
+        member: the member.
+        images: settings of the data module, which the member's own size and evaluation transform complete.
+        trainer: runs the network.
+    """
+    settings = {key: member.config["datamodule"][key] for key in ("size", "eval_transform")}
+    check_targets(settings, member.folder)
+    batches = trainer.predict(rebuild(member), instantiate(images, **settings))
     assert batches is not None
     return np.concatenate([np.asarray(batch) for batch in batches]).astype(np.float32)
 
@@ -124,18 +133,20 @@ def predict(
 def stored(folder: Path, member: Member, images: str) -> npt.NDArray[np.float32] | None:
     """A member's probabilities of an earlier call, where weights and images are still the same."""
     path = folder / member.stage / f"{member.name}.npz"
-    if not path.is_file():
+    if not path.is_file() or not path.with_suffix(".json").is_file():
         return None
-    with np.load(path, allow_pickle=False) as file:
-        if str(file["key"]) != key_of(member, images):
-            return None
-        probabilities: npt.NDArray[np.float32] = file["probabilities"]
-        return probabilities
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            probabilities: npt.NDArray[np.float32] = file["probabilities"]
+            return probabilities if str(file["key"]) == key_of(member, images) else None
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # damaged: as good as not there
+        return None
 
 
 def key_of(member: Member, images: str) -> str:
     """What a member's predictions depend on: its weights, its network and input, and the images' digest."""
-    settings = json.dumps([member.config["module"], member.config["datamodule"]["size"]], sort_keys=True, default=str)
+    data = member.config["datamodule"]
+    settings = json.dumps([member.config["module"], data["size"], data["eval_transform"]], sort_keys=True)
     return hashlib.sha256(f"{member.digest}\0{settings}\0{images}".encode()).hexdigest()
 
 
@@ -144,16 +155,19 @@ def store(
 ) -> None:
     """Keep a member's probabilities (.npz) and its labels (.json, the format of prediction.json)."""
     path = folder / member.stage / f"{member.name}.npz"
-    with write_whole(path) as file:
-        np.savez(file, key=np.array(key_of(member, images)), names=np.array(names), probabilities=probabilities)
     labels = probabilities.argmax(1)
     write_json(path.with_suffix(".json"), dict(zip(names, map(int, labels), strict=True)))
+    with write_whole(path) as file:
+        np.savez(file, key=np.array(key_of(member, images)), names=np.array(names), probabilities=probabilities)
 
 
 def read_truth(path: Path) -> list[Row]:
     """Labels of test images, from a manifest or from an object {image_name: label}."""
     entries = read_json(path)
     if isinstance(entries, Mapping):
+        for name, label in entries.items():
+            if type(label) is not int or label < 0:
+                raise ValueError(f"{path} gives {name} the label {label!r}: expected an id >= 0")
         return [Row(image_path=name, image_name=name, label=label) for name, label in entries.items()]
     return read_manifest(path)
 

@@ -20,7 +20,7 @@ def top_hits(scores: torch.Tensor, label: torch.Tensor, k: int) -> torch.Tensor:
         (N,) bool.
     """
     own = scores.gather(1, label[:, None])
-    ahead = scores > own
+    ahead = ~(scores <= own)  # and not >: a NaN is ahead of everything, so that a diverged network never hits
     ahead |= (scores == own) & (torch.arange(scores.shape[1], device=scores.device) < label[:, None])
     return ahead.sum(1) < k
 

@@ -8,6 +8,7 @@ weights.safetensors  what the next stage reads          finished.json      writt
 
 from __future__ import annotations
 
+import csv
 import fcntl
 import importlib.metadata
 import os
@@ -18,7 +19,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
@@ -35,8 +36,10 @@ FREE = (
     "results_dir",
     "manifest",
     "mask_root",
-    "run_dir",
-    "init",  # its content is what counts: `trained_on` of split.json
+    "init",  # what it points to counts: `started_from` of split.json
+    "wsss.truth_dir",
+    "callbacks.masks.truth_dir",
+    "callbacks.masks.processes",
     "datamodule.data_root",
     "datamodule.manifest_dir",
     "datamodule.mask_root",
@@ -48,7 +51,6 @@ FREE = (
     "trainer.devices",
     "trainer.num_nodes",
     "trainer.strategy",
-    "trainer.default_root_dir",
     "trainer.logger",
     "trainer.callbacks",
     "trainer.plugins",
@@ -80,7 +82,17 @@ class Run:
             self._lock.close()
 
 
-def claim(cfg: DictConfig, classes: Sequence[str], split: Mapping[str, Sequence[str]], trained_before: set[str]) -> Run:
+class Inheritance(NamedTuple):
+    """What a run starts from: the images that it and the runs before it were trained on, and its weights' digest."""
+
+    images: set[str]
+    weights_sha256: str | None
+
+
+NOTHING = Inheritance(set(), None)
+
+
+def claim(cfg: DictConfig, classes: Sequence[str], split: Mapping[str, Sequence[str]], inherited: Inheritance) -> Run:
     """Make the run's directory and describe the run in it, or take up an existing one with resume=true.
 
     A directory without a checkpoint holds nothing to lose: its run starts anew. Ranks other than 0, whose
@@ -90,15 +102,16 @@ def claim(cfg: DictConfig, classes: Sequence[str], split: Mapping[str, Sequence[
         cfg: the settings.
         classes: class names by id.
         split: image paths of each part, "train" and the held-out ones.
-        trained_before: images that earlier stages were trained on (`inheritance`).
+        inherited: what the run starts from.
 
     Raises:
         ValueError: the run exists (without resume), has other settings or another split, its checkpoints
             are damaged, or it belongs to a live process.
     """
     folder = Path(cfg.run_dir)
+    finished = (folder / "finished.json").exists()
     if getattr(rank_zero_only, "rank", 0):
-        return Run(folder, newest_checkpoint(folder) if cfg.resume else None, False, None)
+        return Run(folder, newest_checkpoint(folder) if cfg.resume else None, finished and cfg.resume, None)
     folder.mkdir(parents=True, exist_ok=True)
     lock = open(folder / ".lock", "a")  # noqa: SIM115 (held until the process ends)
     try:
@@ -107,9 +120,12 @@ def claim(cfg: DictConfig, classes: Sequence[str], split: Mapping[str, Sequence[
         lock.close()
         raise ValueError(f"the run {folder} is being trained by another process right now") from error
     settings = resolved(cfg)
-    parts = {part: list(paths) for part, paths in split.items()}
-    parts["trained_on_before"] = sorted(trained_before - set(parts["train"]))
+    parts: dict[str, Any] = {part: list(paths) for part, paths in split.items()}
+    parts["trained_on_before"] = sorted(inherited.images - set(parts["train"]))
+    parts["started_from"] = inherited.weights_sha256
     finished = (folder / "finished.json").exists()
+    for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+        leftover.unlink()
     if not finished and not any(folder.glob("*.ckpt")):
         write_text(folder / "config.yaml", OmegaConf.to_yaml(settings))
         write_json(folder / "split.json", parts)
@@ -122,7 +138,8 @@ def claim(cfg: DictConfig, classes: Sequence[str], split: Mapping[str, Sequence[
         raise ValueError(f"the run {folder} {state}; for another run beside it set tag=<word>, or remove the folder")
     if read_json(folder / "split.json") != parts:
         raise ValueError(
-            f"the data or the split changed since {folder}/split.json was written: train a new run (tag=<word>)"
+            f"the data, the split or the weights to start from (init) changed since {folder}/split.json was written: "
+            "train a new run (tag=<word>)"
         )
     return Run(folder, None if finished else newest_checkpoint(folder), finished, lock)
 
@@ -145,7 +162,12 @@ def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
 
 def check_same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Raise ValueError where the run in `folder` was started with other settings, naming each."""
-    before, now = flat(read_config(folder)), flat(settings)
+    # Paths inside of the run are compared without its own, which may be spelled in another way or have moved.
+    there = read_config(folder)
+    before, now = (
+        {key: str(value).replace(str(config["run_dir"]), "<run>") for key, value in flat(config).items()}
+        for config in (there, settings)
+    )
     different = [
         f"{key}: {before.get(key, 'not set')} there, {now.get(key, 'not set')} here"
         for key in sorted(before.keys() | now.keys())
@@ -186,12 +208,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     return {str(key): value for key, value in settings.items()} if isinstance(settings, dict) else {}
 
 
-def inheritance(before: Path, classes: Sequence[str], split: Mapping[str, Sequence[str]]) -> set[str]:
-    """Images that the run `before`, or a run before it, was trained on.
+def inheritance(before: Path, classes: Sequence[str], split: Mapping[str, Sequence[str]]) -> Inheritance:
+    """What a run that starts from `before` inherits.
 
     Raises:
         FileNotFoundError: `before` is not finished.
-        ValueError: one of those images is held out now, or `before` knows other classes.
+        ValueError: an image that it was trained on is held out now, it knows other classes, or its weights
+            are not those it finished with.
     """
     if not (before / "finished.json").exists():
         raise FileNotFoundError(f"{before} is no finished run: train it first{command_for(before)}")
@@ -205,7 +228,10 @@ def inheritance(before: Path, classes: Sequence[str], split: Mapping[str, Sequen
             f"the run {before} was trained on {len(shared)} images that this run holds out (first: {min(shared)}), "
             f"which would make its accuracy a lie: train it with this run's split= first{command_for(before)}"
         )
-    return images
+    digest = read_json(before / "finished.json")["weights_sha256"]
+    if digest_of(before / "weights.safetensors") != digest:
+        raise ValueError(f"{before}/weights.safetensors is damaged: it is not what the run finished with")
+    return Inheritance(images, digest)
 
 
 def command_for(folder: Path) -> str:
@@ -244,5 +270,17 @@ def environment() -> dict[str, Any]:
 
 def finish(run: Run, figures: Mapping[str, float]) -> None:
     """Mark a run as complete, with the digest of its weights and its last figures."""
-    done = {"weights_sha256": digest_of(run.folder / "weights.safetensors"), "metrics": dict(figures)}
+    metrics = dict(figures) or last_row(run.folder / "metrics.csv")
+    done = {"weights_sha256": digest_of(run.folder / "weights.safetensors"), "metrics": metrics}
     write_json(run.folder / "finished.json", done)
+
+
+def last_row(path: Path) -> dict[str, float]:
+    """The metrics of the last epoch, for a run that was interrupted between its last epoch and its end."""
+    if not path.exists():
+        return {}
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {
+        name: float(value) for name, value in rows[-1].items() if value and name not in ("epoch", "step", "seconds")
+    }

@@ -59,7 +59,9 @@ def adaptive(probabilities: Probabilities) -> Ballot:
     """
     votes = probabilities.argmax(2)
     weights = agreement(votes, majority(probabilities).labels)
-    return Ballot(weighted_vote(votes, weights, probabilities.shape[2]), weights)
+    # Voted with the counts behind the rates: their sums are exact, so that a tie is one.
+    counts = np.rint(weights * votes.shape[1])
+    return Ballot(weighted_vote(votes, counts, probabilities.shape[2]), weights)
 
 
 def soft(probabilities: Probabilities) -> Ballot:

@@ -200,9 +200,9 @@ def test_leave_context_out() -> None:
 @pytest.mark.parametrize("contexts", [[], ["sea"], ["dim", "grass", "water"]])
 def test_leave_context_out_names_the_choices(contexts: list[str]) -> None:
     with pytest.raises(ValueError, match="dim, grass, water"):
-        leave_context_out(rows_of(2, 3, 2), ["dim", "grass", "water"], contexts=contexts, fraction=0, seed=0)
+        leave_context_out(rows_of(2, 3, 2), ["dim", "grass", "water"], contexts=contexts, fraction=0.1, seed=0)
     with pytest.raises(ValueError, match="use split=holdout"):
-        leave_context_out(rows_of(2, 3, 2), [], contexts=contexts, fraction=0, seed=0)
+        leave_context_out(rows_of(2, 3, 2), [], contexts=contexts, fraction=0.1, seed=0)
 
 
 def test_no_split_and_bad_fraction() -> None:

@@ -112,6 +112,7 @@ def test_a_forged_config_chooses_no_code(two_members: list[Path], predict: Calla
         {"_target_": "timm.create_model", "model_name": "resnet10t", "checkpoint_path": "x.pth"},
         {"_target_": "timm.create_model", "model_name": "resnet10t", "pretrained": True},
         {"_target_": "src.lightning_modules.classifier.nn.Linear"},
+        {"_target_": "timm.create_model", "model_name": "${oc.env:HOME}"},
     ):
         settings["module"]["backbone"] = change
         path.write_text(yaml.safe_dump(settings))
@@ -142,6 +143,26 @@ def test_no_member_and_an_unknown_rule(predict: Callable[..., Path]) -> None:
         predict("vote=x")
     with pytest.raises(SystemExit, match="error: no finished run of fdg or adapt"):
         predict("ensemble=all")
+
+
+def test_kept_predictions_that_are_damaged_are_made_anew(
+    two_members: list[Path], predict: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = predict()
+    kept = results / f"members/baseline/{two_members[0].name}.npz"
+    kept.write_bytes(kept.read_bytes()[:100])
+    kept.with_name(f"{two_members[1].name}.json").unlink()
+    capsys.readouterr()
+    predict()
+    assert "(predictions kept)" not in capsys.readouterr().out
+    assert kept.with_name(f"{two_members[1].name}.json").exists()
+
+
+@pytest.mark.parametrize("label", ["1.7", '"car"', "-1", "true"])
+def test_truth_that_is_no_label(tmp_path: Path, label: str) -> None:
+    (tmp_path / "t.json").write_text(f'{{"a.jpg": {label}}}')
+    with pytest.raises(ValueError, match="t.json gives a.jpg the label .*: expected an id"):
+        members.read_truth(tmp_path / "t.json")
 
 
 def test_truth_from_an_object_and_with_a_gap(tmp_path: Path) -> None:

@@ -16,6 +16,10 @@ def test_top_hits_equals_a_sort_in_which_the_lower_id_comes_first() -> None:
     assert torch.equal(top_hits(scores, label, 1), scores.argmax(1) == label)
 
 
+def test_a_network_that_says_nan_is_never_right() -> None:
+    assert not top_hits(torch.full((4, 6), torch.nan), torch.arange(4), 5).any()
+
+
 def test_counts_and_accuracies_by_hand() -> None:
     hits = torch.tensor([True, False, True, True, False])
     counted = count_hits(hits, torch.tensor([0, 0, 2, -1, 2]), 3)

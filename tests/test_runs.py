@@ -17,7 +17,7 @@ def settings(folder: Path, **more: object) -> DictConfig:
 
 
 def claim(folder: Path, split: dict[str, list[str]] = SPLIT, **more: object) -> runs.Run:
-    return runs.claim(settings(folder, **more), ["car"], split, set())
+    return runs.claim(settings(folder, **more), ["car"], split, runs.NOTHING)
 
 
 def checkpoint(folder: Path, name: str = "last.ckpt", value: float = 0.0) -> Path:
@@ -55,7 +55,7 @@ def test_other_settings_and_another_split_are_refused(tmp_path: Path) -> None:
         checkpoint(tmp_path)
     with pytest.raises(ValueError, match=r"other settings \(lr: 0.1 there, 0.3 here; new: not set there, 1 here\)"):
         claim(tmp_path, resume=True, lr=0.3, new=1)
-    with pytest.raises(ValueError, match="the data or the split changed"):
+    with pytest.raises(ValueError, match="the data, the split or the weights"):
         claim(tmp_path, {**SPLIT, "train": ["a.jpg"]}, resume=True)
 
 
@@ -70,6 +70,22 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path: Path) -> None:
         AtomicCheckpointIO().save_checkpoint({"value": Bomb()}, path)
     assert verifies(path) and AtomicCheckpointIO().load_checkpoint(path)["value"] == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last.ckpt", "last.ckpt.sha256"]
+
+
+def test_whatever_file_a_kill_leaves_verifies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = checkpoint(tmp_path, value=1.0)
+
+    def killed(*names: object) -> None:
+        raise KeyboardInterrupt
+
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: replace(a, b) if str(b).endswith("sha256") else killed())
+    with pytest.raises(KeyboardInterrupt):  # between the digest and the checkpoint
+        checkpoint(tmp_path, value=2.0)
+    assert verifies(path) and AtomicCheckpointIO().load_checkpoint(path)["value"] == 1
+    monkeypatch.undo()
+    checkpoint(tmp_path, value=3.0)
+    assert verifies(path)
 
 
 def test_a_checkpoint_with_code_in_it_does_not_load(tmp_path: Path) -> None:
@@ -89,9 +105,30 @@ def test_inheritance(tmp_path: Path) -> None:
     with claim(folder) as run:
         (folder / "weights.safetensors").write_bytes(b"w")
         runs.finish(run, {"val/in_domain/accuracy": 0.5})
-    assert runs.inheritance(folder, ["car"], SPLIT) == {"a.jpg", "b.jpg"}
+    assert runs.inheritance(folder, ["car"], SPLIT).images == {"a.jpg", "b.jpg"}
     with pytest.raises(ValueError, match="other classes"):
         runs.inheritance(folder, ["bus"], SPLIT)
     with pytest.raises(ValueError, match=r"trained on 1 images that this run holds out \(first: b.jpg\)"):
         runs.inheritance(folder, ["car"], {"train": ["c.jpg"], "in_domain": ["b.jpg"]})
     assert json.loads((folder / "finished.json").read_text())["metrics"] == {"val/in_domain/accuracy": 0.5}
+    (folder / "weights.safetensors").write_bytes(b"v")
+    with pytest.raises(ValueError, match="is damaged"):
+        runs.inheritance(folder, ["car"], SPLIT)
+
+
+def test_another_start_is_another_run_and_a_moved_one_is_the_same(tmp_path: Path) -> None:
+    with claim(tmp_path / "a", picture=f"{tmp_path / 'a'}/pictures"):
+        checkpoint(tmp_path / "a")
+    os.rename(tmp_path / "a", tmp_path / "b")
+    with claim(tmp_path / "b", picture=f"{tmp_path / 'b'}/pictures", resume=True) as run:
+        assert run.checkpoint == tmp_path / "b/last.ckpt"
+    more = runs.Inheritance(set(), "digest of other weights")
+    with pytest.raises(ValueError, match=r"weights to start from \(init\) changed"):
+        runs.claim(settings(tmp_path / "b", picture=f"{tmp_path / 'b'}/pictures", resume=True), ["car"], SPLIT, more)
+
+
+def test_metrics_of_a_run_interrupted_before_its_end(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text(
+        "epoch,step,seconds,val/in_domain/accuracy,other\n0,3,1.0,0.25,1\n1,6,1.0,0.5,\n"
+    )
+    assert runs.last_row(tmp_path / "metrics.csv") == {"val/in_domain/accuracy": 0.5}

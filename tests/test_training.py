@@ -45,7 +45,7 @@ def test_a_run_directory_holds_what_the_readme_says(train_run: Train) -> None:
             "val/in_domain/worst_context"} <= rows[0].keys()  # fmt: skip
     assert sum(name.startswith("val/in_domain/accuracy/") for name in rows[0]) == 4
     split = json.loads((run / "split.json").read_text())
-    assert set(split) == {"train", "in_domain", "out_of_domain", "trained_on_before"}
+    assert set(split) == {"train", "in_domain", "out_of_domain", "trained_on_before", "started_from"}
     assert not set(split["train"]) & set(split["in_domain"])
     assert json.loads((run / "environment.json").read_text())["packages"]["torch"] == torch.__version__.split("+")[0]
     assert read_config(run)["dataset"]["num_classes"] == len(json.loads((run / "classes.json").read_text()))
@@ -224,6 +224,44 @@ def test_batch_sizes_that_cannot_work(train_run: Train, size: int) -> None:
             train_run("track=1", "stage=baseline", f"datamodule.batch_size={size}")
     else:
         assert train_run("track=1", "stage=baseline", f"datamodule.batch_size={size}").exists()
+
+
+def test_a_manifest_and_a_label_map_that_disagree(
+    data: Path, tmp_path: Path, configure: Callable[..., DictConfig]
+) -> None:
+    import shutil
+
+    from hydra.utils import instantiate
+
+    root = tmp_path / "data"
+    shutil.copytree(data / "data/public_dg_0416", root / "public_dg_0416")
+    ids = {
+        name: 7 - i for i, name in enumerate(sorted(json.loads((data / "data/dg_label_id_mapping.json").read_text())))
+    }
+    rows = [
+        {
+            "image_path": str(path.relative_to(root)),
+            "label": ids[path.parts[-2]],
+            "label_name": path.parts[-2],
+            "domain": 0,
+        }
+        for path in sorted((root / "public_dg_0416/train").glob("*/*/*.jpg"))
+    ]
+    (tmp_path / "track1_train_label.json").write_text(json.dumps(rows))
+    cfg = configure("train", *TINY, "track=1", "stage=baseline", f"data_root={root}", f"manifest_dir={tmp_path}")
+    module = instantiate(cfg.datamodule)
+    module.prepare_data()  # somebody else's manifest without their label map: its ids are kept
+    module.setup()
+    assert module.classes == sorted(ids, key=ids.__getitem__)
+    swapped = {name: 7 - i for name, i in ids.items()}
+    (root / "dg_label_id_mapping.json").write_text(json.dumps(swapped))
+    with pytest.raises(ValueError, match=r"entry 0 of .* gives '.*' the label 7, the label map .* 0: correct one"):
+        instantiate(cfg.datamodule).setup()
+
+
+def test_a_diverged_training_stops_and_says_so(train_run: Train) -> None:
+    with pytest.raises(ValueError, match="the loss of epoch 1 is nan, the training has diverged"):
+        train_run("track=1", "stage=baseline", "module.optimizer.lr=1e30", "mixing=none")
 
 
 def test_every_logger_works(train_run: Train) -> None:

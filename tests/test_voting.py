@@ -26,6 +26,24 @@ def test_ties_go_to_the_lowest_id() -> None:
     assert soft(np.array([[[0.2, 0.4, 0.4]]])).labels.tolist() == [1]
 
 
+def test_ties_are_exact_whatever_the_weights() -> None:
+    # Agreements .1, .2 and .3 in floating point: .1 + .2 > .3, as counts 1 + 2 = 3.
+    votes = [[0] + [1] * 9, [0] + [2] * 9, [3] + [4] * 9]
+    rates = np.array([0.1, 0.2, 0.3])
+    assert rates[0] + rates[1] != rates[2]
+    assert weighted_vote(np.array(votes)[:, :1], np.rint(rates * 10), 5).tolist() == [0]
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        votes = rng.integers(0, 4, (5, 10))
+        plain = [min(range(4), key=lambda k: (-(votes[:, n] == k).sum(), k)) for n in range(10)]
+        counts = [int(sum(v == p for v, p in zip(row, plain, strict=True))) for row in votes]
+        expected = [
+            min(range(4), key=lambda k: (-sum(c for v, c in zip(votes[:, n], counts, strict=True) if v == k), k))
+            for n in range(10)
+        ]
+        assert adaptive(one_hot(votes.tolist(), 4)).labels.tolist() == expected
+
+
 def test_soft_takes_confidence_into_account() -> None:
     probabilities = np.array([[[0.9, 0.1]], [[0.4, 0.6]], [[0.4, 0.6]]], np.float32)
     assert majority(probabilities).labels.tolist() == [1]

@@ -12,13 +12,14 @@ from src.files import digest_of, write_text, write_whole
 
 
 def digest_path(path: Path) -> Path:
-    """The file beside a checkpoint that holds its digest."""
+    """The file beside a checkpoint that holds its digest, and the one before."""
     return path.with_name(path.name + ".sha256")
 
 
 def verifies(path: Path) -> bool:
     """Whether a checkpoint is the one that was written: one flipped bit would load without a word."""
-    return path.is_file() and digest_path(path).is_file() and digest_path(path).read_text().strip() == digest_of(path)
+    known = digest_path(path)
+    return path.is_file() and known.is_file() and digest_of(path) in known.read_text().split()
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -26,10 +27,14 @@ class AtomicCheckpointIO(CheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
+        known = digest_path(path)
         with write_whole(path) as file:
             torch.save(checkpoint, file)
-        # A kill between the two files costs this checkpoint: the run resumes from the other one.
-        write_text(digest_path(path), digest_of(path) + "\n")
+            file.flush()
+            # Before the new file takes the old one's place, and beside the old digest: whichever file a kill
+            # leaves here verifies.
+            before = known.read_text().split()[:1] if known.is_file() else []
+            write_text(known, "\n".join([digest_of(Path(file.name)), *before]) + "\n")
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         loaded: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)

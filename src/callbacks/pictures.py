@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torchvision.utils import make_grid, save_image
 
+from src.files import write_whole
 from src.manifest import Sample
 
 
@@ -36,8 +37,8 @@ class Pictures(pl.Callback):
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             images = pl_module.training_images(batch)[: self.count]  # type: ignore[operator]
         grid = make_grid(images.detach().float().cpu().clamp(0, 1), nrow=8)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        save_image(grid, self.folder / f"epoch{trainer.current_epoch:03d}.png")
+        with write_whole(self.folder / f"epoch{trainer.current_epoch:03d}.png") as file:
+            save_image(grid, file, format="png")
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image("train/images", [grid], step=trainer.global_step)

@@ -33,17 +33,29 @@ class Preemption(pl.Callback):
     def ask(self, signum: int, frame: FrameType | None) -> None:
         self.asked = True
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.agreed(trainer):  # the epoch before it wrote last.ckpt at its end
+            self.stop(trainer)
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.world_size > 1:
-            asked = torch.tensor(float(self.asked), device=trainer.strategy.root_device)
-            stop = bool(trainer.strategy.reduce(asked, reduce_op="max") > 0)
-        else:
-            stop = self.asked
-        # An epoch's last batch goes on to its validation and its row of metrics; the next batch stops.
-        if stop and batch_idx + 1 < trainer.num_training_batches:
+        # An epoch's last batch goes on to its validation and its row of metrics. Gradients that wait for more
+        # batches are in no checkpoint.
+        last = batch_idx + 1 >= trainer.num_training_batches
+        if not last and (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and self.agreed(trainer):
             trainer.save_checkpoint(self.path)
-            if trainer.is_global_zero:
-                print(f"asked to stop: wrote {self.path}, resume=true continues", flush=True)
-            raise SystemExit(EXIT_CODE)
+            self.stop(trainer)
+
+    def agreed(self, trainer: pl.Trainer) -> bool:
+        """Whether any rank was asked to stop; every rank must ask this at the same place."""
+        if trainer.world_size == 1:
+            return self.asked
+        asked = torch.tensor(float(self.asked), device=trainer.strategy.root_device)
+        return bool(trainer.strategy.reduce(asked, reduce_op="max") > 0)
+
+    def stop(self, trainer: pl.Trainer) -> None:
+        """Leave with the exit code of a SIGTERM."""
+        if trainer.is_global_zero:
+            print(f"asked to stop: {self.path} is written, resume=true continues", flush=True)
+        raise SystemExit(EXIT_CODE)

@@ -27,6 +27,7 @@ from src.manifest import (
     SplitRule,
     check_against_tree,
     check_links,
+    labels_of,
     read_label_map,
     read_manifest,
     scan_test,
@@ -253,6 +254,9 @@ class NicoDataModule(pl.LightningDataModule):
         """
         with locked(self.manifest_dir):
             exists = self.manifest.exists()
+            if exists and not self.rebuild and self.part == "train" and not self.label_map.exists():
+                # Somebody else's manifest: its ids are the map, and not the sorted class folders.
+                write_json(self.label_map, labels_of(read_manifest(self.manifest)))
             if not exists or self.rebuild:
                 write_manifest(self.manifest, self.scan())
                 self.rebuild = False
@@ -310,6 +314,12 @@ class NicoDataModule(pl.LightningDataModule):
                 raise ValueError(
                     f"entry {i} of {path} ({row.image_path}) has the label {row.label}: "
                     f"expected an id below {len(self.classes)}, the number of classes in the label map"
+                )
+            if row.label_name is not None and labels.get(row.label_name) != row.label:
+                raise ValueError(
+                    f"entry {i} of {path} gives {row.label_name!r} the label {row.label}, the label map "
+                    f"{self.label_map} {labels.get(row.label_name)}: correct one of them (manifest.rebuild=true "
+                    "writes the manifest by the map)"
                 )
         if self.masks:
             self.check_masks(path)
@@ -379,6 +389,8 @@ class NicoDataModule(pl.LightningDataModule):
             raise ValueError(
                 f"datamodule.batch_size={self.batch_size} is global and no multiple of the {ranks} processes: change it"
             )
+        if not train and len(rows) < ranks:
+            raise ValueError(f"{len(rows)} images are too few to evaluate on {ranks} processes: raise split.fraction")
         if train and len(rows) < self.batch_size:
             raise ValueError(
                 f"datamodule.batch_size={self.batch_size} exceeds the {len(rows)} training images of this split: "

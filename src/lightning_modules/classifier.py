@@ -74,7 +74,7 @@ class Classifier(pl.LightningModule):
         accuracy.update(self(batch.image), batch.label, batch.domain)
 
     def on_validation_epoch_end(self) -> None:
-        # Logged here and not in the step: with fewer images than ranks a rank may have had no step.
+        # Computed here and not in the step: all ranks add their counts up, whatever their numbers of batches.
         for name, accuracy in zip(HELD_OUT, self.accuracy[: len(self.trainer.num_val_batches)], strict=False):
             assert isinstance(accuracy, ContextAccuracy)
             self.log_dict({f"val/{name}/{key}": value for key, value in accuracy.compute().items()}, sync_dist=True)

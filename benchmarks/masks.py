@@ -1,0 +1,84 @@
+"""Masks a second with one process and with two, and the main process's memory over a thousand images.
+
+    python -m benchmarks.masks [--images 1000]
+
+Pictures of 375x500 (a smooth random ground, a bright blob, noise) with a rough map of the blob go through
+masks.MaskPool with the published settings of the CRF. The map stands for the network, which is not run here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import yaml
+
+from src.masks import MaskPool, task_of
+
+SETTINGS = yaml.safe_load((Path(__file__).resolve().parent.parent / "conf/crf/dense.yaml").read_text())
+
+
+def picture(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A picture (375, 500, 3) uint8 and a rough map (375, 500) bool of its blob."""
+    coarse = rng.integers(0, 120, (6, 8, 3), dtype=np.uint8)
+    image = cv2.resize(coarse, (500, 375), interpolation=cv2.INTER_CUBIC).astype(np.float32)
+    blob, rough = np.zeros((375, 500), np.uint8), np.zeros((375, 500), np.uint8)
+    axes = (int(rng.integers(60, 160)), int(rng.integers(50, 140)))
+    cv2.ellipse(blob, (250, 190), axes, 30, 0, 360, 1, -1)
+    cv2.ellipse(rough, (260, 180), (axes[0] + 15, axes[1] - 15), 20, 0, 360, 1, -1)
+    image += 110 * blob[..., None] + rng.normal(0, 6, image.shape)
+    return image.clip(0, 255).astype(np.uint8), rough.astype(bool)
+
+
+def resident() -> float:
+    """This process's memory now, in MiB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def make(folder: Path, maps: list[np.ndarray], count: int, processes: int, report: bool) -> float:
+    """Masks a second, the start of the processes not counted."""
+    pool = MaskPool(processes)
+    for i in range(processes):  # they start, and import
+        pool.submit(task_of(folder / "0.jpg", folder / f"warm{i}.png", maps[0], None))
+    while not all((folder / f"warm{i}.png").exists() for i in range(processes)):
+        time.sleep(0.05)
+    begin = time.perf_counter()
+    for i in range(count):
+        pool.submit(
+            task_of(folder / f"{i % len(maps)}.jpg", folder / f"{processes}-{i}.png", maps[i % len(maps)], SETTINGS)
+        )
+        if report and (i + 1) % (count // 5) == 0:
+            print(f"  after {i + 1:5d} images the main process holds {resident():.0f} MiB", flush=True)
+    pool.close()
+    return count / (time.perf_counter() - begin)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=1000)
+    options = parser.parse_args()
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as name:
+        folder, maps = Path(name), []
+        for i in range(32):
+            image, rough = picture(rng)
+            cv2.imwrite(str(folder / f"{i}.jpg"), image)
+            maps.append(rough)
+        one = make(folder, maps, options.images // 5, 1, report=False)
+        print(f"one process: {one:.2f} masks/s")
+        two = make(folder, maps, options.images, 2, report=True)
+        print(f"two processes: {two:.2f} masks/s, {two / one:.2f} times as many")
+        size = sum(path.stat().st_size for path in folder.glob("2-*.png")) / options.images
+        others = {path.suffix for path in folder.iterdir()} - {".png", ".jpg"}
+        print(f"on disk: masks of {size / 1024:.1f} KiB each, files of other kinds: {sorted(others) or 'none'}")
+
+
+if __name__ == "__main__":
+    main()
