@@ -32,8 +32,9 @@ def train(cfg: DictConfig) -> None:
     datamodule.setup()
     cfg.dataset = {"num_classes": len(datamodule.classes), "contexts": datamodule.contexts}
     before = Path(cfg.init) if cfg.init else None
-    inherited = runs.inheritance(before, datamodule.classes, datamodule.split_paths) if before else runs.NOTHING
-    with runs.claim(cfg, datamodule.classes, datamodule.split_paths, inherited) as run:
+    facts = (datamodule.classes, datamodule.split_paths)
+    inherited = runs.inheritance(before, cfg.model.model_name, *facts) if before else runs.NOTHING
+    with runs.claim(cfg, *facts, inherited) as run:
         if run.finished:
             print(f"{run.folder} is finished: nothing to do")
             return

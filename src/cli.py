@@ -138,6 +138,8 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
     # The stages that learn without labels validate nothing.
     warnings.filterwarnings("ignore", "You passed in a `val_dataloader` but have no `validation_step`")
+    # Images batched by their size bring their positions along.
+    warnings.filterwarnings("ignore", "Couldn't infer the batch indices fetched from your dataloader")
     # Lightning 2.6 on torch >= 2.11: its own use of a deprecated class.
     warnings.filterwarnings("ignore", ".*isinstance\\(treespec, LeafSpec\\).*")
 

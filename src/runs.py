@@ -208,16 +208,24 @@ def read_config(folder: Path) -> dict[str, Any]:
     return {str(key): value for key, value in settings.items()} if isinstance(settings, dict) else {}
 
 
-def inheritance(before: Path, classes: Sequence[str], split: Mapping[str, Sequence[str]]) -> Inheritance:
+def inheritance(
+    before: Path, model_name: str, classes: Sequence[str], split: Mapping[str, Sequence[str]]
+) -> Inheritance:
     """What a run that starts from `before` inherits.
 
     Raises:
         FileNotFoundError: `before` is not finished.
-        ValueError: an image that it was trained on is held out now, it knows other classes, or its weights
-            are not those it finished with.
+        ValueError: it has another backbone or other classes, an image that it was trained on is held out
+            now, or its weights are not those it finished with.
     """
     if not (before / "finished.json").exists():
         raise FileNotFoundError(f"{before} is no finished run: train it first{command_for(before)}")
+    backbone = read_config(before)["model"]["model_name"]
+    if backbone != model_name:
+        raise ValueError(
+            f"the run {before} has the backbone {backbone}, this run {model_name}: "
+            f"train it with this run's model= first{command_for(before)}"
+        )
     if read_json(before / "classes.json") != list(classes):
         raise ValueError(f"the run {before} was trained on other classes than this data set's: train it anew")
     parts = read_json(before / "split.json")

@@ -13,7 +13,9 @@ SPLIT = {"train": ["a.jpg", "b.jpg"], "in_domain": ["c.jpg"], "out_of_domain": [
 
 
 def settings(folder: Path, **more: object) -> DictConfig:
-    return OmegaConf.create({"run_dir": str(folder), "resume": False, "lr": 0.1, "logger": "csv", **more})
+    return OmegaConf.create(
+        {"run_dir": str(folder), "resume": False, "lr": 0.1, "logger": "csv", "model": {"model_name": "net"}, **more}
+    )
 
 
 def claim(folder: Path, split: dict[str, list[str]] = SPLIT, **more: object) -> runs.Run:
@@ -101,19 +103,21 @@ def test_a_checkpoint_with_code_in_it_does_not_load(tmp_path: Path) -> None:
 def test_inheritance(tmp_path: Path) -> None:
     folder = tmp_path / "track2" / "moco" / "run"
     with pytest.raises(FileNotFoundError, match="train it first: python train.py track=2 stage=moco"):
-        runs.inheritance(folder, ["car"], SPLIT)
+        runs.inheritance(folder, "net", ["car"], SPLIT)
     with claim(folder) as run:
         (folder / "weights.safetensors").write_bytes(b"w")
         runs.finish(run, {"val/in_domain/accuracy": 0.5})
-    assert runs.inheritance(folder, ["car"], SPLIT).images == {"a.jpg", "b.jpg"}
+    assert runs.inheritance(folder, "net", ["car"], SPLIT).images == {"a.jpg", "b.jpg"}
+    with pytest.raises(ValueError, match=r"has the backbone net, this run other: .*python train.py track=2 stage=moco"):
+        runs.inheritance(folder, "other", ["car"], SPLIT)
     with pytest.raises(ValueError, match="other classes"):
-        runs.inheritance(folder, ["bus"], SPLIT)
+        runs.inheritance(folder, "net", ["bus"], SPLIT)
     with pytest.raises(ValueError, match=r"trained on 1 images that this run holds out \(first: b.jpg\)"):
-        runs.inheritance(folder, ["car"], {"train": ["c.jpg"], "in_domain": ["b.jpg"]})
+        runs.inheritance(folder, "net", ["car"], {"train": ["c.jpg"], "in_domain": ["b.jpg"]})
     assert json.loads((folder / "finished.json").read_text())["metrics"] == {"val/in_domain/accuracy": 0.5}
     (folder / "weights.safetensors").write_bytes(b"v")
     with pytest.raises(ValueError, match="is damaged"):
-        runs.inheritance(folder, ["car"], SPLIT)
+        runs.inheritance(folder, "net", ["car"], SPLIT)
 
 
 def test_another_start_is_another_run_and_a_moved_one_is_the_same(tmp_path: Path) -> None:

@@ -42,8 +42,15 @@ def test_every_training_image_gets_a_mask_of_its_size(
         assert mask.shape == decode_image(data / "data" / path).shape[:2]
         assert (run / "masks" / path).with_suffix(".png").exists()
     report = json.loads((run / "masks.json").read_text())
-    assert {"iou", "iou_of_map", "iou_all_foreground", "iou_centred_box", "iou_by_class", "empty", "full",
-            "foreground_share_by_class"} <= report.keys()  # fmt: skip
+    assert {
+        "iou",
+        "iou_by_class",
+        "iou_of_map",
+        "iou_of_map_by_class",
+        "iou_all_foreground",
+        "iou_centred_box",
+    } <= report.keys()
+    assert {"empty", "full", "foreground_share_by_class", "crf_crashed"} <= report.keys()
     by_hand = [
         iou(mask, decode_mask((data / "truth/masks" / path).with_suffix(".png"))) for path, mask in made(run).items()
     ]
@@ -62,7 +69,9 @@ def test_every_training_image_gets_a_mask_of_its_size(
     content = {path: path.read_bytes() for path in gone}
     for path in gone:
         path.unlink()
+    (run / "masks.png").unlink()
     train_run(*words, "resume=true")
+    assert (run / "masks.png").exists() and not (run / "masks/.tiles").exists()
     for path, time in before.items():
         assert (path.stat().st_mtime_ns == time) == (path not in gone)
     assert all(path.read_bytes() == old for path, old in content.items())
@@ -102,5 +111,11 @@ def test_what_is_missing_is_named(train_run: Train, data: Path, tmp_path: Path) 
     ):
         train_run(*WSSS)
     train_run("track=1", "stage=baseline", "trainer.max_epochs=1")
+    narrow = "model.model_name=resnet14t"
+    made = f"init={tmp_path / 'logs/track1/baseline/resnet10t-mixup-holdout-seed0'}"
+    with pytest.raises(
+        ValueError, match="has the backbone resnet10t, this run resnet14t: .*python train.py track=1 stage=baseline"
+    ):
+        train_run(*WSSS, narrow, made)
     with pytest.raises(FileNotFoundError, match="true masks are missing in wsss.truth_dir="):
         train_run(*WSSS, "trainer.max_epochs=1", f"wsss.truth_dir={tmp_path}")

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import BasePredictionWriter
 from pytorch_lightning.loggers import WandbLogger
 
 from src.files import write_json, write_text, write_whole
@@ -27,11 +28,10 @@ from src.progress import progress
 TILE = 128  # side of a picture on the sheet, pixels
 
 
-class MaskWriter(pl.Callback):
+class MaskWriter(BasePredictionWriter):
     """From maps to masks/, the manifest with masks, masks.json and masks.png.
 
-    Not Lightning's BasePredictionWriter: that one wants the loader's own batch indices, and images batched by
-    their size have none. Each rank writes its share; what exists is kept when an interrupted run goes on, and
+    Each rank writes its share; what exists is kept when an interrupted run goes on, and
     made anew when the weights or settings that made it are others.
 
     Args:
@@ -53,11 +53,11 @@ class MaskWriter(pl.Callback):
         processes: int,
         truth_dir: str | None,
     ) -> None:
+        super().__init__(write_interval="batch")
         self.run, self.track = Path(run_dir), track
         self.threshold, self.crf, self.processes = threshold, dict(crf) if crf else None, processes
         self.truth_dir = Path(truth_dir) if truth_dir else None
-        self.map_iou: dict[int, float] = {}
-        self.tiles: dict[int, npt.NDArray[np.uint8]] = {}
+        self.tiles = self.run / "masks" / ".tiles"
 
     def mask_path(self, row: Row) -> str:
         """A mask's path below the run: the data root's tree, with .png."""
@@ -75,7 +75,7 @@ class MaskWriter(pl.Callback):
         key = self.key(pl_module)
         if trainer.is_global_zero and (not made_by.exists() or made_by.read_text() != key):
             shutil.rmtree(made_by.parent, ignore_errors=True)
-            write_text(made_by, key)
+            write_text(made_by, key)  # after the old masks went, before the first new one comes
         trainer.strategy.barrier("masks of other weights are gone")
         missing = [i for i, row in enumerate(rows) if not (self.run / self.mask_path(row)).exists()]
         trainer.strategy.barrier("every rank has seen the same masks")
@@ -110,30 +110,33 @@ class MaskWriter(pl.Callback):
         self.pool = MaskPool(self.processes)
         self.begin = self.last = time.monotonic()
         self.done = 0
+        labels = max((row.label or 0 for row in trainer.datamodule.rows), default=0) + 1  # type: ignore[attr-defined]
+        self.map_iou = torch.zeros(labels, 2, dtype=torch.float64)  # sum and number of each class
 
-    def on_predict_batch_end(
+    def write_on_batch_end(
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        outputs: Any,
+        prediction: Any,
+        batch_indices: Sequence[int]
+        | None,  # Lightning knows none for images batched by size: positions are in the batch
         batch: Any,
         batch_idx: int,
-        dataloader_idx: int = 0,
+        dataloader_idx: int,
     ) -> None:
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
-        for activation, position in zip(outputs, batch.position.tolist(), strict=True):
+        for activation, position in zip(prediction, batch.position.tolist(), strict=True):
             row: Row = datamodule.rows[position]
             values = activation.float().cpu().numpy()
             foreground = values > self.threshold
             image = datamodule.data_root / row.image_path
             self.pool.submit(task_of(image, self.run / self.mask_path(row), foreground, self.crf))
+            label = row.label or 0
             if self.truth_dir:
-                self.map_iou[position] = iou(foreground, self.true_mask(row, foreground.shape))
-            label = -1 if row.label is None else row.label
-            if trainer.is_global_zero and label not in self.tiles:
-                self.tiles[label] = self.tile(image, values)
-                self.tile_rows = {**getattr(self, "tile_rows", {}), label: row}
-        self.say(trainer, len(outputs))
+                overlap = iou(foreground, self.true_mask(row, foreground.shape))
+                self.map_iou[label] += torch.tensor([overlap, 1.0], dtype=torch.float64)
+            self.write_tile(label, position, image, values)
+        self.say(trainer, len(prediction))
 
     def say(self, trainer: pl.Trainer, count: int) -> None:
         """A line each ten seconds: how many, how fast, how long."""
@@ -153,25 +156,29 @@ class MaskWriter(pl.Callback):
             raise ValueError(f"the true mask {path} is {truth.shape[::-1]}, its image {shape[::-1]} (width, height)")
         return truth
 
-    @staticmethod
-    def tile(image: Path, values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-        """Image and map side by side: (TILE, 2 TILE, 3) uint8 RGB."""
+    def write_tile(self, label: int, position: int, image: Path, values: npt.NDArray[np.float32]) -> None:
+        """For a class's first image: picture and map side by side, for the sheet, whoever ends this run."""
+        if any(self.tiles.glob(f"{label}-*.png")):
+            return
         picture = cv2.resize(decode_image(image), (TILE, TILE), interpolation=cv2.INTER_AREA)
         heat = cv2.applyColorMap((cv2.resize(values, (TILE, TILE)) * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
-        return np.hstack([picture, cv2.addWeighted(picture, 0.4, heat[..., ::-1].astype(np.uint8), 0.6, 0)])
+        overlay = cv2.addWeighted(picture, 0.4, heat[..., ::-1].astype(np.uint8), 0.6, 0)
+        write_png(self.tiles / f"{label}-{position}.png", np.hstack([picture, overlay]))
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.pool.close()
-        counts = torch.tensor(
-            [len(self.pool.crashed), len(self.map_iou), sum(self.map_iou.values())], device=pl_module.device
+        # float32 for devices that have no other; sums of at most some thousands of values in [0, 1]
+        map_iou = trainer.strategy.reduce(self.map_iou.float().to(pl_module.device), reduce_op="sum").cpu().double()
+        crashed = trainer.strategy.reduce(
+            torch.tensor(float(len(self.pool.crashed)), device=pl_module.device), reduce_op="sum"
         )
-        counts = trainer.strategy.reduce(counts, reduce_op="sum")
         trainer.strategy.barrier("every rank has written its masks")
         if trainer.is_global_zero:
-            crashed, compared, total = counts.tolist()
-            self.judge(trainer, int(crashed), total / compared if compared else None)
+            self.judge(trainer, int(crashed), map_iou)
+            self.write_sheet(trainer)
+        trainer.strategy.barrier("the masks are judged")
 
-    def judge(self, trainer: pl.Trainer, crashed: int, map_iou: float | None) -> None:
+    def judge(self, trainer: pl.Trainer, crashed: int, map_iou: torch.Tensor) -> None:
         """Write the manifest with masks, and what a person needs to judge them."""
         rows: list[Row] = trainer.datamodule.rows  # type: ignore[attr-defined]
         write_manifest(
@@ -204,16 +211,21 @@ class MaskWriter(pl.Callback):
             overlap = np.array([value for _, value, _ in measured], np.float64)
             report["iou"] = float(overlap.mean())
             report["iou_by_class"] = by_class(overlap, names, classes)
-            report["iou_of_map"] = map_iou
+            # Of the maps made since the last interruption: maps are not kept.
+            label_of = dict(zip(names, (row.label or 0 for row in rows), strict=True))
+            totals = {name: map_iou[label_of[name]].tolist() for name in classes}
+            report["iou_of_map_by_class"] = {name: round(s / n, 4) for name, (s, n) in totals.items() if n}
+            compared = float(map_iou[:, 1].sum())
+            of_map = float(map_iou[:, 0].sum()) / compared if compared else None
+            report["iou_of_map"] = of_map
             report |= self.trivial(rows, [shape for _, _, shape in measured])
             line += (
                 f", IoU {overlap.mean():.3f} (all foreground {report['iou_all_foreground']:.3f}, "
                 f"centred box {report['iou_centred_box']:.3f}, the map before the CRF "
-                f"{'-' if map_iou is None else f'{map_iou:.3f}'})"
+                f"{'-' if of_map is None else f'{of_map:.3f}'})"
             )
         write_json(self.run / "masks.json", report)
         print(line + (f", {crashed} left as thresholded maps after a crash of the CRF" if crashed else ""), flush=True)
-        self.write_sheet(trainer)
 
     def trivial(self, rows: list[Row], shapes: list[tuple[int, int]]) -> dict[str, float]:
         """Mean IoU of the two masks anybody could make: all foreground, and the best of ten centred boxes."""
@@ -231,20 +243,26 @@ class MaskWriter(pl.Callback):
 
     def write_sheet(self, trainer: pl.Trainer) -> None:
         """masks.png: image, map, mask, a row a class."""
-        lines = []
-        for label in sorted(self.tiles):
-            row = self.tile_rows[label]
-            mask = decode_mask(self.run / self.mask_path(row)).astype(np.uint8) * 255
-            small = cv2.resize(mask, (TILE, TILE), interpolation=cv2.INTER_NEAREST_EXACT)
-            lines.append(np.hstack([self.tiles[label], cv2.cvtColor(small, cv2.COLOR_GRAY2RGB)]))
+        lines = {}
+        for path in sorted(self.tiles.glob("*.png")):
+            label, position = map(int, path.stem.split("-"))
+            mask = decode_mask(self.run / self.mask_path(trainer.datamodule.rows[position]))  # type: ignore[attr-defined]
+            small = cv2.resize(mask.astype(np.uint8) * 255, (TILE, TILE), interpolation=cv2.INTER_NEAREST_EXACT)
+            lines[label] = np.hstack([decode_image(path), cv2.cvtColor(small, cv2.COLOR_GRAY2RGB)])
+        shutil.rmtree(self.tiles, ignore_errors=True)
         if not lines:
             return
-        sheet = np.vstack(lines).astype(np.uint8)
-        with write_whole(self.run / "masks.png") as file:
-            file.write(cv2.imencode(".png", sheet[..., ::-1])[1].tobytes())
+        sheet = np.vstack([lines[label] for label in sorted(lines)]).astype(np.uint8)
+        write_png(self.run / "masks.png", sheet)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image("masks", [sheet])
+
+
+def write_png(path: Path, picture: npt.NDArray[np.uint8]) -> None:
+    """Write (H, W, 3) uint8 RGB as a PNG in one step."""
+    with write_whole(path) as file:
+        file.write(cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
 
 
 def by_class(values: npt.NDArray[np.float64], names: list[str], classes: list[str]) -> dict[str, float]:
