@@ -30,6 +30,13 @@ class Preemption(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         signal.signal(signal.SIGTERM, self.ask)  # after Lightning's own handler, which it replaces
 
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        signal.signal(signal.SIGTERM, self.leave)  # predictions are written whole, one by one: nothing to save
+
+    def leave(self, signum: int, frame: FrameType | None) -> None:
+        """Stop at once."""
+        raise SystemExit(EXIT_CODE)
+
     def ask(self, signum: int, frame: FrameType | None) -> None:
         self.asked = True
 
