@@ -99,8 +99,9 @@ def test_two_processes_write_each_mask_once_and_the_same(
     assert min(iou(alone[path], together[path]) for path in alone) >= 0.999
 
 
-def test_without_a_crf_the_map_is_the_mask(wsss: tuple[Path, list[str]], train_run: Train) -> None:
-    run = train_run(*wsss[1], "crf=none", "tag=plain")
+def test_without_a_crf_the_map_is_the_mask(train_run: Train, data: Path) -> None:
+    train_run("track=1", "stage=baseline", "trainer.max_epochs=1")
+    run = train_run(*WSSS, "crf=none", "trainer.max_epochs=1", f"wsss.truth_dir={data / 'truth/masks'}")
     report = json.loads((run / "masks.json").read_text())
     assert report["iou"] == pytest.approx(report["iou_of_map"], abs=1e-6)
 
