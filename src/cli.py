@@ -131,7 +131,8 @@ def run_process(words: list[str]) -> int:
 def quiet_libraries() -> None:
     """Keep what a library says to everybody out of the log; warnings about this run stay."""
     # Advertisements for other products, and lines on devices that environment.json and the run's first line hold.
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     # A run directory holds its config.yaml before its first checkpoint; `runs.claim` guards what is in it.
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     # The data module's sampler starts at the next batch (tests/test_training.py); Lightning looks at loaders alone.
