@@ -110,6 +110,7 @@ class MaskWriter(BasePredictionWriter):
         self.pool = MaskPool(self.processes)
         self.begin = self.last = time.monotonic()
         self.done = 0
+        self.tiled = {int(path.stem.split("-")[0]) for path in self.tiles.glob("*.png")}
         labels = max((row.label or 0 for row in trainer.datamodule.rows), default=0) + 1  # type: ignore[attr-defined]
         self.map_iou = torch.zeros(labels, 2, dtype=torch.float64)  # sum and number of each class
 
@@ -118,12 +119,12 @@ class MaskWriter(BasePredictionWriter):
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
         prediction: Any,
-        batch_indices: Sequence[int]
-        | None,  # Lightning knows none for images batched by size: positions are in the batch
+        batch_indices: Sequence[int] | None,
         batch: Any,
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
+        """Queue a batch's masks; its positions are in it, as Lightning knows none for images batched by size."""
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         for activation, position in zip(prediction, batch.position.tolist(), strict=True):
             row: Row = datamodule.rows[position]
@@ -135,7 +136,9 @@ class MaskWriter(BasePredictionWriter):
             if self.truth_dir:
                 overlap = iou(foreground, self.true_mask(row, foreground.shape))
                 self.map_iou[label] += torch.tensor([overlap, 1.0], dtype=torch.float64)
-            self.write_tile(label, position, image, values)
+            if label not in self.tiled:
+                self.tiled.add(label)
+                self.write_tile(label, position, image, values)
         self.say(trainer, len(prediction))
 
     def say(self, trainer: pl.Trainer, count: int) -> None:
@@ -158,8 +161,6 @@ class MaskWriter(BasePredictionWriter):
 
     def write_tile(self, label: int, position: int, image: Path, values: npt.NDArray[np.float32]) -> None:
         """For a class's first image: picture and map side by side, for the sheet, whoever ends this run."""
-        if any(self.tiles.glob(f"{label}-*.png")):
-            return
         picture = cv2.resize(decode_image(image), (TILE, TILE), interpolation=cv2.INTER_AREA)
         heat = cv2.applyColorMap((cv2.resize(values, (TILE, TILE)) * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
         overlay = cv2.addWeighted(picture, 0.4, heat[..., ::-1].astype(np.uint8), 0.6, 0)

@@ -383,8 +383,7 @@ class NicoDataModule(pl.LightningDataModule):
 
     def loader(self, rows: Sequence[Row], transform: Transform, train: bool) -> DataLoader[Decoded]:
         """A loader of this rank's share of `rows`."""
-        ranks = self.trainer.world_size if self.trainer else 1
-        rank = self.trainer.global_rank if self.trainer else 0
+        rank, ranks = self.place
         if self.batch_size % ranks:
             raise ValueError(
                 f"datamodule.batch_size={self.batch_size} is global and no multiple of the {ranks} processes: change it"
@@ -416,6 +415,11 @@ class NicoDataModule(pl.LightningDataModule):
             collate_fn=collate,
             **self.loading,
         )
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """This process's rank and how many there are; alone without a trainer."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     @property
     def loading(self) -> dict[str, Any]:
@@ -451,8 +455,7 @@ class NicoDataModule(pl.LightningDataModule):
         if self.part == "test":
             return self.loader(self.rows, self.eval_transform(size=self.size), train=False)
         places = range(len(self.rows)) if self.native_rows is None else self.native_rows
-        ranks = self.trainer.world_size if self.trainer else 1
-        rank = self.trainer.global_rank if self.trainer else 0
+        rank, ranks = self.place
         mine = [(0, place) for place in places][rank::ranks]
         images = NativeImages(self.rows, self.data_root)
         return BySize(DataLoader(images, batch_size=None, sampler=mine, **self.loading), self.native_pixels)
