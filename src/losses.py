@@ -74,3 +74,25 @@ def pull_loss(features: torch.Tensor, alpha: float) -> torch.Tensor:
 def push_loss(foreground: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
     """Push foreground and background representations, (N, C) each, apart: mean_ij -log(1 - s_ij) (C2AM, eq. 3)."""
     return -torch.log1p(-cosine_similarity(background, foreground)).mean()
+
+
+def info_nce(
+    query: torch.Tensor, key: torch.Tensor, negatives: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """-log exp(q.k / t) / (exp(q.k / t) + sum_j exp(q.n_j / t)), averaged over the batch (MoCo, eq. 1).
+
+    Computed in float32 under autocast too.
+
+    Args:
+        query, key: (N, C) float, rows of unit length; row i of the two is a positive pair.
+        negatives: (K, C) float, rows of unit length.
+        temperature: t > 0.
+
+    Returns:
+        The loss, a scalar, and the logits (N, K + 1), the positive in the last place: where all are equal,
+        as after a collapse, it comes after every negative.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        positive = (query.float() * key.float()).sum(dim=1, keepdim=True)
+        logits = torch.cat([query.float() @ negatives.float().T, positive], dim=1) / temperature
+        return F.cross_entropy(logits, logits.new_full((len(logits),), len(negatives), dtype=torch.long)), logits

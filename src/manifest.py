@@ -48,8 +48,9 @@ class Sample(NamedTuple):
     """A batch (or, with tensors instead of N-stacks of them, one image).
 
     Shapes: image (N, H, W, 3) uint8 on the way to the device and (N, 3, H, W) float32 in [0, 1] in a
-    module's steps; label and domain (N,) int64, -1 where unknown; position (N,) int64, the image's place in
-    its dataset; mask (N, H, W) bool, True on the foreground, or None where there are no masks.
+    module's steps, (N, 2, ...) where a transform makes two views; label and domain (N,) int64, -1 where
+    unknown; position (N,) int64, the image's place in its dataset; mask (N, H, W) bool, True on the
+    foreground, or None where there are no masks.
     """
 
     image: torch.Tensor

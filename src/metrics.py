@@ -59,6 +59,31 @@ def accuracy_by_context(hits: Sequence[int], images: Sequence[int], names: Seque
     return {"accuracy": sum(hits) / sum(images), **by_context, **worst}
 
 
+def knn_scores(
+    queries: torch.Tensor, bank: torch.Tensor, label: torch.Tensor, num_classes: int, k: int, temperature: float
+) -> torch.Tensor:
+    """Weighted k-nearest-neighbour votes: a neighbour counts exp(cosine / temperature) (Wu et al., CVPR 2018).
+
+    Args:
+        queries: (N, C) float, rows of unit length.
+        bank: (M, C) float, rows of unit length.
+        label: (M,) int64 in [0, num_classes), of the bank.
+        num_classes: K.
+        k: neighbours; all of the bank where it has fewer.
+        temperature: > 0.
+
+    Returns:
+        (N, num_classes) float32, rows summing to 1.
+    """
+    # A thousand rows of the similarities at a time: all of them, at full scale, would be 18,000 x 71,000.
+    scores = []
+    for part in torch.split(queries, 1024):
+        similarity, nearest = (part @ bank.T).topk(min(k, len(bank)), dim=1)
+        votes = torch.zeros(len(part), num_classes, device=part.device)
+        scores.append(votes.scatter_add_(1, label[nearest], (similarity / temperature).softmax(dim=1)))
+    return torch.cat(scores)
+
+
 class ContextAccuracy(Metric):
     """Top-1 and top-5 accuracy and top-1 by context, exact over all ranks.
 

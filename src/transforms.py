@@ -80,6 +80,48 @@ class Train(Transform):
         super().__init__(steps, min_side=math.ceil(size / math.sqrt(scale[0] * 0.75)))
 
 
+class TwoViews(Transform):
+    """Two independent views of an image, for contrastive learning (MoCo v2, section 3; method.md, section 4).
+
+    Args:
+        size: side of the result in pixels.
+        scale: smallest and largest share of the image's area that a crop takes.
+        jitter: strength of brightness, contrast, saturation and hue.
+        jitter_probability: of the colour jitter.
+        grey: probability.
+        blur_sigma: smallest and largest standard deviation of the Gaussian blur, in pixels of the result.
+        blur_probability: of the blur.
+        horizontal_flip: probability.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        scale: tuple[float, float],
+        jitter: tuple[float, float, float, float],
+        jitter_probability: float,
+        grey: float,
+        blur_sigma: tuple[float, float],
+        blur_probability: float,
+        horizontal_flip: float,
+    ) -> None:
+        brightness, contrast, saturation, hue = jitter
+        steps: list[A.BasicTransform] = [
+            A.RandomResizedCrop((size, size), scale=(scale[0], scale[1]), interpolation=cv2.INTER_LINEAR),
+            A.ColorJitter(brightness, contrast, saturation, hue, p=jitter_probability),
+            A.ToGray(p=grey),
+            A.GaussianBlur(blur_limit=0, sigma_limit=(blur_sigma[0], blur_sigma[1]), p=blur_probability),
+            A.HorizontalFlip(p=horizontal_flip),
+        ]
+        super().__init__(steps, min_side=math.ceil(size / math.sqrt(scale[0] * 0.75)))
+
+    def __call__(self, image: Image, mask: Mask | None, seed: int) -> tuple[Image, Mask | None]:
+        """(H, W, 3) uint8 to (2, size, size, 3) uint8; a mask is left out."""
+        views = [super(TwoViews, self).__call__(image, None, seed + view)[0] for view in (0, 1)]
+        return np.stack(views), None
+
+
 class Evaluate(Transform):
     """Shorter side resized to size / crop_pct, then the centre crop (method.md, section 9).
 

@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "lightning_modules": {"mixing", "losses", "metrics", "manifest"},
     "crf": set(),
     "masks": {"crf", "images"},
-    "callbacks": {"manifest", "weights", "sampler", "masks", "images"},
+    "callbacks": {"manifest", "metrics", "weights", "sampler", "masks", "images"},
     "runs": {"manifest", "callbacks"},
     "members": {"weights", "manifest", "runs"},
     "report": {"metrics", "voting", "manifest", "members"},

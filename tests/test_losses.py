@@ -1,9 +1,11 @@
 import math
 
+import pytest
 import torch
 import torch.nn.functional as F
 
-from src.losses import mixed_cross_entropy, pull_loss, push_loss
+from src.losses import info_nce, mixed_cross_entropy, pull_loss, push_loss
+from src.metrics import top_hits
 
 
 def test_equals_a_slow_loop_for_a_lam_per_image() -> None:
@@ -70,3 +72,33 @@ def test_the_loss_pulls_and_pushes() -> None:
         optimizer.step()
     assert F.cosine_similarity(a, b).mean().item() < 0.1 < first
     assert F.cosine_similarity(a[0], a[1], dim=0).item() > 0.9
+
+
+def test_info_nce_equals_a_slow_loop() -> None:
+    torch.manual_seed(0)
+    query, key, negatives = (F.normalize(torch.randn(n, 6, dtype=torch.float64), dim=1) for n in (5, 5, 7))
+    expected = 0.0
+    for q, k in zip(query.tolist(), key.tolist(), strict=True):
+        scores = [sum(a * b for a, b in zip(q, other, strict=True)) / 0.2 for other in (k, *negatives.tolist())]
+        expected -= math.log(math.exp(scores[0]) / sum(map(math.exp, scores))) / 5
+    loss, logits = info_nce(query, key, negatives, 0.2)
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+    assert logits.shape == (5, 8)
+    torch.testing.assert_close(logits[:, -1], ((query * key).sum(1) / 0.2).float())
+
+
+def test_info_nce_of_uniform_similarity_is_the_log_of_the_number_of_keys() -> None:
+    same = F.normalize(torch.ones(4, 6), dim=1)
+    for count in (1, 7, 4096):
+        loss, logits = info_nce(same, same, same[:1].expand(count, -1), 0.2)
+        assert loss.item() == pytest.approx(math.log(count + 1), rel=1e-5)
+        # a collapse is no success
+        assert not top_hits(logits, torch.full((4,), count), 1).any()
+
+
+def test_info_nce_is_computed_in_float32_under_autocast() -> None:
+    torch.manual_seed(0)
+    query, key, negatives = (F.normalize(torch.randn(n, 64), dim=1) for n in (5, 5, 70))
+    plain, _ = info_nce(query, key, negatives, 0.07)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(info_nce(query, key, negatives, 0.07)[0], plain)

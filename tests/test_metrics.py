@@ -1,7 +1,9 @@
+import math
+
 import pytest
 import torch
 
-from src.metrics import ContextAccuracy, accuracy_by_context, count_hits, top_hits
+from src.metrics import ContextAccuracy, accuracy_by_context, count_hits, knn_scores, top_hits
 
 
 def test_top_hits_equals_a_sort_in_which_the_lower_id_comes_first() -> None:
@@ -43,3 +45,25 @@ def test_the_metric_adds_batches_up() -> None:
     assert figures["accuracy/water"] == pytest.approx(right[domain == 1].float().mean().item())
     assert figures["worst_context"] == min(figures["accuracy/dim"], figures["accuracy/water"])
     assert figures["accuracy_top5"] == pytest.approx(top_hits(scores, label, 5).float().mean().item())
+
+
+def test_nearest_neighbours_equal_a_slow_loop() -> None:
+    torch.manual_seed(0)
+    queries, bank = (torch.nn.functional.normalize(torch.randn(n, 5), dim=1) for n in (6, 30))
+    label = torch.randint(3, (30,))
+    for k in (1, 7, 200):
+        scores = knn_scores(queries, bank, label, 4, k, 0.07)
+        for query, row in zip(queries.tolist(), scores.tolist(), strict=True):
+            cosine = [sum(a * b for a, b in zip(query, other, strict=True)) for other in bank.tolist()]
+            votes = [0.0] * 4
+            for i in sorted(range(30), key=lambda i: -cosine[i])[:k]:
+                votes[int(label[i])] += math.exp(cosine[i] / 0.07)
+            assert row == pytest.approx([vote / sum(votes) for vote in votes], abs=1e-5)
+
+
+def test_nearest_neighbours_of_many_queries_are_those_of_each() -> None:
+    torch.manual_seed(0)
+    queries, bank, label = torch.randn(1100, 4), torch.randn(9, 4), torch.randint(3, (9,))
+    scores = knn_scores(queries, bank, label, 3, 4, 1.0)
+    assert scores.shape == (1100, 3)
+    torch.testing.assert_close(scores[1050:1051], knn_scores(queries[1050:1051], bank, label, 3, 4, 1.0))

@@ -461,8 +461,8 @@ class NicoDataModule(pl.LightningDataModule):
         return BySize(DataLoader(images, batch_size=None, sampler=mine, **self.loading), self.native_pixels)
 
     def on_after_batch_transfer(self, batch: AnyBatch, dataloader_idx: int) -> AnyBatch:
-        """uint8 (N, H, W, 3) to float32 (N, 3, H, W) in [0, 1], on the device and in channels_last order."""
-        return batch._replace(image=batch.image.permute(0, 3, 1, 2).to(torch.float32).div_(255))
+        """uint8 (N, ..., H, W, 3) to float32 (N, ..., 3, H, W) in [0, 1], on the device and in channels_last order."""
+        return batch._replace(image=batch.image.movedim(-1, -3).to(torch.float32).div_(255))
 
     # ---------------------------------------------------------------------------------------- resume
 

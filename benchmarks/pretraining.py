@@ -1,0 +1,76 @@
+"""What MoCo's pre-training gives on the demo's data: nearest neighbours, and epochs that a baseline saves.
+
+    make demo && python -m benchmarks.pretraining [--seeds 0 1 2]
+
+Trains what is missing of stage=moco and of stage=baseline with and without it, and prints two tables in percent, mean
+and standard error over the seeds, of the held-out fifth of the training images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+LOGS = Path("demo/logs")
+INIT = "init=${logs_dir}/track${track.id}/moco/${model.model_name}-${split_name}-seed${seed}"
+
+
+def train(*words: str) -> None:
+    """Run train.py on the demo's data, going on where it was."""
+    subprocess.run([sys.executable, "train.py", "-m", "scale=demo", "resume=true", "track=1,2", *words], check=True)
+
+
+def column(run: Path, name: str) -> list[float]:
+    """A metric of every epoch that has it."""
+    with open(run / "metrics.csv", newline="") as file:
+        return [float(row[name]) for row in csv.DictReader(file) if row[name]]
+
+
+def cell(values: list[float], factor: float = 100) -> str:
+    """Mean and standard error."""
+    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+    return f"{factor * statistics.mean(values):.1f} ± {factor * error:.1f}"
+
+
+def main() -> None:
+    """Train and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    seeds = parser.parse_args().seeds
+    sweep = "seed=" + ",".join(map(str, seeds))
+    train("stage=moco", sweep)
+    train("stage=baseline", sweep)
+    train("stage=baseline", sweep, INIT, "tag=moco")
+
+    print("| track | 5-class-free kNN, untrained | after MoCo | context, after MoCo |".replace("5-class-free ", ""))
+    print("|---|---|---|---|")
+    for track in (1, 2):
+        runs = [LOGS / f"track{track}/moco/resnet10t-holdout-seed{seed}" for seed in seeds]
+        figures = [
+            cell([column(run, f"val/in_domain/knn/{name}")[-1] for run in runs]) if name != "context" or track == 1 else ""
+            for name in ("untrained", "accuracy", "context")
+        ]
+        print(f"| {track} | {' | '.join(figures)} |")
+    print("\n| track | from scratch, end | from MoCo, end | epochs to scratch's accuracy | from MoCo |\n|---|---|---|---|---|")
+    for track in (1, 2):
+        ends: dict[str, list[float]] = {"": [], "-moco": []}
+        epochs: dict[str, list[float]] = {"": [], "-moco": []}
+        for seed in seeds:
+            goal = column(LOGS / f"track{track}/baseline/resnet10t-mixup-holdout-seed{seed}", "val/in_domain/accuracy")[-1]
+            for tag in ends:
+                run = LOGS / f"track{track}/baseline/resnet10t-mixup-holdout-seed{seed}{tag}"
+                accuracy = column(run, "val/in_domain/accuracy")
+                ends[tag].append(accuracy[-1])
+                first = next((i for i, value in enumerate(accuracy, 1) if value >= goal), len(accuracy))
+                epochs[tag].append(first)
+        print(
+            f"| {track} | {cell(ends[''])} | {cell(ends['-moco'])} | {cell(epochs[''], 1)} | {cell(epochs['-moco'], 1)} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""Stage `moco`: momentum contrast, MoCo v2 (He et al., CVPR 2020; Chen et al., 2020; method.md, section 4).
+
+Two views of an image should have features closer to each other than to those of other images. The other images
+are a queue of keys from the batches before, encoded by a slowly moving average of the trained encoder.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import nn
+
+from src.losses import info_nce
+from src.manifest import Sample
+from src.metrics import top_hits
+
+
+class Encoder(nn.Module):
+    """A backbone and MoCo v2's two-layer head: normalised pixels (N, 3, H, W) to unit vectors (N, dim) float32."""
+
+    def __init__(self, backbone: nn.Module, dim: int) -> None:
+        super().__init__()
+        width = int(backbone.num_features)  # type: ignore[arg-type]
+        self.backbone = backbone.to(memory_format=torch.channels_last)
+        self.head = nn.Sequential(nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, dim))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.normalize(self.head(self.backbone(x)).float(), dim=1)
+
+
+def place() -> tuple[int, int]:
+    """This process's rank and how many there are."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def gather(rows: torch.Tensor) -> torch.Tensor:
+    """All ranks' rows, (n, ...) to (ranks n, ...), without gradient.
+
+    In the global batch's order, of which rank r has every ranks-th row from r on.
+    """
+    _, ranks = place()
+    if ranks == 1:
+        return rows
+    parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(ranks)]
+    dist.all_gather(parts, rows.contiguous())
+    return torch.stack(parts, dim=1).flatten(0, 1)
+
+
+class MoCo(pl.LightningModule):
+    """Query encoder, key encoder, queue.
+
+    Args:
+        backbone: a network with `num_features`, from (N, 3, H, W) to features (N, num_features).
+        mean, std: of the pixels, by channel, for images in [0, 1].
+        dim: of the contrasted features.
+        queue_size: K, number of keys that are negatives; a multiple of the global batch.
+        key_momentum: m of the key encoder's update.
+        temperature: of InfoNCE.
+        num_splits: groups of the global batch over which BatchNorm takes its statistics, in both encoders. Each process
+            has its share of them, so that one process computes what several do; with more processes than
+            groups every process is one.
+        collapse_below: warn when the features' spread falls below this.
+        optimizer, scheduler: from parameters to an optimiser, from that to a schedule by epoch.
+    """
+
+    exported = ("backbone",)  # the query encoder's, without its head
+    mean: torch.Tensor
+    std: torch.Tensor
+    queue: torch.Tensor
+    pointer: torch.Tensor
+
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        dim: int,
+        queue_size: int,
+        key_momentum: float,
+        temperature: float,
+        num_splits: int,
+        collapse_below: float,
+        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler],
+    ) -> None:
+        super().__init__()
+        self.query_encoder = Encoder(backbone, dim)
+        self.key_encoder = copy.deepcopy(self.query_encoder).requires_grad_(False)
+        self.key_momentum, self.temperature = key_momentum, temperature
+        self.num_splits, self.collapse_below = num_splits, collapse_below
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.register_buffer("queue", F.normalize(torch.randn(queue_size, dim), dim=1))
+        self.register_buffer("pointer", torch.tensor(0))  # the place of the oldest key
+        self.collapsed = False
+
+    @property
+    def backbone(self) -> nn.Module:
+        """What the next stage starts from."""
+        return self.query_encoder.backbone
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Images (N, 3, H, W) in [0, 1] to the backbone's features (N, num_features)."""
+        features: torch.Tensor = self.backbone((image - self.mean) / self.std)
+        return features
+
+    def training_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
+        rank, ranks = place()
+        query_view, key_view = batch.image.unbind(1)
+        query = self.encode(self.query_encoder, query_view)
+        self.update_key_encoder()
+        keys = self.shuffled_keys(key_view)
+        # A copy of the queue: it is written to before the backward pass reads it.
+        loss, logits = info_nce(query, keys[rank::ranks], self.queue.clone(), self.temperature)
+        self.enqueue(keys)
+        positive = torch.full_like(batch.label, logits.shape[1] - 1)
+        figures = {
+            "train/loss": loss,
+            "train/contrastive_top1": top_hits(logits, positive, 1).float().mean(),
+            "train/contrastive_top5": top_hits(logits, positive, 5).float().mean(),
+            "train/feature_spread": self.spread(query.detach()),
+        }
+        self.log_dict(figures, on_step=False, on_epoch=True, batch_size=len(query), sync_dist=True)
+        return loss
+
+    def encode(self, encoder: nn.Module, image: torch.Tensor) -> torch.Tensor:
+        """Images (n, 3, H, W) in [0, 1] to (n, dim), BatchNorm seeing one group of them at a time."""
+        groups = max(1, self.num_splits // place()[1])
+        x = (image - self.mean) / self.std
+        return torch.stack([encoder(x[i::groups]) for i in range(groups)], dim=1).flatten(0, 1)
+
+    @torch.no_grad()
+    def update_key_encoder(self) -> None:
+        """theta_k = m theta_k + (1 - m) theta_q (MoCo, eq. 2); BatchNorm's buffers are each encoder's own."""
+        for key, query in zip(self.key_encoder.parameters(), self.query_encoder.parameters(), strict=True):
+            key.lerp_(query, 1 - self.key_momentum)
+
+    @torch.no_grad()
+    def shuffled_keys(self, image: torch.Tensor) -> torch.Tensor:
+        """Keys of the global batch, in its order, each computed in another group than its query (MoCo, section 3.3).
+
+        A query and its key that shared BatchNorm's statistics could be matched by them alone.
+
+        Args:
+            image: this rank's (n, 3, H, W) in [0, 1].
+
+        Returns:
+            (ranks n, dim), the same on every rank.
+        """
+        rank, ranks = place()
+        everything = gather(image)
+        # Drawn on the CPU, so that a seed gives the same order on every device; rank 0's draw is everybody's.
+        order = gather(torch.randperm(len(everything)).to(image.device))[::ranks]
+        keys = gather(self.encode(self.key_encoder, everything[order[rank::ranks]]))
+        return keys[order.argsort()]
+
+    @torch.no_grad()
+    def enqueue(self, keys: torch.Tensor) -> None:
+        """Replace the oldest keys of the queue by (n, dim) new ones."""
+        places = (self.pointer + torch.arange(len(keys), device=keys.device)) % len(self.queue)
+        self.queue[places] = keys
+        self.pointer.add_(len(keys)).remainder_(len(self.queue))
+
+    @staticmethod
+    def spread(features: torch.Tensor) -> torch.Tensor:
+        """Standard deviation of unit vectors (N, dim), mean over the dimensions: 1 all over the sphere, 0 collapsed."""
+        return features.std(dim=0).mean() * math.sqrt(features.shape[1])
+
+    def training_images(self, batch: Sample) -> torch.Tensor:
+        """What the network sees of a batch, the views of an image side by side: (2N, 3, H, W) in [0, 1]."""
+        return batch.image.flatten(0, 1)
+
+    def on_train_start(self) -> None:
+        """Check the batch against queue and groups.
+
+        Raises:
+            ValueError: the queue is no multiple of the global batch, or larger than an epoch; the batch is no multiple
+                of the groups.
+        """
+        _, ranks = place()
+        assert self.trainer.train_dataloader is not None
+        batch, size = self.trainer.train_dataloader.batch_size * ranks, len(self.queue)
+        images = batch * int(self.trainer.num_training_batches)
+        group = batch // max(self.num_splits, ranks)
+        if size % batch:
+            raise ValueError(
+                f"module.queue_size={size} is no multiple of datamodule.batch_size={batch}: change one of them"
+            )
+        if size > images:
+            raise ValueError(
+                f"module.queue_size={size} exceeds the {images} images of an epoch, so that an image would be among "
+                "its own negatives: set a smaller one"
+            )
+        if self.num_splits > ranks and (self.num_splits % ranks or batch % self.num_splits):
+            raise ValueError(
+                f"module.num_splits={self.num_splits} does not divide datamodule.batch_size={batch} over {ranks} "
+                "process(es) evenly: change one of them"
+            )
+        if group < 2:
+            raise ValueError(
+                f"BatchNorm would see {group} image at a time: set a larger datamodule.batch_size or a smaller "
+                "module.num_splits"
+            )
+        if max(self.num_splits, ranks) == 1:
+            warnings.warn(
+                "queries and keys share BatchNorm's statistics in one process with module.num_splits=1, and can be "
+                "matched by them alone: set module.num_splits=8",
+                stacklevel=1,
+            )
+
+    def on_train_epoch_end(self) -> None:
+        spread = float(self.trainer.callback_metrics["train/feature_spread"])
+        if spread < self.collapse_below and not self.collapsed:
+            self.collapsed = True
+            warnings.warn(
+                f"the features have collapsed (spread {spread:.3f}, 1 being all over the sphere): lower the "
+                "learning rate",
+                stacklevel=1,
+            )
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(self.query_encoder.parameters())
+        return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer)}

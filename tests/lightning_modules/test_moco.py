@@ -1,0 +1,167 @@
+import math
+import multiprocessing
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+
+from src.lightning_modules.moco import MoCo, gather
+from src.manifest import Sample
+
+UNKNOWN = torch.zeros(0)
+
+
+def make(num_splits: int = 1, queue_size: int = 16, key_momentum: float = 0.5) -> MoCo:
+    torch.manual_seed(0)
+    backbone = timm.create_model("resnet10t", num_classes=0, channels=[8, 8, 16, 16], stem_width=8)
+    return MoCo(
+        backbone=backbone, mean=[0.5] * 3, std=[0.25] * 3, dim=8, queue_size=queue_size, key_momentum=key_momentum,
+        temperature=0.2, num_splits=num_splits, collapse_below=0.1,
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+        scheduler=lambda optimizer: torch.optim.lr_scheduler.ConstantLR(optimizer),
+    )  # fmt: skip
+
+
+def views(count: int = 8, seed: int = 1) -> Sample:
+    images = torch.rand(count, 2, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+    return Sample(images, torch.zeros(count, dtype=torch.long), UNKNOWN, UNKNOWN)
+
+
+def step(module: MoCo, batch: Sample, seed: int = 0) -> float:
+    """One step as the trainer makes it, without the trainer."""
+    module.log_dict = lambda *_, **__: None  # type: ignore[method-assign]
+    torch.manual_seed(seed)
+    optimizer = module.configure_optimizers()["optimizer"]
+    loss = module.training_step(batch, 0)
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss.item()
+
+
+def parameters(module: torch.nn.Module) -> list[torch.Tensor]:
+    return [p.detach().clone() for p in module.parameters()]
+
+
+def test_the_key_encoder_starts_as_the_query_encoder_and_follows_as_its_momentum_average() -> None:
+    module = make(key_momentum=0.75)
+    start = parameters(module.query_encoder)
+    assert all(torch.equal(a, b) for a, b in zip(start, module.key_encoder.parameters(), strict=True))
+    assert not any(p.requires_grad for p in module.key_encoder.parameters())
+    step(module, views())
+    # The average is taken between the two encodings, of the weights that made the queries: still the start.
+    assert all(torch.equal(a, b) for a, b in zip(start, module.key_encoder.parameters(), strict=True))
+    after = parameters(module.query_encoder)
+    assert not torch.equal(start[0], after[0])
+    step(module, views(seed=2))
+    for first, second, key in zip(start, after, module.key_encoder.parameters(), strict=True):
+        torch.testing.assert_close(key, 0.75 * first + 0.25 * second)
+
+
+def test_a_batch_is_not_among_its_own_negatives_and_in_the_next_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    from src.lightning_modules import moco
+
+    seen = []
+
+    def spy(query: torch.Tensor, key: torch.Tensor, negatives: torch.Tensor, t: float) -> tuple[torch.Tensor, ...]:
+        seen.append((key.clone(), negatives.clone()))
+        return moco_info_nce(query, key, negatives, t)
+
+    moco_info_nce = moco.info_nce
+    monkeypatch.setattr(moco, "info_nce", spy)
+    module = make()
+    before = module.queue.clone()
+    for seed in (1, 2, 3):
+        step(module, views(seed=seed))
+    (keys1, queue1), (keys2, queue2), (_, queue3) = seen
+    assert torch.equal(queue1, before)
+    assert torch.equal(queue2, torch.cat([keys1, before[8:]]))
+    assert torch.equal(queue3, torch.cat([keys1, keys2]))
+    assert module.pointer == 8  # three batches of 8 in a queue of 16: it went round
+
+
+def test_keys_come_back_in_their_own_order() -> None:
+    module, batch = make().eval(), views()  # in evaluation mode a key does not depend on its group
+    torch.manual_seed(3)
+    keys = module.shuffled_keys(batch.image[:, 1])
+    torch.testing.assert_close(keys, module.encode(module.key_encoder, batch.image[:, 1]))
+    assert gather(keys) is keys
+
+
+def test_batch_norm_sees_a_group_at_a_time() -> None:
+    module, image = make(num_splits=2), views().image[:, 0]
+    x = (image - 0.5) / 0.25
+    expected = torch.empty(8, 8)
+    for group in (0, 1):
+        expected[group::2] = module.query_encoder(x[group::2])
+    torch.testing.assert_close(module.encode(module.query_encoder, image), expected)
+    whole = make(num_splits=1)
+    assert not torch.allclose(whole.encode(whole.query_encoder, image), expected)
+
+
+def test_spread_tells_a_collapse() -> None:
+    torch.manual_seed(0)
+    assert MoCo.spread(F.normalize(torch.randn(2000, 32), dim=1)) == pytest.approx(1, abs=0.05)
+    assert MoCo.spread(F.normalize(torch.ones(10, 32), dim=1)) == 0
+
+
+def two_steps(rank: int, ranks: int, folder: Path) -> None:
+    """Two steps of one of `ranks` processes on its share of two batches; the result goes into a file."""
+    torch.set_num_threads(1)
+    if ranks > 1:
+        torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=ranks)
+    module = make(num_splits=2)
+    network = torch.nn.parallel.DistributedDataParallel(Step(module)) if ranks > 1 else Step(module)
+    optimizer = module.configure_optimizers()["optimizer"]
+    losses = []
+    for seed in (1, 2):
+        batch = views(seed=seed)
+        mine = batch._replace(image=batch.image[rank::ranks], label=batch.label[rank::ranks])
+        torch.manual_seed(seed + 100 * rank)  # rank 0's permutation is everybody's
+        loss = network(mine)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(gather(loss.detach()[None]).mean().item())
+    made = {"loss": torch.tensor(losses), "queue": module.queue, "pointer": module.pointer,
+            "conv": module.backbone.conv1[0].weight.detach()}  # fmt: skip
+    torch.save(made, folder / f"{ranks}-{rank}.pt")
+
+
+class Step(torch.nn.Module):
+    """What Lightning wraps: the module, called for a training step."""
+
+    def __init__(self, module: MoCo) -> None:
+        super().__init__()
+        self.module = module
+        module.log_dict = lambda *_, **__: None  # type: ignore[method-assign]
+
+    def forward(self, batch: Sample) -> torch.Tensor:
+        return self.module.training_step(batch, 0)
+
+
+def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=two_steps, args=(rank, 2, tmp_path)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    two_steps(0, 1, tmp_path)
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    alone, first, second = (torch.load(tmp_path / name, weights_only=True) for name in ("1-0.pt", "2-0.pt", "2-1.pt"))
+    assert torch.equal(first["queue"], second["queue"]) and first["pointer"] == second["pointer"] == 0
+    for name in alone:
+        torch.testing.assert_close(first[name], alone[name], rtol=0, atol=1e-5)
+        torch.testing.assert_close(second[name], alone[name], rtol=0, atol=1e-5)
+
+
+def test_state_dict_keys_are_the_same_when_compiled() -> None:
+    module = make()
+    before = list(module.state_dict())
+    for network in module.children():
+        network.compile()
+    assert list(module.state_dict()) == before
+    assert math.isfinite(float(module.state_dict()["queue"].sum()))
