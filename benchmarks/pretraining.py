@@ -51,16 +51,22 @@ def main() -> None:
     for track in (1, 2):
         runs = [LOGS / f"track{track}/moco/resnet10t-holdout-seed{seed}" for seed in seeds]
         figures = [
-            cell([column(run, f"val/in_domain/knn/{name}")[-1] for run in runs]) if name != "context" or track == 1 else ""
+            cell([column(run, f"val/in_domain/knn/{name}")[-1] for run in runs])
+            if name != "context" or track == 1
+            else ""
             for name in ("untrained", "accuracy", "context")
         ]
         print(f"| {track} | {' | '.join(figures)} |")
-    print("\n| track | from scratch, end | from MoCo, end | epochs to scratch's accuracy | from MoCo |\n|---|---|---|---|---|")
+    print(
+        "\n| track | from scratch, end | from MoCo, end | epochs to scratch's accuracy | from MoCo |\n|---|---|---|---|---|"
+    )
     for track in (1, 2):
         ends: dict[str, list[float]] = {"": [], "-moco": []}
         epochs: dict[str, list[float]] = {"": [], "-moco": []}
         for seed in seeds:
-            goal = column(LOGS / f"track{track}/baseline/resnet10t-mixup-holdout-seed{seed}", "val/in_domain/accuracy")[-1]
+            goal = column(LOGS / f"track{track}/baseline/resnet10t-mixup-holdout-seed{seed}", "val/in_domain/accuracy")[
+                -1
+            ]
             for tag in ends:
                 run = LOGS / f"track{track}/baseline/resnet10t-mixup-holdout-seed{seed}{tag}"
                 accuracy = column(run, "val/in_domain/accuracy")

@@ -2,7 +2,7 @@
 
 manifest   images  sampler  transforms     files -> rows -> samples
 datamodules/                               samples -> batches (nico); data for the demo (synthetic)
-mixing/    losses  metrics                 pure functions on batches
+mixing/    fourier  losses  metrics        pure functions on batches
 lightning_modules/                         one method a file
 callbacks/                                 what happens around training
 runs       weights                         run directories, and what one stage hands to the next

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -96,3 +98,30 @@ def info_nce(
         positive = (query.float() * key.float()).sum(dim=1, keepdim=True)
         logits = torch.cat([query.float() @ negatives.float().T, positive], dim=1) / temperature
         return F.cross_entropy(logits, logits.new_full((len(logits),), len(negatives), dtype=torch.long)), logits
+
+
+def consistency(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+    """KL(p_t || p_s) of softened predictions, averaged over the batch, without a factor T^2 (method.md, section 6).
+
+    Args:
+        student: (N, K) logits.
+        teacher: (N, K) logits; no gradient flows into them.
+        temperature: T > 0, which divides both.
+
+    Returns:
+        A scalar, float32.
+    """
+    # In float32 under autocast too: at T = 10 the logarithms differ in digits that bfloat16 has not.
+    own = F.log_softmax(student.float() / temperature, dim=1)
+    aim = F.log_softmax(teacher.detach().float() / temperature, dim=1)
+    return F.kl_div(own, aim, reduction="batchmean", log_target=True)
+
+
+def ramp_up(t: float, length: float) -> float:
+    """exp(-5 (1 - t / length)^2), and 1 from `length` on (method.md, section 6).
+
+    Args:
+        t: time since the start, >= 0, in the unit of `length`.
+        length: of the ramp; 0 is none.
+    """
+    return 1.0 if t >= length else math.exp(-5 * (1 - t / length) ** 2)

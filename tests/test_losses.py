@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from src.losses import info_nce, mixed_cross_entropy, pull_loss, push_loss
+from src.losses import consistency, info_nce, mixed_cross_entropy, pull_loss, push_loss, ramp_up
 from src.metrics import top_hits
 
 
@@ -102,3 +102,43 @@ def test_info_nce_is_computed_in_float32_under_autocast() -> None:
     plain, _ = info_nce(query, key, negatives, 0.07)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(info_nce(query, key, negatives, 0.07)[0], plain)
+
+
+def test_consistency_equals_a_slow_loop() -> None:
+    torch.manual_seed(0)
+    student, teacher, temperature = 5 * torch.randn(6, 4), 5 * torch.randn(6, 4), 10.0
+
+    def softened(row: list[float]) -> list[float]:
+        total = sum(math.exp(v / temperature) for v in row)
+        return [math.exp(v / temperature) / total for v in row]
+
+    expected = 0.0
+    for s, t in zip(student.tolist(), teacher.tolist(), strict=True):
+        expected += sum(q * math.log(q / p) for p, q in zip(softened(s), softened(t), strict=True)) / 6
+    assert math.isclose(consistency(student, teacher, temperature).item(), expected, rel_tol=1e-5)
+
+
+def test_consistency_moves_the_student_alone() -> None:
+    torch.manual_seed(0)
+    student, teacher = torch.randn(3, 4, requires_grad=True), torch.randn(3, 4, requires_grad=True)
+    consistency(student, teacher, 2.0).backward()
+    assert teacher.grad is None and student.grad is not None
+    # d KL / d z_s = (p_s - p_t) / T, over the batch's size; no factor T^2
+    expected = (F.softmax(student / 2, 1) - F.softmax(teacher / 2, 1)) / 2 / 3
+    torch.testing.assert_close(student.grad, expected.detach())
+    assert consistency(teacher, teacher + 3, 10.0).abs().item() < 1e-7  # equal predictions
+
+
+def test_consistency_is_computed_in_float32() -> None:
+    torch.manual_seed(0)
+    student, teacher = torch.randn(3, 4).bfloat16(), torch.randn(3, 4).bfloat16()
+    plain = consistency(student.float(), teacher.float(), 10.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(consistency(student, teacher, 10.0), plain)
+    assert plain.dtype == torch.float32
+
+
+def test_ramp_up() -> None:
+    assert math.isclose(ramp_up(0, 5), math.exp(-5)) and math.isclose(ramp_up(2.5, 5), math.exp(-1.25))
+    assert ramp_up(5, 5) == ramp_up(80, 5) == ramp_up(0, 0) == 1.0
+    assert all(ramp_up(t, 5) < ramp_up(t + 0.5, 5) for t in [0, 1, 2, 3, 4])

@@ -47,6 +47,23 @@ def draw_partner(batch: Batch) -> torch.Tensor:
     return torch.randperm(len(batch.image)).to(batch.image.device)
 
 
+def draw_other_context(batch: Batch) -> torch.Tensor:
+    """For each image one of another context, any of them alike; any image where the batch has no other context.
+
+    Returns:
+        (N,) int64 on the images' device; no permutation.
+
+    Raises:
+        ValueError: the images have no context.
+    """
+    if (batch.domain < 0).any():
+        raise ValueError("mixing.other_context=true needs images whose context is known (track 1): set it to false")
+    eligible = batch.domain[:, None] != batch.domain
+    eligible |= ~eligible.any(1, keepdim=True)
+    keys = torch.rand(eligible.shape).to(eligible.device)  # drawn on the CPU, as above
+    return keys.masked_fill(~eligible, -1).argmax(1)
+
+
 def draw_beta(alpha: float) -> torch.Tensor:
     """One draw from Beta(alpha, alpha): a scalar float32 tensor on the CPU."""
     return torch.distributions.Beta(alpha, alpha).sample()

@@ -1,14 +1,20 @@
+import math
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from src.fourier import IMAGES_AT_ONCE
 from src.manifest import Sample
-from src.mixing import Mixed
+from src.mixing import Mixed, Mixing
 from src.mixing.cutmix import box_of, cutmix
+from src.mixing.foreground import foreground
 from src.mixing.mixup import mixup
+from src.mixing.spectrum import spectrum
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "mixing"
 STRATEGIES = sorted(path.stem for path in CONF.glob("*.yaml"))
@@ -21,11 +27,18 @@ def batch_of(n: int, height: int = 12, width: int = 17) -> Sample:
     return Sample(image, torch.arange(n) % 3, torch.arange(n) % 2, torch.arange(n), mask)
 
 
+def strategy_of(name: str, **settings: object) -> Mixing:
+    """A strategy by its yaml, with what that takes from the stage's."""
+    cfg = OmegaConf.create({"module": {"mean": [0.485, 0.456, 0.406]}, "mixing": OmegaConf.load(CONF / f"{name}.yaml")})
+    strategy: Mixing = instantiate(OmegaConf.merge(cfg, {"mixing": settings}).mixing)
+    return strategy
+
+
 @pytest.mark.parametrize("name", STRATEGIES)
 @pytest.mark.parametrize("n", [1, 2, 7])
 def test_contract_of_every_strategy(name: str, n: int) -> None:
     """A new conf/mixing/x.yaml is tested here without a new test."""
-    strategy, batch = instantiate(OmegaConf.load(CONF / f"{name}.yaml")), batch_of(n)
+    strategy, batch = strategy_of(name), batch_of(n)
     before = batch.image.clone()
     torch.manual_seed(0)
     mixed = strategy(batch)
@@ -34,6 +47,8 @@ def test_contract_of_every_strategy(name: str, n: int) -> None:
     assert sorted(mixed.partner.tolist()) == list(range(n))
     assert mixed.lam.shape in ((), (n,)) and bool(((mixed.lam >= 0) & (mixed.lam <= 1)).all())
     assert torch.isfinite(mixed.image).all()
+    if n == 1:  # an image alone is its own partner
+        torch.testing.assert_close(mixed.image, batch.image)
     assert torch.equal(batch.image, before), "the input was written to"
     torch.manual_seed(0)
     assert torch.equal(strategy(batch).image, mixed.image)
@@ -41,7 +56,7 @@ def test_contract_of_every_strategy(name: str, n: int) -> None:
 
 @pytest.mark.parametrize("name", [name for name in STRATEGIES if name != "none"])
 def test_strategies_draw_anew_for_each_batch(name: str) -> None:
-    strategy, batch = instantiate(OmegaConf.load(CONF / f"{name}.yaml")), batch_of(8)
+    strategy, batch = strategy_of(name), batch_of(8)
     lams = {float(strategy(batch).lam.mean()) for _ in range(20)}
     assert len(lams) > 10
 
@@ -79,3 +94,141 @@ def test_cutmix_equals_a_slow_loop() -> None:
 )
 def test_box(lam: float, centre: tuple[float, float], box: tuple[int, int, int, int]) -> None:
     assert box_of(lam, 8, 8, centre) == box
+
+
+MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+
+
+def test_foreground_equals_a_slow_loop() -> None:
+    batch, partner = batch_of(IMAGES_AT_ONCE + 3, 5, 4), torch.randperm(IMAGES_AT_ONCE + 3)
+    x, mask, lam_f, lam_b = batch.image, batch.mask, 0.3, 0.9
+    assert mask is not None
+    mixed = foreground(x, mask, partner, torch.tensor(lam_f), torch.tensor(lam_b), MEAN)
+    for i, j in enumerate(partner.tolist()):
+        for c in range(3):
+            for row in range(5):
+                for column in range(4):
+                    own, other = x[i, c, row, column] - MEAN[c], x[j, c, row, column] - MEAN[c]
+                    value = (lam_f if mask[i, row, column] else lam_b) * own
+                    value = value + ((1 - lam_f) if mask[j, row, column] else (1 - lam_b)) * other + MEAN[c]
+                    assert mixed[i, c, row, column].item() == pytest.approx(value.item(), abs=1e-6)
+
+
+def test_foreground_in_its_analytic_cases() -> None:
+    batch, partner = batch_of(5), torch.tensor([3, 0, 2, 4, 1])
+    x, some = batch.image, batch.mask
+    assert some is not None
+    one, lam_f, lam_b = torch.tensor(1.0), torch.tensor(0.3), torch.tensor(0.9)
+    everything, nothing = torch.ones_like(some), torch.zeros_like(some)
+    torch.testing.assert_close(foreground(x, some, partner, one, one, MEAN), x)
+    torch.testing.assert_close(foreground(x, some, partner, 1 - one, 1 - one, MEAN), x[partner])
+    torch.testing.assert_close(foreground(x, some, partner, lam_f, lam_f, MEAN), mixup(x, partner, lam_f))
+    torch.testing.assert_close(foreground(x, everything, partner, lam_f, lam_b, MEAN), mixup(x, partner, lam_f))
+    torch.testing.assert_close(foreground(x, nothing, partner, lam_f, lam_b, MEAN), mixup(x, partner, lam_b))
+    # Images of the mean's colour stay, whatever the masks: the weights act on what differs from it.
+    flat = MEAN.expand(5, 3, 12, 17)
+    torch.testing.assert_close(foreground(flat, some, partner, lam_f, lam_b, MEAN), flat)
+
+
+def slow_low_pass(x: torch.Tensor, ratio: float) -> torch.Tensor:
+    """A sum over the box's frequencies of the transform's definition, one image and channel at a time."""
+    height, width = x.shape[2:]
+    out = torch.zeros(x.shape, dtype=torch.complex128)
+    row, column = torch.arange(height).double()[:, None], torch.arange(width).double()
+    for k in range(-(height // 2), (height - 1) // 2 + 1):
+        for m in range(-(width // 2), (width - 1) // 2 + 1):
+            if abs(k) <= ratio * height / 2 and abs(m) <= ratio * width / 2:
+                wave = torch.exp(2j * math.pi * (k * row / height + m * column / width))
+                for image, into in zip(x.double().flatten(0, 1), out.flatten(0, 1), strict=True):
+                    into += (image * wave.conj()).sum() * wave / (height * width)
+    return out.real
+
+
+@pytest.mark.parametrize("shape", [(6, 8), (7, 5), (9, 6)])
+def test_spectrum_equals_a_slow_loop(shape: tuple[int, int]) -> None:
+    n = IMAGES_AT_ONCE + 1
+    x, partner, lam_l, lam_h, ratio = batch_of(n, *shape).image, torch.randperm(n), 0.2, 0.7, 0.5
+    low = slow_low_pass(x, ratio)
+    high = x - low
+    mixed = spectrum(x, partner, torch.tensor(lam_l), torch.tensor(lam_h), ratio)
+    for i, j in enumerate(partner.tolist()):
+        expected = lam_l * low[i] + (1 - lam_l) * low[j] + lam_h * high[i] + (1 - lam_h) * high[j]
+        torch.testing.assert_close(mixed[i], expected.float())
+
+
+def test_spectrum_in_its_analytic_cases() -> None:
+    x, partner, one = batch_of(5).image, torch.tensor([3, 0, 2, 4, 1]), torch.tensor(1.0)
+    lam_l, lam_h = torch.tensor(0.3), torch.tensor(0.9)
+    torch.testing.assert_close(spectrum(x, partner, lam_l, lam_h, 1.0), mixup(x, partner, lam_l))
+    torch.testing.assert_close(spectrum(x, partner, one, one, 0.5), x)
+    torch.testing.assert_close(spectrum(x, partner, lam_l, lam_l, 0.5), mixup(x, partner, lam_l))
+    # Below a box of one frequency only the mean brightness is low.
+    flat = x.mean((2, 3), keepdim=True)
+    torch.testing.assert_close(spectrum(x, partner, 1 - one, one, 0.01), x - flat + flat[partner])
+
+
+@pytest.mark.parametrize("name", ["foreground", "spectrum"])
+def test_the_order_of_memory_stays_and_autocast_changes_nothing(name: str) -> None:
+    strategy, batch = strategy_of(name), batch_of(3)
+    batch = batch._replace(image=batch.image.to(memory_format=torch.channels_last))
+    torch.manual_seed(0)
+    mixed = strategy(batch).image
+    assert mixed.is_contiguous(memory_format=torch.channels_last)
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(strategy(batch).image, mixed)
+
+
+def test_the_origin_is_the_modules_mean() -> None:
+    assert torch.equal(strategy_of("foreground").mean, MEAN)  # type: ignore[attr-defined]
+    assert torch.equal(strategy_of("decoupled").foreground.mean, MEAN)  # type: ignore[attr-defined]
+
+
+def test_a_batch_without_masks() -> None:
+    batch = batch_of(4)._replace(mask=None)
+    with pytest.raises(ValueError, match=r"mixing=foreground needs masks .* stage=wsss .* masks="):
+        strategy_of("foreground")(batch)
+    decoupled, by_frequency = strategy_of("decoupled", by_context=1.0), strategy_of("spectrum")
+    torch.manual_seed(0)
+    with pytest.warns(UserWarning, match="no masks: mixing=decoupled mixes by frequency alone"):
+        mixed = decoupled(batch)
+    with warnings.catch_warnings():  # said once
+        warnings.simplefilter("error")
+        decoupled(batch)
+    torch.manual_seed(0)
+    assert torch.equal(mixed.image, by_frequency(batch).image)
+
+
+def test_decoupled_takes_one_of_the_two_for_a_batch() -> None:
+    batch, taken = batch_of(4, 4, 4), []
+    strategy = strategy_of("decoupled")
+    for name in ("foreground", "spectrum"):
+        setattr(strategy, name, lambda batch, name=name: taken.append(name))
+    torch.manual_seed(0)
+    for _ in range(400):
+        strategy(batch)
+    assert 160 < taken.count("foreground") < 240 and len(taken) == 400
+
+
+@pytest.mark.parametrize("name", ["spectrum", "decoupled"])
+@pytest.mark.parametrize("ratio", [0.0, -0.1, 1.01])
+def test_a_ratio_outside_its_range(name: str, ratio: float) -> None:
+    with pytest.raises(InstantiationException) as error:
+        strategy_of(name, ratio=ratio)
+    assert str(error.value.__cause__) == f"mixing.ratio is {ratio}: expected a number above 0, and 1 at most"
+
+
+@pytest.mark.parametrize("name", ["foreground", "spectrum", "decoupled"])
+def test_partners_of_another_context(name: str) -> None:
+    domain = torch.tensor([0, 0, 0, 0, 1, 2, 0])
+    batch, strategy = batch_of(7)._replace(domain=domain), strategy_of(name, other_context=True)
+    partners = [strategy(batch).partner for _ in range(300)]
+    assert all(bool((domain[partner] != domain).all()) for partner in partners)
+    # The first image's partners are 4 and 5, the fifth's all but itself, equally often.
+    first, fifth = (torch.stack(partners)[:, i].bincount(minlength=7) for i in (0, 4))
+    assert first.sum() == first[4] + first[5] and 110 < first[4] < 190
+    assert fifth[4] == 0 and all(count > 25 for count in fifth[[0, 1, 2, 3, 5, 6]])
+    alone = strategy(batch._replace(domain=torch.full((7,), 3))).partner  # of one context: any image
+    assert alone.shape == (7,) and 0 <= int(alone.min()) <= int(alone.max()) < 7
+    with pytest.raises(ValueError, match="other_context=true needs images whose context is known"):
+        strategy(batch._replace(domain=torch.full((7,), -1)))

@@ -1,0 +1,76 @@
+"""Low-pass filter and amplitude mixing on the 2-D spectrum of real images (method.md, sections 5 and 6).
+
+Both work inside a centred box of side ratio r: the integer frequencies |k| <= floor(r N / 2) of an axis of N pixels.
+The box is symmetric about 0, so what comes back is real. All of it is computed in float32 or better, whatever
+the dtype of the images, and no operation here is one that autocast would lower.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+IMAGES_AT_ONCE = 8
+"""A mix goes through its batch in steps of this many, so that its temporaries stay small whatever the batch."""
+
+
+def reach(ratio: float, side: int) -> int:
+    """The highest frequency of the box on an axis of `side` pixels: floor(r N / 2)."""
+    return math.floor(ratio * side / 2 + 1e-9)  # .58 * 100 / 2 is 28.999999999999996
+
+
+def analyse(x: torch.Tensor, ratio: float) -> torch.Tensor:
+    """The box of the spectrum of (N, C, H, W): (N, C, H, floor(r W / 2) + 1) complex, as of rfft2, zero outside.
+
+    Columns beyond the box are not transformed along H: at r = .5 that is half of them.
+    """
+    rows, columns = reach(ratio, x.shape[2]), reach(ratio, x.shape[3])
+    wide = x.to(torch.promote_types(x.dtype, torch.float32)).contiguous()
+    spectrum: torch.Tensor = torch.fft.fft(torch.fft.rfft(wide, dim=3)[..., : columns + 1], dim=2)
+    spectrum[:, :, rows + 1 : x.shape[2] - rows] = 0
+    return spectrum
+
+
+def synthesise(spectrum: torch.Tensor, width: int) -> torch.Tensor:
+    """The images (N, C, H, width) of a box that `analyse` made."""
+    x: torch.Tensor = torch.fft.irfft(torch.fft.ifft(spectrum, dim=2), n=width, dim=3)
+    return x
+
+
+def low_pass(x: torch.Tensor, ratio: float) -> torch.Tensor:
+    """L(x): the part of the images whose frequencies lie inside the box (method.md, section 5).
+
+    Args:
+        x: (N, C, H, W) float, any H and W.
+        ratio: r in (0, 1], side of the box as a share of the spectrum's; L(x) = x at 1.
+
+    Returns:
+        (N, C, H, W), of x's dtype.
+    """
+    return synthesise(analyse(x, ratio), x.shape[3]).to(x.dtype)
+
+
+def mix_amplitude(x: torch.Tensor, partner: torch.Tensor, lam: torch.Tensor, ratio: float) -> torch.Tensor:
+    """Mix the amplitudes inside the box with the partner's, and keep the phases (method.md, section 6).
+
+    F(x~) = ((1 - lam) |F(x)| + lam |F(x_partner)|) e^(i arg F(x)) inside, F(x) outside. Where F(x) is 0 it has no
+    phase and stays 0. A pair is mixed both ways by a batch that holds both, each the other's partner.
+
+    Args:
+        x: (N, C, H, W) float.
+        partner: (N,) int64, a place in the batch for each image.
+        lam: weight of the partner's amplitudes in [0, 1], a scalar or (N,).
+        ratio: r in (0, 1].
+
+    Returns:
+        (N, C, H, W), of x's dtype, not clipped to valid pixels: phases are kept before that, not after.
+    """
+    boxes = torch.cat([analyse(part, ratio) for part in torch.split(x, IMAGES_AT_ONCE)])
+    amplitude = boxes.abs()
+    # Only the difference is brought back: outside of the box nothing changes.
+    change = boxes.sgn_().mul_((amplitude[partner] - amplitude).mul_(lam.reshape(-1, 1, 1, 1)))
+    mixed = torch.empty_like(x)
+    for own, difference, into in zip(*(torch.split(t, IMAGES_AT_ONCE) for t in (x, change, mixed)), strict=True):
+        torch.add(own, synthesise(difference, x.shape[3]), out=into)
+    return mixed

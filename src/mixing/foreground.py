@@ -1,0 +1,75 @@
+"""Context-based mixing: foregrounds and backgrounds of two images, each with a weight of its own (method.md, 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from src.fourier import IMAGES_AT_ONCE
+from src.mixing import Batch, Mixed, draw_beta, draw_other_context, draw_partner
+
+
+def foreground(
+    x: torch.Tensor,
+    mask: torch.Tensor,
+    partner: torch.Tensor,
+    lam_f: torch.Tensor,
+    lam_b: torch.Tensor,
+    mean: torch.Tensor,
+) -> torch.Tensor:
+    """x~ = lam_f M x + (1 - lam_f) (M x)_partner + lam_b (1 - M) x + (1 - lam_b) ((1 - M) x)_partner, on x - mean.
+
+    With w = lam_f on the foreground and lam_b on the background this is w x + (1 - w_partner) x_partner. Where one
+    image has foreground and the other has not, w and 1 - w_partner do not sum to 1: hence the origin `mean`,
+    as in the published code, which mixes normalised pixels (method.md, section 5).
+
+    Args:
+        x: (N, 3, H, W) float in [0, 1].
+        mask: (N, H, W) bool, True on the foreground.
+        partner: (N,) int64, a place in the batch for each image.
+        lam_f, lam_b: scalars in [0, 1], weights of the own foreground and background.
+        mean: (3, 1, 1), the origin: the channels' means that the network subtracts.
+
+    Returns:
+        (N, 3, H, W), not clipped.
+    """
+    weight = torch.lerp(lam_b, lam_f, mask.unsqueeze(1).to(x.dtype))
+    mixed = torch.empty_like(x)
+    parts = (torch.split(t, IMAGES_AT_ONCE) for t in (x, weight, partner, mixed))
+    for own, of_own, places, into in zip(*parts, strict=True):
+        of_other = weight[places]
+        torch.mul(of_own, own, out=into)
+        into.addcmul_(1 - of_other, x[places]).addcmul_(of_other - of_own, mean)
+    return mixed
+
+
+class Foreground:
+    """lam_f ~ Beta(alpha, alpha) and lam_b ~ U(0, 1) a batch; lam_f is the labels' weight.
+
+    Args:
+        alpha: of the distribution of lam_f.
+        mean: of the pixels, by channel.
+        other_context: partners come from another context.
+    """
+
+    def __init__(self, *, alpha: float, mean: Sequence[float], other_context: bool) -> None:
+        self.alpha, self.mean = alpha, torch.tensor(mean).view(3, 1, 1)
+        self.draw_partner = draw_other_context if other_context else draw_partner
+
+    def __call__(self, batch: Batch) -> Mixed:
+        """Mix a batch.
+
+        Raises:
+            ValueError: the batch has no masks.
+        """
+        if batch.mask is None:
+            raise ValueError(
+                "mixing=foreground needs masks and this run has none: make them with stage=wsss and name their "
+                "manifest by masks=, or choose mixing=spectrum"
+            )
+        device = batch.image.device
+        partner = self.draw_partner(batch)
+        lam_f, lam_b = draw_beta(self.alpha).to(device), torch.rand(()).to(device)
+        image = foreground(batch.image, batch.mask, partner, lam_f, lam_b, self.mean.to(device))
+        return Mixed(image, partner, lam_f)
