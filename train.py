@@ -1,7 +1,6 @@
 """Train one stage on one track, or sweep with -m: `python train.py track=1 stage=baseline`."""
 
 import sys
-from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
@@ -27,21 +26,24 @@ def train(cfg: DictConfig) -> None:
 
     if not 0 <= cfg.seed < 2**32:
         raise ValueError(f"seed is {cfg.seed}: expected a number from 0 to 2^32 - 1")
+    before = runs.predecessors(cfg)
     datamodule = instantiate(cfg.datamodule)
     datamodule.prepare_data()
     datamodule.setup()
     cfg.dataset = {"num_classes": len(datamodule.classes), "contexts": datamodule.contexts}
-    before = Path(cfg.init) if cfg.init else None
     facts = (datamodule.classes, datamodule.split_paths)
-    inherited = runs.inheritance(before, cfg.model.model_name, *facts) if before else runs.NOTHING
+    inherited = runs.inheritance(before, cfg.model.model_name, *facts)
     with runs.claim(cfg, *facts, inherited) as run:
         if run.finished:
             print(f"{run.folder} is finished: nothing to do")
             return
         pl.seed_everything(cfg.seed, verbose=False)
         module = instantiate(cfg.module)
-        if before:
-            load_weights(before / "weights.safetensors", {part: getattr(module, part) for part in cfg.init_parts})
+        if before.init:
+            load_weights(before.init / "weights.safetensors", {part: getattr(module, part) for part in cfg.init_parts})
+        if cfg.compile:
+            for network in module.children():
+                network.compile()  # in place: the keys of checkpoints and weights stay as they are
         callbacks = [callback for callback in instantiate(cfg.callbacks).values() if callback is not None]
         trainer = instantiate(cfg.trainer, callbacks=callbacks)
         for logger in trainer.loggers:

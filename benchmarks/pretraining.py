@@ -46,36 +46,27 @@ def main() -> None:
     train("stage=baseline", sweep)
     train("stage=baseline", sweep, INIT, "tag=moco")
 
-    print("| track | 5-class-free kNN, untrained | after MoCo | context, after MoCo |".replace("5-class-free ", ""))
-    print("|---|---|---|---|")
-    for track in (1, 2):
-        runs = [LOGS / f"track{track}/moco/resnet10t-holdout-seed{seed}" for seed in seeds]
-        figures = [
-            cell([column(run, f"val/in_domain/knn/{name}")[-1] for run in runs])
-            if name != "context" or track == 1
-            else ""
-            for name in ("untrained", "accuracy", "context")
-        ]
+    runs = {track: [LOGS / f"track{track}/moco/resnet10t-holdout-seed{seed}" for seed in seeds] for track in (1, 2)}
+    print("| track | untrained | after MoCo | context, after MoCo |\n|---|---|---|---|")
+    for track, folders in runs.items():
+        names = ("untrained", "accuracy", "context") if track == 1 else ("untrained", "accuracy")
+        figures = [cell([column(run, f"val/in_domain/knn/{name}")[-1] for run in folders]) for name in names]
         print(f"| {track} | {' | '.join(figures)} |")
-    print(
-        "\n| track | from scratch, end | from MoCo, end | epochs to scratch's accuracy | from MoCo |\n|---|---|---|---|---|"
-    )
-    for track in (1, 2):
+
+    print("\n| track | from scratch | from MoCo | epochs to the accuracy of scratch's end | from MoCo |")
+    print("|---|---|---|---|---|")
+    for track in runs:
         ends: dict[str, list[float]] = {"": [], "-moco": []}
         epochs: dict[str, list[float]] = {"": [], "-moco": []}
         for seed in seeds:
-            goal = column(LOGS / f"track{track}/baseline/resnet10t-mixup-holdout-seed{seed}", "val/in_domain/accuracy")[
-                -1
-            ]
+            run = f"track{track}/baseline/resnet10t-mixup-holdout-seed{seed}"
+            goal = column(LOGS / run, "val/in_domain/accuracy")[-1]
             for tag in ends:
-                run = LOGS / f"track{track}/baseline/resnet10t-mixup-holdout-seed{seed}{tag}"
-                accuracy = column(run, "val/in_domain/accuracy")
+                accuracy = column(LOGS / f"{run}{tag}", "val/in_domain/accuracy")
                 ends[tag].append(accuracy[-1])
-                first = next((i for i, value in enumerate(accuracy, 1) if value >= goal), len(accuracy))
-                epochs[tag].append(first)
-        print(
-            f"| {track} | {cell(ends[''])} | {cell(ends['-moco'])} | {cell(epochs[''], 1)} | {cell(epochs['-moco'], 1)} |"
-        )
+                epochs[tag].append(next((i for i, value in enumerate(accuracy, 1) if value >= goal), len(accuracy)))
+        figures = [*(cell(values) for values in ends.values()), *(cell(values, 1) for values in epochs.values())]
+        print(f"| {track} | {' | '.join(figures)} |")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ manifest   images  sampler  transforms     files -> rows -> samples
 datamodules/                               samples -> batches (nico); data for the demo (synthetic)
 mixing/    fourier  losses  metrics        pure functions on batches
 lightning_modules/                         one method a file
-callbacks/                                 what happens around training
+callbacks/ schedules                       what happens around training
 runs       weights                         run directories, and what one stage hands to the next
 members    voting                          finished runs -> votes -> prediction.json
 cli        progress                        the command line, and how long work shows itself

@@ -42,12 +42,12 @@ def quoted(word: str) -> str:
     return "track=" + ",".join(f"'{numeral}'" for numeral in word.removeprefix("track=").split(","))
 
 
-def dash(value: Any) -> str:
-    """For a run's name: "-value", the words of a list joined by +, and nothing for null."""
+def dash(value: Any, prefix: str = "") -> str:
+    """For a run's name: "-<prefix>value", the words of a list joined by +, and nothing for null."""
     if value is None or value == "" or value == []:
         return ""
     words = [str(value)] if isinstance(value, str | int | float) else [str(word) for word in value]
-    return "-" + re.sub(r"[^\w.+-]", "_", "+".join(words))
+    return f"-{prefix}" + re.sub(r"[^\w.+-]", "_", "+".join(words))
 
 
 def wandb_offline() -> bool:

@@ -21,7 +21,7 @@ from src.runs import read_config
 from src.weights import load_weights
 
 TARGETS = re.compile(
-    r"src\.(lightning_modules|mixing)\.\w+\.[A-Z]\w*|src\.transforms\.[A-Z]\w*|torch\.optim\.(lr_scheduler\.)?[A-Z]\w*|timm\.create_model"
+    r"src\.(lightning_modules|mixing)\.\w+\.[A-Z]\w*|src\.(transforms|schedules)\.[A-Z]\w*|torch\.optim\.(lr_scheduler\.)?[A-Z]\w*|timm\.create_model"
 )
 """What a run's config.yaml may instantiate: a run from elsewhere must not choose what code runs here."""
 

@@ -39,6 +39,7 @@ FREE = (
     "init",  # what it points to counts: `started_from` of split.json
     "wsss.truth_dir",
     "callbacks.masks.truth_dir",
+    "compile",
     "callbacks.masks.processes",
     "datamodule.data_root",
     "datamodule.manifest_dir",
@@ -83,13 +84,20 @@ class Run:
 
 
 class Inheritance(NamedTuple):
-    """What a run starts from: the images that it and the runs before it were trained on, and its weights' digest."""
+    """What a run has from the runs before it.
+
+    Attributes:
+        images: those that they were trained on.
+        weights_sha256: digest of the weights that it starts from.
+        masks_sha256: of the weights that made its masks, or of the masks' manifest where no run of ours made them.
+    """
 
     images: set[str]
     weights_sha256: str | None
+    masks_sha256: str | None
 
 
-NOTHING = Inheritance(set(), None)
+NOTHING = Inheritance(set(), None, None)
 
 
 def claim(cfg: DictConfig, classes: Sequence[str], split: Mapping[str, Sequence[str]], inherited: Inheritance) -> Run:
@@ -102,7 +110,7 @@ def claim(cfg: DictConfig, classes: Sequence[str], split: Mapping[str, Sequence[
         cfg: the settings.
         classes: class names by id.
         split: image paths of each part, "train" and the held-out ones.
-        inherited: what the run starts from.
+        inherited: what it has from the runs before it.
 
     Raises:
         ValueError: the run exists (without resume), has other settings or another split, its checkpoints
@@ -123,6 +131,7 @@ def claim(cfg: DictConfig, classes: Sequence[str], split: Mapping[str, Sequence[
     parts: dict[str, Any] = {part: list(paths) for part, paths in split.items()}
     parts["trained_on_before"] = sorted(inherited.images - set(parts["train"]))
     parts["started_from"] = inherited.weights_sha256
+    parts["masks_from"] = inherited.masks_sha256
     finished = (folder / "finished.json").exists()
     for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
         leftover.unlink()
@@ -138,8 +147,8 @@ def claim(cfg: DictConfig, classes: Sequence[str], split: Mapping[str, Sequence[
         raise ValueError(f"the run {folder} {state}; for another run beside it set tag=<word>, or remove the folder")
     if read_json(folder / "split.json") != parts:
         raise ValueError(
-            f"the data, the split or the weights to start from (init) changed since {folder}/split.json was written: "
-            "train a new run (tag=<word>)"
+            f"the data, the split, the masks or the weights to start from (init) changed since {folder}/split.json was "
+            "written: train a new run (tag=<word>)"
         )
     return Run(folder, None if finished else newest_checkpoint(folder), finished, lock)
 
@@ -208,46 +217,95 @@ def read_config(folder: Path) -> dict[str, Any]:
     return {str(key): value for key, value in settings.items()} if isinstance(settings, dict) else {}
 
 
-def inheritance(
-    before: Path, model_name: str, classes: Sequence[str], split: Mapping[str, Sequence[str]]
-) -> Inheritance:
-    """What a run that starts from `before` inherits.
+class Predecessors(NamedTuple):
+    """What a run is made from: the run whose weights it starts from, and the manifest of its masks; or None."""
+
+    init: Path | None
+    masks: Path | None
+
+
+def predecessors(cfg: DictConfig) -> Predecessors:
+    """The settings `init` and `masks`; null and "none" are none.
 
     Raises:
-        FileNotFoundError: `before` is not finished.
-        ValueError: it has another backbone or other classes, an image that it was trained on is held out
+        FileNotFoundError: they are not there; the commands that make them are named.
+    """
+    before = Predecessors(*(Path(name) if name and name != "none" else None for name in (cfg.init, cfg.masks)))
+    missing = []
+    if before.init and not (before.init / "finished.json").exists():
+        command = command_for(before.init, "model", "seed")
+        missing.append(f"init={before.init} is no finished run: train it first{command}")
+    if before.masks and not before.masks.exists():
+        # The run that makes masks has a model and a seed of its own.
+        missing.append(f"the masks {before.masks} do not exist: make them first{command_for(before.masks.parent)}")
+    if missing:
+        raise FileNotFoundError("; ".join(missing))
+    return before
+
+
+def inheritance(
+    before: Predecessors, model_name: str, classes: Sequence[str], split: Mapping[str, Sequence[str]]
+) -> Inheritance:
+    """What a run inherits, as `split` allows it.
+
+    Raises:
+        ValueError: a run before has another backbone or other classes, an image that it was trained on is held out
             now, or its weights are not those it finished with.
     """
-    if not (before / "finished.json").exists():
-        raise FileNotFoundError(f"{before} is no finished run: train it first{command_for(before)}")
-    backbone = read_config(before)["model"]["model_name"]
-    if backbone != model_name:
-        raise ValueError(
-            f"the run {before} has the backbone {backbone}, this run {model_name}: "
-            f"train it with this run's model= first{command_for(before)}"
-        )
-    if read_json(before / "classes.json") != list(classes):
-        raise ValueError(f"the run {before} was trained on other classes than this data set's: train it anew")
-    parts = read_json(before / "split.json")
+    images: set[str] = set()
+    weights = masks = None
+    if before.init:
+        backbone = read_config(before.init)["model"]["model_name"]
+        if backbone != model_name:
+            raise ValueError(
+                f"the run {before.init} has the backbone {backbone}, this run {model_name}: "
+                f"train it with this run's model= first{command_for(before.init, 'model', 'seed')}"
+            )
+        images |= trained_on(before.init, command_for(before.init, "model", "seed"), classes, split)
+        weights = read_json(before.init / "finished.json")["weights_sha256"]
+        if digest_of(before.init / "weights.safetensors") != weights:
+            raise ValueError(f"{before.init}/weights.safetensors is damaged: it is not what the run finished with")
+    if before.masks:
+        maker = before.masks.parent
+        if (maker / "split.json").exists():
+            images |= trained_on(maker, command_for(maker), classes, split)
+            masks = digest_of(maker / "weights.safetensors")
+        else:
+            masks = digest_of(before.masks)
+    return Inheritance(images, weights, masks)
+
+
+def trained_on(run: Path, command: str, classes: Sequence[str], split: Mapping[str, Sequence[str]]) -> set[str]:
+    """The images that a run, and those before it, were trained on.
+
+    Raises:
+        ValueError: they had other classes, or one of the images is held out by `split`.
+    """
+    if read_json(run / "classes.json") != list(classes):
+        raise ValueError(f"the run {run} was trained on other classes than this data set's: train it anew")
+    parts = read_json(run / "split.json")
     images = set(parts["train"]) | set(parts["trained_on_before"])
     shared = images & {path for part, paths in split.items() if part != "train" for path in paths}
     if shared:
         raise ValueError(
-            f"the run {before} was trained on {len(shared)} images that this run holds out (first: {min(shared)}), "
-            f"which would make its accuracy a lie: train it with this run's split= first{command_for(before)}"
+            f"the run {run} was trained on {len(shared)} images that this run holds out (first: {min(shared)}), "
+            f"which would make its accuracy a lie: train it with this run's split= first{command}"
         )
-    digest = read_json(before / "finished.json")["weights_sha256"]
-    if digest_of(before / "weights.safetensors") != digest:
-        raise ValueError(f"{before}/weights.safetensors is damaged: it is not what the run finished with")
-    return Inheritance(images, digest)
+    return images
 
 
-def command_for(folder: Path) -> str:
-    """The command that makes a run, from where it lies and from this command's words: ": python train.py ..."."""
+def command_for(folder: Path, *more: str) -> str:
+    """The command that makes a run, from where it lies and from this command's words: ": python train.py ...".
+
+    Args:
+        folder: the run directory.
+        more: settings of this command, beside those of data and split, that the run shares.
+    """
     track, stage = folder.parent.parent.name, folder.parent.name
     if not track.startswith("track"):
         return ""
-    same = re.compile(r"(model|seed|scale|split|data_root|manifest_dir|logs_dir)[.\w]*=")
+    shared = "|".join(("scale", "split", "data_root", "manifest_dir", "logs_dir", *more))
+    same = re.compile(rf"({shared})[.\w]*=")
     return ": " + shlex.join(
         ["python", "train.py", f"track={track[5:]}", f"stage={stage}", *filter(same.match, sys.argv[1:])]
     )

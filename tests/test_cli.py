@@ -43,6 +43,7 @@ def test_dash() -> None:
         "-a+b_c",
         "-x_y",
     ]
+    assert cli.dash(0.3, "r") == "-r0.3" and cli.dash(None, "r") == ""
 
 
 def test_wandb_is_offline_without_a_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ ROOT = Path(__file__).resolve().parent.parent
 LEAVES = {"files", "progress"}  # what everybody may use
 MAY_IMPORT = {
     "manifest": set(), "images": set(), "sampler": set(), "transforms": set(), "losses": set(), "metrics": set(),
-    "voting": set(), "weights": set(), "cli": set(), "files": set(), "progress": set(),
+    "voting": set(), "schedules": set(), "weights": set(), "cli": set(), "files": set(), "progress": set(),
     "fourier": set(), "mixing": {"mixing", "fourier"},
     "datamodules": {"manifest", "images", "transforms", "sampler"},
-    "lightning_modules": {"mixing", "losses", "fourier", "metrics", "manifest"},
+    "lightning_modules": {"lightning_modules", "mixing", "losses", "fourier", "metrics", "manifest"},
     "crf": set(),
     "masks": {"crf", "images"},
     "callbacks": {"manifest", "metrics", "weights", "sampler", "masks", "images"},

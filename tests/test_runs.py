@@ -57,7 +57,7 @@ def test_other_settings_and_another_split_are_refused(tmp_path: Path) -> None:
         checkpoint(tmp_path)
     with pytest.raises(ValueError, match=r"other settings \(lr: 0.1 there, 0.3 here; new: not set there, 1 here\)"):
         claim(tmp_path, resume=True, lr=0.3, new=1)
-    with pytest.raises(ValueError, match="the data, the split or the weights"):
+    with pytest.raises(ValueError, match="the data, the split, the masks or the weights"):
         claim(tmp_path, {**SPLIT, "train": ["a.jpg"]}, resume=True)
 
 
@@ -102,22 +102,48 @@ def test_a_checkpoint_with_code_in_it_does_not_load(tmp_path: Path) -> None:
 
 def test_inheritance(tmp_path: Path) -> None:
     folder = tmp_path / "track2" / "moco" / "run"
-    with pytest.raises(FileNotFoundError, match="train it first: python train.py track=2 stage=moco"):
-        runs.inheritance(folder, "net", ["car"], SPLIT)
+    before = runs.Predecessors(folder, None)
     with claim(folder) as run:
         (folder / "weights.safetensors").write_bytes(b"w")
         runs.finish(run, {"val/in_domain/accuracy": 0.5})
-    assert runs.inheritance(folder, "net", ["car"], SPLIT).images == {"a.jpg", "b.jpg"}
+    assert runs.inheritance(before, "net", ["car"], SPLIT).images == {"a.jpg", "b.jpg"}
     with pytest.raises(ValueError, match=r"has the backbone net, this run other: .*python train.py track=2 stage=moco"):
-        runs.inheritance(folder, "other", ["car"], SPLIT)
+        runs.inheritance(before, "other", ["car"], SPLIT)
     with pytest.raises(ValueError, match="other classes"):
-        runs.inheritance(folder, "net", ["bus"], SPLIT)
+        runs.inheritance(before, "net", ["bus"], SPLIT)
     with pytest.raises(ValueError, match=r"trained on 1 images that this run holds out \(first: b.jpg\)"):
-        runs.inheritance(folder, "net", ["car"], {"train": ["c.jpg"], "in_domain": ["b.jpg"]})
+        runs.inheritance(before, "net", ["car"], {"train": ["c.jpg"], "in_domain": ["b.jpg"]})
     assert json.loads((folder / "finished.json").read_text())["metrics"] == {"val/in_domain/accuracy": 0.5}
     (folder / "weights.safetensors").write_bytes(b"v")
     with pytest.raises(ValueError, match="is damaged"):
-        runs.inheritance(folder, "net", ["car"], SPLIT)
+        runs.inheritance(before, "net", ["car"], SPLIT)
+
+
+def test_masks_are_inherited_as_weights_are(tmp_path: Path) -> None:
+    folder = tmp_path / "track1" / "wsss" / "run"
+    masks = runs.Predecessors(None, folder / "masks.json")
+    with claim(folder):
+        (folder / "weights.safetensors").write_bytes(b"w")
+        (folder / "masks.json").write_text("[]")
+    made = runs.inheritance(masks, "any backbone", ["car"], SPLIT)
+    assert made.images == {"a.jpg", "b.jpg"} and made.masks_sha256 and not made.weights_sha256
+    with pytest.raises(ValueError, match=r"trained on 1 images .*first: python train.py track=1 stage=wsss$"):
+        runs.inheritance(masks, "net", ["car"], {"train": ["c.jpg"], "in_domain": ["b.jpg"]})
+    elsewhere = tmp_path / "masks.json"
+    elsewhere.write_text("[]")
+    assert runs.inheritance(runs.Predecessors(None, elsewhere), "net", ["bus"], SPLIT).images == set()
+
+
+def test_what_is_missing_is_named_with_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "sys.argv", ["train.py", "track='1'", "stage=finetune", "model=resnet34", "seed=2", "scale=demo"]
+    )
+    paths = {"init": str(tmp_path / "track1/moco/run"), "masks": str(tmp_path / "track1/wsss/run/masks.json")}
+    with pytest.raises(FileNotFoundError) as missing:
+        runs.predecessors(OmegaConf.create(paths))
+    assert "python train.py track=1 stage=moco model=resnet34 seed=2 scale=demo; the masks" in str(missing.value)
+    assert str(missing.value).endswith("make them first: python train.py track=1 stage=wsss scale=demo")
+    assert runs.predecessors(OmegaConf.create({"init": None, "masks": "none"})) == runs.Predecessors(None, None)
 
 
 def test_another_start_is_another_run_and_a_moved_one_is_the_same(tmp_path: Path) -> None:
@@ -126,7 +152,7 @@ def test_another_start_is_another_run_and_a_moved_one_is_the_same(tmp_path: Path
     os.rename(tmp_path / "a", tmp_path / "b")
     with claim(tmp_path / "b", picture=f"{tmp_path / 'b'}/pictures", resume=True) as run:
         assert run.checkpoint == tmp_path / "b/last.ckpt"
-    more = runs.Inheritance(set(), "digest of other weights")
+    more = runs.Inheritance(set(), "digest of other weights", None)
     with pytest.raises(ValueError, match=r"weights to start from \(init\) changed"):
         runs.claim(settings(tmp_path / "b", picture=f"{tmp_path / 'b'}/pictures", resume=True), ["car"], SPLIT, more)
 

@@ -45,7 +45,7 @@ def test_a_run_directory_holds_what_the_readme_says(train_run: Train) -> None:
             "val/in_domain/worst_context"} <= rows[0].keys()  # fmt: skip
     assert sum(name.startswith("val/in_domain/accuracy/") for name in rows[0]) == 4
     split = json.loads((run / "split.json").read_text())
-    assert set(split) == {"train", "in_domain", "out_of_domain", "trained_on_before", "started_from"}
+    assert set(split) == {"train", "in_domain", "out_of_domain", "trained_on_before", "started_from", "masks_from"}
     assert not set(split["train"]) & set(split["in_domain"])
     assert json.loads((run / "environment.json").read_text())["packages"]["torch"] == torch.__version__.split("+")[0]
     assert read_config(run)["dataset"]["num_classes"] == len(json.loads((run / "classes.json").read_text()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -57,23 +57,36 @@ class Images(Dataset[Decoded]):
         mask_root: what image_seg_path is relative to; None leaves masks alone.
         transform: from the decoded image to the network's size.
         seed: key of the augmentation, with epoch and index.
+        later: transforms that take over from an epoch on.
     """
 
     def __init__(
-        self, rows: Sequence[Row], data_root: Path, mask_root: Path | None, transform: Transform, seed: int
+        self,
+        rows: Sequence[Row],
+        data_root: Path,
+        mask_root: Path | None,
+        transform: Transform,
+        seed: int,
+        later: Mapping[int, Transform] | None = None,
     ) -> None:
         self.rows, self.data_root, self.mask_root = rows, data_root, mask_root
-        self.transform, self.seed = transform, seed
+        self.transform, self.seed, self.later = transform, seed, later or {}
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, key: tuple[int, int]) -> Decoded:
         epoch, index = key
+        return self.make(epoch, index, keyed_seed(self.seed, epoch, index))
+
+    def make(self, epoch: int, index: int, seed: int) -> Decoded:
+        """Image `index` as `epoch` transforms it, with `seed` for all draws."""
         row = self.rows[index]
+        started = [first for first in self.later if first <= epoch]
+        transform = self.later[max(started)] if started else self.transform
         mask = None
         if self.mask_root is None:
-            image = decode_image(self.data_root / row.image_path, self.transform.min_side)
+            image = decode_image(self.data_root / row.image_path, transform.min_side)
         else:
             image = decode_image(self.data_root / row.image_path)
             mask = decode_mask(self.mask_root / str(row.image_seg_path))
@@ -84,9 +97,43 @@ class Images(Dataset[Decoded]):
                     f"the mask {self.mask_root / str(row.image_seg_path)} is {mask.shape[1]}x{mask.shape[0]} pixels, "
                     f"its image {row.image_path} {image.shape[1]}x{image.shape[0]}: make the masks anew"
                 )
-        image, mask = self.transform(image, mask, keyed_seed(self.seed, epoch, index))
+        image, mask = transform(image, mask, seed)
         domain = row.domain if isinstance(row.domain, int) else NO_DOMAIN
         return Decoded(image, NO_DOMAIN if row.label is None else row.label, domain, index, mask)
+
+
+class Pairs(Dataset[tuple[Decoded, Decoded]]):
+    """Each image with one of a uniformly drawn context (method.md, section 6); a key is (epoch, index).
+
+    Args:
+        images: the images.
+        other_context: never the image's own context.
+
+    Raises:
+        ValueError: `other_context` without two contexts to choose from.
+    """
+
+    def __init__(self, images: Images, other_context: bool) -> None:
+        domains = [row.domain if isinstance(row.domain, int) else NO_DOMAIN for row in images.rows]
+        self.images, self.other_context = images, other_context
+        self.of_context = {domain: np.flatnonzero(np.array(domains) == domain) for domain in sorted(set(domains))}
+        if other_context and len(self.of_context) < 2:
+            raise ValueError(
+                "datamodule.pairs=other_context needs training images of two contexts at least (track 1): "
+                "set datamodule.pairs=any_context"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Decoded, Decoded]:
+        epoch, index = key
+        first = self.images[key]
+        rng = np.random.default_rng(keyed_seed("pair", self.images.seed, epoch, index))
+        contexts = [domain for domain in self.of_context if not self.other_context or domain != first.domain]
+        partner = int(rng.choice(self.of_context[contexts[rng.integers(len(contexts))]]))
+        # A seed of its own: an image that is drawn several times in an epoch is augmented in several ways.
+        return first, self.images.make(epoch, partner, int(rng.integers(2**63)))
 
 
 class Native(NamedTuple):
@@ -161,6 +208,11 @@ def collate(samples: Sequence[Decoded]) -> Sample:
     )
 
 
+def collate_pairs(pairs: Sequence[tuple[Decoded, Decoded]]) -> Sample:
+    """Stack N pairs to a batch of 2N: image i is paired with image (i + N) % 2N."""
+    return collate([first for first, _ in pairs] + [second for _, second in pairs])
+
+
 def start_worker(worker_id: int) -> None:
     """A worker is one thread: several would fight over the cores that the other workers have."""
     cv2.setNumThreads(0)
@@ -179,11 +231,12 @@ class NicoDataModule(pl.LightningDataModule):
         part: "train" (and validate on its held-out parts) or "test" (predict).
         split: a rule (rows, context names) -> Split (conf/split); None for part "test".
         train_transform, eval_transform: called with `size`, make the transforms.
-        size: side of the network's input in pixels.
+        size: side of the network's input in pixels; or a schedule of pairs [first epoch, size], the first from 0.
         batch_size: global, divided by the ranks.
         num_workers: processes that decode, for each rank.
         persistent_workers: keep them between epochs.
         seed: key of order and augmentation.
+        pairs: train on pairs: each image with one of "any_context" or of "other_context"; None: on single images.
         masks: a training manifest with image_seg_path, or None.
         mask_root: what image_seg_path is relative to; None: the manifest's own folder.
         native_pixels: of a batch of images at their own size.
@@ -204,11 +257,12 @@ class NicoDataModule(pl.LightningDataModule):
         split: SplitRule | None,
         train_transform: Callable[..., Transform],
         eval_transform: Callable[..., Transform],
-        size: int,
+        size: int | Sequence[Sequence[int]],
         batch_size: int,
         num_workers: int,
         persistent_workers: bool,
         seed: int,
+        pairs: str | None,
         masks: str | None,
         mask_root: str | None,
         native_pixels: int,
@@ -220,14 +274,21 @@ class NicoDataModule(pl.LightningDataModule):
         super().__init__()
         if on_bad_image not in ("stop", "skip"):
             raise ValueError(f"datamodule.on_bad_image is {on_bad_image!r}: expected stop or skip")
+        if pairs not in (None, "any_context", "other_context"):
+            raise ValueError(f"datamodule.pairs is {pairs!r}: expected any_context, other_context or null")
         self.data_root, self.manifest_dir = Path(data_root), Path(manifest_dir)
         self.layout, self.part = Layout(**track), part
         self.label_map = self.data_root / self.layout.label_map
         self.split_rule = split
         self.train_transform, self.eval_transform = train_transform, eval_transform
-        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.sizes = {0: size} if isinstance(size, int) else {int(epoch): int(side) for epoch, side in size}
+        if 0 not in self.sizes or list(self.sizes) != sorted(self.sizes):
+            raise ValueError(
+                f"datamodule.size is {size}: expected a size, or pairs [first epoch, size] from epoch 0 on"
+            )
+        self.batch_size, self.seed, self.pairs = batch_size, seed, pairs
         self.num_workers, self.persistent_workers = num_workers, persistent_workers and num_workers > 0
-        self.masks = Path(masks) if masks else None
+        self.masks = Path(masks) if masks and masks != "none" else None
         self.mask_root = Path(mask_root) if mask_root else self.masks.parent if self.masks else None
         self.on_bad_image, self.max_bad_share = on_bad_image, max_bad_share
         self.rebuild, self.check = rebuild, check
@@ -381,8 +442,19 @@ class NicoDataModule(pl.LightningDataModule):
 
     # --------------------------------------------------------------------------------------- loaders
 
-    def loader(self, rows: Sequence[Row], transform: Transform, train: bool) -> DataLoader[Decoded]:
-        """A loader of this rank's share of `rows`."""
+    def size_at(self, epoch: int) -> int:
+        """Side of the network's input in an epoch."""
+        return self.sizes[max(first for first in self.sizes if first <= epoch)]
+
+    @property
+    def last_size(self) -> int:
+        """Side of the network's input at the training's end, and in prediction."""
+        return self.size_at(max(self.sizes))
+
+    def loader(
+        self, rows: Sequence[Row], transform: Callable[..., Transform], train: bool, sizes: Mapping[int, int]
+    ) -> DataLoader[Any]:
+        """A loader of this rank's share of `rows`, each epoch at its size."""
         rank, ranks = self.place
         if self.batch_size % ranks:
             raise ValueError(
@@ -390,6 +462,11 @@ class NicoDataModule(pl.LightningDataModule):
             )
         if not train and len(rows) < ranks:
             raise ValueError(f"{len(rows)} images are too few to evaluate on {ranks} processes: raise split.fraction")
+        if train and self.batch_size // ranks < 2:
+            raise ValueError(
+                f"datamodule.batch_size={self.batch_size} leaves each of {ranks} process(es) one image: mixing and "
+                "BatchNorm need two at least"
+            )
         if train and len(rows) < self.batch_size:
             raise ValueError(
                 f"datamodule.batch_size={self.batch_size} exceeds the {len(rows)} training images of this split: "
@@ -406,13 +483,15 @@ class NicoDataModule(pl.LightningDataModule):
         )
         if train:
             sampler.resume(*self.resume_at)
-        images = Images(rows, self.data_root, self.mask_root if train else None, transform, self.seed)
+        first, *later = ((epoch, transform(size=size)) for epoch, size in sizes.items())
+        images = Images(rows, self.data_root, self.mask_root if train else None, first[1], self.seed, dict(later))
+        paired = train and self.pairs is not None
         return DataLoader(
-            images,
+            Pairs(images, self.pairs == "other_context") if paired else images,
             batch_size=self.batch_size // ranks,
             sampler=sampler,
             persistent_workers=self.persistent_workers,
-            collate_fn=collate,
+            collate_fn=collate_pairs if paired else collate,
             **self.loading,
         )
 
@@ -433,27 +512,27 @@ class NicoDataModule(pl.LightningDataModule):
             "generator": torch.Generator().manual_seed(self.seed),
         }
 
-    def train_dataloader(self) -> DataLoader[Decoded]:
+    def train_dataloader(self) -> DataLoader[Any]:
         rows = [self.rows[i] for i in self.split.train]
-        return self.loader(rows, self.train_transform(size=self.size), train=True)
+        return self.loader(rows, self.train_transform, train=True, sizes=self.sizes)
 
-    def val_dataloader(self) -> list[DataLoader[Decoded]]:
+    def val_dataloader(self) -> list[DataLoader[Any]]:
         """One loader a held-out part, in the order of manifest.HELD_OUT; none where nothing is held out."""
         parts = [getattr(self.split, name) for name in HELD_OUT]
         while parts and not parts[-1]:
             parts.pop()
-        transform = self.eval_transform(size=self.size)
-        return [self.loader([self.rows[i] for i in part], transform, train=False) for part in parts]
+        rows = [[self.rows[i] for i in part] for part in parts]
+        return [self.loader(part, self.eval_transform, train=False, sizes=self.sizes) for part in rows]
 
-    def train_part_dataloader(self) -> DataLoader[Decoded]:
+    def train_part_dataloader(self) -> DataLoader[Any]:
         """The images trained on, once each and without augmentation: for what is decided over all of them."""
         rows = [self.rows[i] for i in self.split.train]
-        return self.loader(rows, self.eval_transform(size=self.size), train=False)
+        return self.loader(rows, self.eval_transform, train=False, sizes={0: self.last_size})
 
-    def predict_dataloader(self) -> DataLoader[Decoded] | BySize:
+    def predict_dataloader(self) -> DataLoader[Any] | BySize:
         """The test images at the network's size; of part "train", all images at their own."""
         if self.part == "test":
-            return self.loader(self.rows, self.eval_transform(size=self.size), train=False)
+            return self.loader(self.rows, self.eval_transform, train=False, sizes={0: self.last_size})
         places = range(len(self.rows)) if self.native_rows is None else self.native_rows
         rank, ranks = self.place
         mine = [(0, place) for place in places][rank::ranks]

@@ -1,0 +1,42 @@
+"""A moving average of the weights, which is what is validated and handed on (method.md, section 5)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import WeightAveraging
+
+
+class MovingAverage(WeightAveraging):
+    """EMA of parameters and float buffers after each step, its momentum min(1 - 1 / (k + 1), max_momentum).
+
+    k counts the steps averaged before, anew from each epoch in which the images change their size. Lightning's
+    callback keeps the average and validates it, and gives its weights to the module at the end.
+
+    Args:
+        max_momentum: of the average, below 1.
+    """
+
+    def __init__(self, max_momentum: float) -> None:
+        self.max_momentum = max_momentum
+        super().__init__(multi_avg_fn=self.average)
+
+    def average(self, averaged: Any, current: Any, num_averaged: torch.Tensor | int) -> None:
+        """Move lists of averaged tensors towards the current ones, in place; integers are taken over."""
+        momentum = min(1 - 1 / (int(num_averaged) + 1), self.max_momentum)
+        with torch.no_grad():
+            for old, new in zip(averaged, current, strict=True):
+                old.copy_(old.lerp(new, 1 - momentum) if old.is_floating_point() else new)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        sizes = trainer.datamodule.sizes  # type: ignore[attr-defined]
+        if batch_idx == 0 and trainer.current_epoch in sizes and self._average_model is not None:
+            self._average_model.n_averaged.zero_()
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # A run that was killed between its last epoch and its end is resumed without on_train_end.
+        self._copy_average_to_current(pl_module)

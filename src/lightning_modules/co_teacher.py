@@ -1,0 +1,157 @@
+"""Stage `fdg`: Fourier-based domain generalisation with a teacher (Xu et al., CVPR 2021; method.md, section 6).
+
+Images come in pairs from different contexts. Exchanging part of the amplitudes of their spectra gives each image a
+copy with another style and the same content; a student learns from both to predict what its slowly moving
+average, the teacher, says of the other.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from src.fourier import mix_amplitude
+from src.lightning_modules.classifier import Classifier
+from src.losses import consistency, mixed_cross_entropy, ramp_up
+from src.manifest import Sample
+from src.mixing import Mixed, Mixing
+
+
+class CoTeacher(Classifier):
+    """The teacher is a Classifier: its backbone and head predict, are validated and are handed on. The student learns.
+
+    Args:
+        backbone, mixing, num_classes, contexts, mean, std, optimizer, scheduler: as of Classifier; the optimiser
+            gets the student's parameters.
+        ratio: r in (0, 1], side of the box of amplitudes that are mixed.
+        temperature: of the predictions in the consistency terms.
+        copy_from_original: weight of KL(teacher's original || student's copy); 0 leaves the term out.
+        original_from_copy: weight of KL(teacher's copy || student's original); 0 leaves the term out.
+        ramp_up_epochs: epochs of this stage over which both weights grow.
+        max_momentum: of the teacher's average; before, it is 1 - 1 / (step + 1).
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        mixing: Mixing,
+        num_classes: int,
+        contexts: Sequence[str],
+        mean: Sequence[float],
+        std: Sequence[float],
+        ratio: float,
+        temperature: float,
+        copy_from_original: float,
+        original_from_copy: float,
+        ramp_up_epochs: float,
+        max_momentum: float,
+        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler],
+    ) -> None:
+        if not 0 < ratio <= 1:
+            raise ValueError(f"module.ratio is {ratio}: expected a number above 0, and 1 at most")
+        super().__init__(
+            backbone=backbone, mixing=mixing, num_classes=num_classes, contexts=contexts, mean=mean, std=std,
+            optimizer=optimizer, scheduler=scheduler,
+        )  # fmt: skip
+        self.student = copy.deepcopy(self.teacher)
+        self.teacher.requires_grad_(False)
+        self.ratio, self.temperature = ratio, temperature
+        self.copy_from_original, self.original_from_copy = copy_from_original, original_from_copy
+        self.ramp_up_epochs, self.max_momentum = ramp_up_epochs, max_momentum
+
+    @property
+    def teacher(self) -> nn.Sequential:
+        """This module's own backbone and head, with the keys of the student."""
+        return nn.Sequential(OrderedDict(backbone=self.backbone, head=self.head))
+
+    def train(self, mode: bool = True) -> CoTeacher:
+        """As nn.Module's, but for the teacher: it predicts, and so stays in evaluation mode."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def on_train_start(self) -> None:
+        if self.trainer.global_step == 0:  # the weights to start from were given to the teacher
+            self.student.load_state_dict(self.teacher.state_dict())
+
+    def mix(self, batch: Sample) -> tuple[Mixed, torch.Tensor]:
+        """Pairs to mixed originals, and their Fourier copies mixed with the same partners and weights.
+
+        Args:
+            batch: 2N images, image i and image (i + N) % 2N being a pair.
+
+        Returns:
+            The mixed originals, and the copies (2N, 3, H, W).
+        """
+        pairs, device = len(batch.image) // 2, batch.image.device
+        lam = torch.rand(pairs).repeat(2).to(device)  # one weight ~ U(0, 1) a pair, drawn on the CPU
+        other = torch.arange(2 * pairs, device=device).roll(pairs)
+        copies = mix_amplitude(batch.image, other, lam, self.ratio).clamp_(0, 1)
+        # The same draws twice: with partners of their own, the consistency terms would pull unrelated pictures
+        # together (method.md, section 9).
+        with torch.random.fork_rng(devices=[]):
+            mixed = self.mixing(batch)
+        return mixed, self.mixing(batch._replace(image=copies)).image
+
+    def training_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
+        mixed, copies = self.mix(batch)
+        both = torch.cat([mixed.image, copies])
+        x = (both - self.mean) / self.std
+        original, copied = self.student(x).chunk(2)
+        labels = batch.label, batch.label[mixed.partner], mixed.lam
+        losses = {
+            "train/original": 0.5 * mixed_cross_entropy(original, *labels),
+            "train/copy": 0.5 * mixed_cross_entropy(copied, *labels),
+        }
+        ramp = ramp_up(self.current_epoch, self.ramp_up_epochs)
+        if self.copy_from_original or self.original_from_copy:
+            with torch.no_grad():
+                aim_original, aim_copied = self(both).chunk(2)
+            terms = {
+                "train/copy_from_original": (self.copy_from_original, copied, aim_original),
+                "train/original_from_copy": (self.original_from_copy, original, aim_copied),
+            }
+            losses |= {
+                name: weight * ramp * consistency(student, teacher, self.temperature)
+                for name, (weight, student, teacher) in terms.items()
+                if weight
+            }
+        loss = torch.stack(list(losses.values())).sum()
+        figures = {**losses, "train/loss": loss}
+        self.log_dict(figures, on_step=False, on_epoch=True, batch_size=len(batch.label), sync_dist=True)
+        return loss
+
+    def training_images(self, batch: Sample) -> torch.Tensor:
+        """What the network sees of a batch, each mixed original beside its copy: (4N, 3, H, W) in [0, 1]."""
+        mixed, copies = self.mix(batch)
+        return torch.stack([mixed.image, copies], dim=1).flatten(0, 1)
+
+    def optimizer_step(self, *args: Any, **options: Any) -> None:
+        """The student's step, and then the teacher's."""
+        super().optimizer_step(*args, **options)
+        self.update_teacher(self.trainer.global_step)  # counted from 0: Lightning adds this step after the hook
+
+    @torch.no_grad()
+    def update_teacher(self, step: int) -> None:
+        """theta_t = m theta_t + (1 - m) theta_s, m = min(1 - 1 / (step + 1), max_momentum), of parameters and buffers.
+
+        Integer buffers are taken over. `step` counts this stage's own steps, from 0.
+        """
+        momentum = min(1 - 1 / (step + 1), self.max_momentum)
+        now = self.student.state_dict()
+        for name, average in self.teacher.state_dict().items():
+            if average.is_floating_point():
+                average.lerp_(now[name], 1 - momentum)
+            else:
+                average.copy_(now[name])
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(self.student.parameters())
+        return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer)}
