@@ -60,7 +60,7 @@ def main() -> None:
         size = statistics.mean((folder / row.image_path).stat().st_size for row in rows)
 
         def load(side: int, masks: bool) -> Callable[[], None]:
-            transform = Train(side, scale=(0.8, 1.0), horizontal_flip=0.5, vertical_flip=0.5)
+            transform = Train(side, scale=(0.8, 1.0), horizontal_flip=0.5, vertical_flip=0.5, augmix={"chains": 0})
             images = Images(rows, folder, folder if masks else None, transform, seed=0)
 
             def batches() -> None:
