@@ -174,7 +174,11 @@ def check_same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     # Paths inside of the run are compared without its own, which may be spelled in another way or have moved.
     there = read_config(folder)
     before, now = (
-        {key: str(value).replace(str(config["run_dir"]), "<run>") for key, value in flat(config).items()}
+        {
+            key: str(value).replace(str(config["run_dir"]), "<run>")
+            for key, value in flat(config).items()
+            if value is not None  # a setting that is new and null changes nothing
+        }
         for config in (there, settings)
     )
     different = [
