@@ -16,7 +16,7 @@ install: .venv/.installed  ## make .venv with everything in it; nothing to do wh
 .venv/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet '.[dev,report]'
+	$(BIN)/python -m pip install --quiet '.[dev,export,report]'
 	touch $@
 
 demo: install  ## the main job on data made here: both tracks, every stage, prediction.json, a table of figures
