@@ -40,7 +40,7 @@ def predict(cfg: DictConfig) -> None:
     else:
         shown, unreadable = image_sets.test_images(test, cfg.truth, voters[0].classes), []
     greedy = cfg.ensemble.select == "greedy"
-    wanted = greedy or not cfg.images and (shown.truth is not None or cfg.report)
+    wanted = greedy or (not cfg.images and (shown.truth is not None or cfg.report))
     held_out, why_not = image_sets.held_out_images(training, voters, greedy) if wanted else ([], "")
     how = prediction.how(cfg.datamodule, training, tta, settings, trainer, results / "members")
     stacks = [prediction.predict(voters, images, how) for images in (shown, *held_out)]

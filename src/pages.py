@@ -42,7 +42,7 @@ from src.voting import agreement_matrix, entropy
 
 TITLES = {"test": "test", "in_domain": "in-domain (held out)", "out_of_domain": "unseen contexts (left out)"}
 SIDE = 176  # of a picture, pixels
-SHOWN = 8  # pictures of a kind
+SHOWN = 9  # pictures of a kind
 Picture = npt.NDArray[np.uint8]
 
 
@@ -94,10 +94,11 @@ def make_page(found: Findings, images: Any, logs_dir: Path) -> Page:
     if sets:
         page.tables["headline"] = headline_table(sets)
         page.figures["contexts"] = plots.context_bars({title: bars_of(figures) for title, figures in sets})
-    page.tables["members"] = members_table(found)
+    head, *rows = members_table(found)
+    numbers = [str(i) for i in range(1, len(found.members) + 1)]
+    page.tables["members"] = [["", *head], *([n, *row] for n, row in zip([*numbers, ""], rows, strict=True))]
     page.tables["diversity"] = diversity_table(found.test)
     if len(found.members) > 1:
-        numbers = [str(i) for i in range(1, len(found.members) + 1)]
         same = agreement_matrix(found.test.votes)
         page.figures["agreement"] = plots.matrix(
             same, numbers, "same label, % of the test images", "member", "member", low=same.min()
@@ -307,7 +308,7 @@ def curves_of(runs: Sequence[Path]) -> dict[str, dict[str, dict[str, list[float]
 
 
 def publish(page: Page, path: Path | None, logger: Logger | None) -> None:
-    """Write the report as one file of HTML, and give the same tables and pictures to a logger; each where it is asked."""
+    """Write the report as one file of HTML, give the same tables and pictures to a logger; each where it is asked."""
     if path:
         environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,

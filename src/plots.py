@@ -67,7 +67,7 @@ def context_bars(sets: Mapping[str, Mapping[str, tuple[float, float, float]]]) -
         place += 0.8
     axes.set_xticks(ticks, names, rotation=30 if len(names) > 9 else 0, ha="right" if len(names) > 9 else "center")
     axes.tick_params(axis="x", length=0)
-    axes.set(ylabel="accuracy, %", ylim=(0, 100))
+    axes.set(ylabel="accuracy, %", ylim=(0, 104))
     axes.yaxis.grid(True, color=FAINT, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(sets))
@@ -82,7 +82,8 @@ def reliability(curves: Mapping[str, Bins]) -> Figure:
         filled = bins.images > 0
         x, y = 100 * bins.confidence[filled], 100 * bins.accuracy[filled]
         axes.plot(x, y, color=colour, linewidth=1.2, label=title)
-        axes.scatter(x, y, s=4 + 300 * bins.images[filled] / bins.images.sum(), color=colour, alpha=0.6, linewidths=0)
+        axes.scatter(x, y, s=4 + 300 * bins.images[filled] / bins.images.sum(), color=colour, alpha=0.6, linewidths=0,
+                     clip_on=False)  # fmt: skip
     axes.set(xlabel="confidence, %", ylabel="accuracy, %", xlim=(0, 100), ylim=(0, 100), aspect="equal")
     axes.legend(frameon=False, loc="upper left")
     return figure
@@ -101,11 +102,11 @@ def matrix(
         low: share where the colours begin.
     """
     count = len(names)
-    side = min(9.0, max(3.2, 0.42 * count + 1.2))
+    side = min(9.0, max(2.6, 0.42 * count + 1.2))
     figure, axes = axes_of(side + 0.8, side)
     picture = axes.imshow(100 * values, cmap="Blues", vmin=100 * low, vmax=100)
     size = 8 if count <= 16 else max(3.5, 8 - count / 12)
-    axes.set_xticks(range(count), names, rotation=90, fontsize=size)
+    axes.set_xticks(range(count), names, rotation=90 if max(map(len, names)) > 2 else 0, fontsize=size)
     axes.set_yticks(range(count), names, fontsize=size)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -146,7 +147,7 @@ def curves(runs: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
         axes.yaxis.grid(True, color=FAINT, linewidth=0.6)
     if len(runs) <= len(COLOURS):
         lines = figure.axes[0].get_lines()[: len(runs)]
-        figure.legend(lines, list(runs), frameon=False, loc="outside lower center", ncols=2, fontsize=8)
+        figure.legend(lines, list(runs), frameon=False, loc="outside lower center", ncols=3, fontsize=8)
     return figure
 
 

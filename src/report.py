@@ -94,8 +94,8 @@ class Findings(NamedTuple):
         vote, select = self.settings["vote"], self.settings["ensemble"]["select"]
         stages = " and ".join(self.settings["ensemble"]["stages"])
         if select == "greedy":
-            who = (f"{len(set(self.chosen))} of {len(self.members)} finished runs of {stages}, chosen with replacement by "
-                   "accuracy on held-out in-domain images")  # fmt: skip
+            voting = len(set(self.chosen))
+            who = f"{voting} of {len(self.members)} finished runs of {stages}, chosen by accuracy on held-out images"
         elif select == "soup":
             who = f"{len(self.members)} soups (mean weights) of the finished runs of {stages}"
         else:
@@ -147,7 +147,7 @@ def findings(
 
 
 def write_findings(found: Findings, folder: Path) -> None:
-    """Write prediction.json and one for each member, ensemble.json, figures.json, runs.csv and runs.md; print a table."""
+    """Write prediction.json, one for each member, ensemble.json, figures.json, runs.csv and runs.md; print a table."""
     names = found.test.images.names
     for member, votes in zip(found.members, found.test.votes, strict=True):
         write_labels(folder / "members" / member.stage / f"{member.name}.json", names, votes)
@@ -350,7 +350,7 @@ def members_table(found: Findings) -> Table:
 
 def column(key: str) -> str:
     """A figure's name as a column's head."""
-    return "test" if key == "accuracy" else key.removeprefix("accuracy/")
+    return "test" if key == "accuracy" else key.removeprefix("accuracy/").replace("worst_context", "worst context")
 
 
 def best_members(found: Findings) -> dict[str, tuple[str, float]]:
@@ -453,7 +453,7 @@ def read_runs(track_dir: Path) -> list[RunRow]:
     for path in sorted(track_dir.glob("*/*/finished.json")):
         config = read_config(path.parent)
         mixing = config["module"].get("mixing") or {}
-        kind = str(mixing.get("_target_", "none")).split(".")[-2:][0]
+        kind = str(mixing.get("_target_", "")).split(".")[-2:][0]
         model, ratio = config["model"]["model_name"], str(mixing.get("ratio", ""))
         words = (path.parent.parent.name, model, kind, ratio, config["split_name"], config["tag"] or "")
         rows.append(RunRow(*words, seed=config["seed"], figures=read_json(path)["metrics"]))

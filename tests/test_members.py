@@ -47,7 +47,7 @@ def test_from_runs_to_prediction_json(
     accuracy = np.mean([labels[name] == label for name, label in prediction.items()])
     vote = next(line for line in table.splitlines() if line.startswith("vote"))
     assert f"{100 * accuracy:.2f}" in vote.split()
-    for context in ("outdoor", "water", "worst_context", "agreement", "weight"):
+    for context in ("outdoor", "water", "worst context", "agreement", "weight"):
         assert context in table
     for run in two_members:
         own = json.loads((results / f"members/baseline/{run.name}.json").read_text())
