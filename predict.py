@@ -34,13 +34,12 @@ def predict(cfg: DictConfig) -> None:
         export.export(voters, results / "export", cfg.export)
         return
 
-    test, training = instantiate(cfg.datamodule), instantiate(cfg.datamodule, part="train")
     if cfg.images:
         shown, unreadable = image_sets.folder_images(Path(cfg.images))
     else:
-        shown, unreadable = image_sets.test_images(test, cfg.truth, voters[0].classes), []
-    greedy = cfg.ensemble.select == "greedy"
-    wanted = greedy or (not cfg.images and (shown.truth is not None or cfg.report))
+        shown, unreadable = image_sets.test_images(instantiate(cfg.datamodule), cfg.truth, voters[0].classes), []
+    training, greedy = instantiate(cfg.datamodule, part="train"), cfg.ensemble.select == "greedy"
+    wanted = greedy or (not cfg.images and (shown.truth is not None or cfg.report or cfg.logger))
     held_out, why_not = image_sets.held_out_images(training, voters, greedy) if wanted else ([], "")
     how = prediction.how(cfg.datamodule, training, tta, settings, trainer, results / "members")
     stacks = [prediction.predict(voters, images, how) for images in (shown, *held_out)]

@@ -99,7 +99,8 @@ def predict(members: Sequence[Member], images: ImageSet, how: How) -> Probabilit
     Raises:
         ValueError: a member predicts NaN, or the ranks' files are not those of every image once.
     """
-    tasks = [task_of(member, images, how) for member in members]
+    digest = images.digest
+    tasks = [task_of(member, images.name, digest, how) for member in members]
     known = [stored(task) for task in tasks]
     main = how.trainer.is_global_zero
     for i, (task, kept) in enumerate(zip(tasks, known, strict=True), 1):
@@ -117,8 +118,8 @@ def predict(members: Sequence[Member], images: ImageSet, how: How) -> Probabilit
     return np.stack([part for part in known if part is not None]) if main else np.empty(0, np.float32)
 
 
-def task_of(member: Member, images: ImageSet, how: How) -> Task:
-    """What there is to do for a member, and the key of what comes out.
+def task_of(member: Member, name: str, digest: str, how: How) -> Task:
+    """What there is to do for a member and an image set of a name and a digest.
 
     The key holds the weights, the network and its input, the images, the bank, and `How.key`.
     """
@@ -127,8 +128,8 @@ def task_of(member: Member, images: ImageSet, how: How) -> Task:
         bank = draw_bank(how.training.rows, trained_on(member), how.tta.bank, how.tta.seed)
     drawn = digest_files(how.training.data_root, [row.image_path for row in bank])
     facts = json.dumps([member.config["module"], member.view], sort_keys=True)
-    key = "\0".join([member.digest, facts, images.digest, drawn, how.key])
-    path = how.folder / member.stage / f"{member.name}.{images.name}.npz"
+    key = "\0".join([member.digest, facts, digest, drawn, how.key])
+    path = how.folder / member.stage / f"{member.name}.{name}.npz"
     return Task(member, bank, path, hashlib.sha256(key.encode()).hexdigest())
 
 

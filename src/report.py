@@ -149,9 +149,9 @@ def findings(
 def write_findings(found: Findings, folder: Path) -> None:
     """Write prediction.json, one for each member, ensemble.json, figures.json, runs.csv and runs.md; print a table."""
     names = found.test.images.names
+    write_labels(folder / "prediction.json", names, found.test.ballot.labels)
     for member, votes in zip(found.members, found.test.votes, strict=True):
         write_labels(folder / "members" / member.stage / f"{member.name}.json", names, votes)
-    write_labels(folder / "prediction.json", names, found.test.ballot.labels)
     write_json(folder / "ensemble.json", ensemble(found))
     if found.evaluations:
         write_json(folder / "figures.json", found.evaluations)
