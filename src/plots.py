@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from src.metrics import Bins
 
@@ -102,7 +103,7 @@ def matrix(
         low: share where the colours begin.
     """
     count = len(names)
-    side = min(9.0, max(2.6, 0.42 * count + 1.2))
+    side = min(9.0, max(2.6, (0.42 if count <= 16 else 0.15) * count + 1.2))
     figure, axes = axes_of(side + 0.8, side)
     picture = axes.imshow(100 * values, cmap="Blues", vmin=100 * low, vmax=100)
     size = 8 if count <= 16 else max(3.5, 8 - count / 12)
@@ -144,6 +145,7 @@ def curves(runs: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
                           linewidth=1.2, marker="." if len(epochs) < 3 else None)  # fmt: skip
         words = " (solid), ".join(keys) + (" (dashed)" if len(keys) > 1 else "")
         axes.set(xlabel="epoch", title=words + ("" if keys == losses else ", %"))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.grid(True, color=FAINT, linewidth=0.6)
     if len(runs) <= len(COLOURS):
         lines = figure.axes[0].get_lines()[: len(runs)]
