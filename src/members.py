@@ -157,38 +157,26 @@ def held_out(members: Sequence[Member]) -> dict[str, list[str]]:
     return parts
 
 
-def start_of(member: Member, members: Sequence[Member]) -> str | None:
-    """The digest of the weights that a member began with, or its own where others began with those.
-
-    None: it began with random weights, or only some of its parts were handed to it.
-    """
-    starts = {read_json(other.folder / "split.json").get("started_from") for other in members}
-    if member.digest in starts:
-        return member.digest
-    parts = {key.split(".", 1)[0] for key in read_weights(member.folder / "weights.safetensors")}
-    if not parts <= set(member.config["init_parts"]):
-        return None
-    start = read_json(member.folder / "split.json").get("started_from")
-    return None if start is None else str(start)
-
-
 def make_soups(members: Sequence[Member], folder: Path) -> list[Member]:
     """Replace members that share network, input and start by one with their mean weights (weights.uniform_soup).
 
-    A soup is a run directory below `folder`, so it is rebuilt, exported and started from as any other. A
-    member that shares its start with no other stays as it is.
+    A start is what a run began with, backbone and head; a member that others began with belongs to them. A
+    soup is a run directory below `folder`, so it is rebuilt, exported and started from as any other. A member that
+    shares its start with no other stays as it is.
 
     Raises:
         ValueError: there are several members, and no two share a start, or some that do hold out different images.
     """
+    starts = [read_json(member.folder / "split.json").get("started_from") for member in members]
     groups: dict[str, list[Member]] = {}
-    for member in members:
-        start = start_of(member, members)
-        key = str([member.config["model"], member.view, start]) if start else member.digest
+    for member, start in zip(members, starts, strict=True):
+        whole = {"backbone", "head"} <= set(member.config["init_parts"])
+        shared = member.digest if member.digest in starts else start if whole else None
+        key = str([member.config["model"], member.view, shared]) if shared else member.digest
         groups.setdefault(key, []).append(member)
     if len(groups) == len(members) > 1:
         raise ValueError(
-            f"no two of the {len(members)} members share network, size and start (init=, with backbone and head): "
+            f"no two of the {len(members)} members share network, size and start (init=, init_parts=[backbone,head]): "
             "the mean of their weights would be no network; let them vote (ensemble=all), or choose other stages "
             "(ensemble.stages=[...])"
         )
@@ -197,8 +185,13 @@ def make_soups(members: Sequence[Member], folder: Path) -> list[Member]:
 
 def make_soup(members: Sequence[Member], folder: Path) -> Member:
     """Write the run directory of a soup of `members`, and read it as a member."""
-    parts = held_out(members) if any(read_json(m.folder / "split.json")["in_domain"] for m in members) else {}
     splits = [read_json(member.folder / "split.json") for member in members]
+    held = {part: splits[0][part] for part in HELD_OUT}
+    if any(split[part] != held[part] for split in splits for part in HELD_OUT):
+        raise ValueError(
+            f"a soup of {members[0].folder} and {len(members) - 1} more, which hold out different images (split=), "
+            "could not be measured on any: train them with one split"
+        )
     train = {path for split in splits for path in split["train"]}
     before = {path for split in splits for path in split["trained_on_before"]} - train
     weights = uniform_soup([read_weights(member.folder / "weights.safetensors") for member in members])
@@ -207,13 +200,11 @@ def make_soup(members: Sequence[Member], folder: Path) -> Member:
     write_weights(run / "weights.safetensors", weights)
     write_text(run / "config.yaml", (first.folder / "config.yaml").read_text())
     write_json(run / "classes.json", first.classes)
-    split = {"train": sorted(train), **{part: parts.get(part, []) for part in HELD_OUT}}
-    write_json(run / "split.json", {**split, "trained_on_before": sorted(before), "started_from": None})
+    split = {"train": sorted(train), **held, "trained_on_before": sorted(before), "started_from": None}
+    write_json(run / "split.json", split)
+    made_of = [str(member.folder) for member in members]
     digest = digest_of(run / "weights.safetensors")
-    write_json(
-        run / "finished.json",
-        {"weights_sha256": digest, "metrics": {}, "soup_of": [str(member.folder) for member in members]},
-    )
+    write_json(run / "finished.json", {"weights_sha256": digest, "metrics": {}, "soup_of": made_of})
     soup = read_member(run)
     assert isinstance(soup, Member)
     return soup._replace(stage="soup")

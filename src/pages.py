@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +38,7 @@ from src.report import (
     read_runs,
     runs_table,
 )
-from src.runs import read_config
+from src.runs import environment, read_config
 from src.voting import agreement_matrix, entropy
 
 TITLES = {"test": "test", "in_domain": "in-domain (held out)", "out_of_domain": "unseen contexts (left out)"}
@@ -114,6 +115,8 @@ def make_page(found: Findings, images: Any, logs_dir: Path) -> Page:
     page.tables["runs"] = runs_table(read_runs(logs_dir / f"track{found.track}"))
     runs = chain(found.members, logs_dir)
     page.chain.extend(link_of(folder, made_from) for folder, made_from in runs.items())
+    settings = json.dumps(found.settings, indent=1, ensure_ascii=False)
+    page.chain.append(Link("this prediction", environment()["command"], settings, [m.title for m in found.members]))
     page.figures.update({f"curves {stage}": plots.curves(columns) for stage, columns in curves_of(list(runs)).items()})
     page.photos["batches"] = batches_of(list(runs))
     # The first classes of a sheet that has all of them: rows of MaskWriter's tiles.
@@ -284,10 +287,10 @@ def moved(path: Path, config: Mapping[str, Any], logs_dir: Path) -> Path:
 
 def link_of(folder: Path, made_from: Sequence[Path]) -> Link:
     """A run's command and settings."""
-    environment = read_json(folder / "environment.json") if (folder / "environment.json").is_file() else {}
+    where = read_json(folder / "environment.json") if (folder / "environment.json").is_file() else {}
     titles = [f"{path.parent.name}/{path.name}" for path in made_from]
     text = (folder / "config.yaml").read_text()
-    return Link(f"{folder.parent.name}/{folder.name}", environment.get("command", ""), text, titles)
+    return Link(f"{folder.parent.name}/{folder.name}", where.get("command", ""), text, titles)
 
 
 def curves_of(runs: Sequence[Path]) -> dict[str, dict[str, dict[str, list[float]]]]:
@@ -310,12 +313,12 @@ def curves_of(runs: Sequence[Path]) -> dict[str, dict[str, dict[str, list[float]
 def publish(page: Page, path: Path | None, logger: Logger | None) -> None:
     """Write the report as one file of HTML, give the same tables and pictures to a logger; each where it is asked."""
     if path:
-        environment = jinja2.Environment(
+        templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
             trim_blocks=True, lstrip_blocks=True,
         )  # fmt: skip
         figures = {name: plots.as_data_url(figure) for name, figure in page.figures.items()}
-        write_text(path, environment.get_template("pages.html").render(page._asdict() | {"figures": figures}))
+        write_text(path, templates.get_template("pages.html").render(page._asdict() | {"figures": figures}))
         print(f"wrote {path}")
     if isinstance(logger, WandbLogger):
         for name, (head, *rows) in page.tables.items():

@@ -172,30 +172,33 @@ def gather(
     Raises:
         ValueError: the files do not hold every image once.
     """
-    position = np.concatenate([part.numpy() for part, _ in batches])
-    probabilities = np.concatenate([part.numpy() for _, part in batches], axis=1)
+    rows = [(position.numpy(), probabilities.numpy()) for position, probabilities in batches]
     if trainer.world_size > 1:
         files = [folder / f".rank{rank}.npz" for rank in range(trainer.world_size)]
         with write_whole(files[trainer.global_rank]) as file:
-            np.savez(file, position=position, probabilities=probabilities)
+            np.savez(file, *(part for pair in rows for part in pair))
         trainer.strategy.barrier("every rank has written its rows")
         if trainer.is_global_zero:
-            missing = [path.name for path in files if not path.exists()]
-            if missing:
-                raise ValueError(
-                    f"{folder} lacks {', '.join(missing)}: results_dir must be a folder that all machines share"
-                )
-            parts = [np.load(path, allow_pickle=False) for path in files]
-            position = np.concatenate([part["position"] for part in parts])
-            probabilities = np.concatenate([part["probabilities"] for part in parts], axis=1)
+            rows = [pair for path in files for pair in read_rows(path)]
             for path in files:
                 path.unlink()
         trainer.strategy.barrier("rank 0 has read them")
         if not trainer.is_global_zero:
             return None
+    position = np.concatenate([part for part, _ in rows])
+    probabilities = np.concatenate([part for _, part in rows], axis=1)
     if not np.array_equal(np.sort(position), np.arange(count)):
         raise ValueError(f"{len(position)} rows came back for {count} images: run it again")
     return np.asarray(probabilities[:, np.argsort(position)], np.float32)
+
+
+def read_rows(path: Path) -> list[tuple[npt.NDArray[np.int64], Probabilities]]:
+    """One rank's batches."""
+    if not path.exists():
+        raise ValueError(f"{path} is missing: results_dir must be a folder that all machines share")
+    with np.load(path, allow_pickle=False) as file:
+        parts = [file[f"arr_{i}"] for i in range(len(file.files))]
+    return list(zip(parts[::2], parts[1::2], strict=True))
 
 
 def stored(task: Task) -> Probabilities | None:

@@ -153,8 +153,7 @@ def write_findings(found: Findings, folder: Path) -> None:
     for member, votes in zip(found.members, found.test.votes, strict=True):
         write_labels(folder / "members" / member.stage / f"{member.name}.json", names, votes)
     write_json(folder / "ensemble.json", ensemble(found))
-    if found.evaluations:
-        write_json(folder / "figures.json", found.evaluations)
+    write_json(folder / "figures.json", found.evaluations)  # {} without truth: no older figures beside a new vote
     if found.settings["report"]:
         runs = read_runs(Path(found.settings["logs_dir"]) / f"track{found.track}")
         write_text(folder / "runs.csv", as_csv(runs_table(runs, exact=True)))
@@ -181,8 +180,8 @@ def ensemble(found: Findings) -> dict[str, Any]:
     return {
         "command": where["command"],
         "revision": where["revision"],
-        "vote": found.settings["vote"],
         **found.settings["ensemble"],
+        "vote": found.settings["vote"],
         "tta": found.settings["tta"],
         "precision": found.settings["trainer"]["precision"],
         "images": {"count": len(found.test.images.rows), "digest": found.test.images.digest},
@@ -212,14 +211,9 @@ def write_images(outcome: Outcome, classes: Sequence[str], top: int, path: Path,
     if path.suffix == ".json":
         write_json(path, rows)
     else:
-        head = [
-            "file",
-            "label",
-            "class",
-            *(f"{word}_{k}" for k in range(1, top + 1) for word in ("class", "probability")),
-        ]
+        ranked = [f"{word}_{k}" for k in range(1, top + 1) for word in ("class", "probability")]
         lines = [[r["file"], r["label"], r["class"], *(v for t in r["top"] for v in t.values())] for r in rows]
-        write_text(path, as_csv([head, *lines]))
+        write_text(path, as_csv([["file", "label", "class", *ranked], *lines]))
     print(f"wrote {path}: {len(rows)} images")
     if unreadable:
         raise ValueError(

@@ -2,6 +2,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from src.files import digest_of
-from src.prediction import class_activation
+from src.prediction import class_activation, gather
 from tests.conftest import command
 
 Predict = Callable[..., Path]
@@ -42,6 +43,29 @@ def test_predictions_do_not_depend_on_batch_size_or_number_of_processes(
         assert other["names"].tolist() == made[0]["names"].tolist()
         # A batch of one takes another path through the convolutions: the last bits differ.
         assert np.allclose(other["probabilities"], made[0]["probabilities"], atol=1e-5)
+
+
+def trainer_of(rank: int, ranks: int) -> SimpleNamespace:
+    strategy = SimpleNamespace(barrier=lambda name: None)
+    return SimpleNamespace(world_size=ranks, global_rank=rank, is_global_zero=rank == 0, strategy=strategy)
+
+
+def test_rows_of_all_ranks_come_in_the_images_order_and_none_is_missing(tmp_path: Path) -> None:
+    def batch(*places: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.tensor(places), torch.tensor(places).float()[None, :, None].expand(2, -1, 3)
+
+    shares = [[batch(0, 2), batch(4)], [batch(1, 3)]]
+    assert gather(trainer_of(1, 2), tmp_path, shares[1], 5) is None
+    made = gather(trainer_of(0, 2), tmp_path, shares[0], 5)
+    assert made is not None and made.shape == (2, 5, 3) and made[1, :, 2].tolist() == [0, 1, 2, 3, 4]
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(
+        ValueError, match=r"\.rank1\.npz is missing: results_dir must be a folder that all machines share"
+    ):
+        gather(trainer_of(0, 2), tmp_path, shares[0], 5)
+    for places in ((0, 1, 3), (0, 1, 1)):
+        with pytest.raises(ValueError, match="3 rows came back for 3 images"):
+            gather(trainer_of(0, 1), tmp_path, [batch(*places)], 3)
 
 
 def test_members_together_are_members_alone(two_members: list[Path], predict: Predict) -> None:

@@ -100,6 +100,9 @@ def test_what_a_prediction_writes(two_members: list[Path], predict: Callable[...
     figures = json.loads((results / "figures.json").read_text())
     assert set(figures) == {"test", "in_domain"} and {"nll_tempered", "worst_group"} <= figures["test"].keys()
     assert figures["in_domain"]["images"] == len(json.loads((two_members[0] / "split.json").read_text())["in_domain"])
+    predict("vote=soft")  # what an earlier call knew does not stay beside a new vote
+    assert json.loads((results / "ensemble.json").read_text())["vote"] == "soft"
+    assert json.loads((results / "figures.json").read_text()) == {}
     held = figures["in_domain"]
     assert {f"accuracy/{name}" for name in ("autumn", "dim", "grass", "rock")} <= held.keys()
 
