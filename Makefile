@@ -6,7 +6,7 @@ BIN := .venv/bin
 DEMO := scale=demo resume=true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-track1 demo-track2 test check bench
+.PHONY: help install demo demo-track1 demo-track2 report test check bench
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -16,14 +16,14 @@ install: .venv/.installed  ## make .venv with everything in it; nothing to do wh
 .venv/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet '.[dev,report]'
+	$(BIN)/python -m pip install --quiet '.[dev,export,report]'
 	touch $@
 
-demo: install  ## the main job on data made here: both tracks, every stage, prediction.json, a table of figures
+demo: install  ## the main job on data made here: both tracks, every stage, prediction.json, report.html
 	$(BIN)/python -m src.datamodules.synthetic demo
 	@$(MAKE) --no-print-directory -j2 demo-track1 demo-track2
-	$(BIN)/python predict.py track=1 ensemble=baselines scale=demo truth=demo/truth/track1_test_truth.json
-	$(BIN)/python predict.py track=2 ensemble=baselines scale=demo truth=demo/truth/track2_test_truth.json
+	$(BIN)/python predict.py track=1 ensemble=baselines scale=demo truth=demo/truth/track1_test_truth.json report=true
+	$(BIN)/python predict.py track=2 ensemble=baselines scale=demo truth=demo/truth/track2_test_truth.json report=true
 	@echo "in-domain: held-out images of the training contexts; test: contexts that the class was not trained on"
 
 # Side by side, a core each: quicker on two cores than one after the other on both.
@@ -32,6 +32,9 @@ demo-track1 demo-track2: demo-track%:
 	$(BIN)/python train.py -m track=$* stage=baseline seed=0,1 $(DEMO); \
 	$(BIN)/python train.py track=$* stage=wsss $(DEMO) wsss.truth_dir=demo/truth/masks; \
 	} 2>&1 | sed -u 's/^/track $* | /'
+
+report: install  ## results/track{1,2}/report.html of the finished runs; WORDS="ensemble=baselines ..." changes settings
+	$(BIN)/python predict.py -m track=1,2 report=true $(WORDS)
 
 test: install  ## all tests
 	$(BIN)/python -m pytest -q
@@ -44,3 +47,4 @@ check: install  ## format, lint, types
 bench: install  ## the figures of the README's table of speeds
 	$(BIN)/python -m benchmarks.loader
 	$(BIN)/python -m benchmarks.masks
+	$(BIN)/python -m benchmarks.votes

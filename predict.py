@@ -17,50 +17,54 @@ def main(cfg: DictConfig) -> None:
 
 
 def predict(cfg: DictConfig) -> None:
-    """Members, their predictions (kept ones where nothing changed), the vote, prediction.json, a table."""
-    import numpy as np
+    """Members, their predictions (kept ones where nothing changed), the vote, and what a person wants to read of it."""
     from hydra.utils import instantiate
 
-    from src import members, report, voting
-    from src.files import digest_files, write_json
+    from src import export, image_sets, members, prediction, report, runs, voting
 
-    if cfg.vote not in voting.RULES:
-        raise ValueError(f"vote={cfg.vote} is no rule: choose one of {', '.join(voting.RULES)}")
+    settings, results = runs.resolved(cfg), Path(cfg.run_dir)
+    report.check_settings(settings)
+    trainer, tta = instantiate(cfg.trainer), instantiate(cfg.tta)
     voters, left_out = members.find_members(Path(cfg.logs_dir), cfg.track.id, cfg.ensemble.stages)
-    for folder, reason in left_out:
+    for folder, reason in left_out if trainer.is_global_zero else []:
         print(f"left out {folder}: {reason}")
-    datamodule = instantiate(cfg.datamodule)
-    datamodule.prepare_data()
-    datamodule.setup()
-    names = [row.name for row in datamodule.rows]
-    if len(set(names)) < len(names):
-        raise ValueError(f"{datamodule.manifest} has images of the same name, the key of prediction.json: rename them")
-    truth_path = Path(cfg.truth) if cfg.truth else datamodule.manifest
-    truth = members.match_truth(members.read_truth(truth_path), names, truth_path)
-    if truth and truth[0].max() >= len(voters[0].classes):
-        raise ValueError(
-            f"{truth_path} has the label {truth[0].max()}: the members know {len(voters[0].classes)} classes"
+    if cfg.ensemble.select == "soup":
+        voters = members.make_soups(voters, results / "soups")
+    if cfg.export:
+        export.export(voters, results / "export", cfg.export)
+        return
+
+    if cfg.images:
+        shown, unreadable = image_sets.folder_images(Path(cfg.images))
+    else:
+        shown, unreadable = image_sets.test_images(instantiate(cfg.datamodule), cfg.truth, voters[0].classes), []
+    training, greedy = instantiate(cfg.datamodule, part="train"), cfg.ensemble.select == "greedy"
+    wanted = greedy or (not cfg.images and (shown.truth is not None or cfg.report or cfg.logger))
+    held_out, why_not = image_sets.held_out_images(training, voters, greedy) if wanted else ([], "")
+    how = prediction.how(cfg.datamodule, training, tta, settings, trainer, results / "members")
+    stacks = [prediction.predict(voters, images, how) for images in (shown, *held_out)]
+    if not trainer.is_global_zero:
+        return  # the other ranks' rows are with rank 0
+
+    chosen = list(range(len(voters)))
+    if greedy:
+        chosen = voting.greedy(stacks[1], held_out[0].label, cfg.ensemble.rounds)
+    outcomes = [
+        report.Outcome(images, stack, voting.elect(stack, cfg.vote, chosen))
+        for images, stack in zip((shown, *held_out), stacks, strict=True)
+    ]
+    if cfg.images:
+        report.write_images(outcomes[0], voters[0].classes, cfg.top, Path(cfg.output), unreadable)
+        return
+    findings = report.findings(voters, left_out, chosen, outcomes, settings, why_not)
+    report.write_findings(findings, results)
+    if cfg.report or cfg.logger:
+        from src import pages  # matplotlib and jinja2 are an extra
+
+        page = pages.make_page(findings, cfg.datamodule, Path(cfg.logs_dir))
+        pages.publish(
+            page, results / "report.html" if cfg.report else None, instantiate(cfg.logger) if cfg.logger else None
         )
-
-    results = Path(cfg.results_dir) / f"track{cfg.track.id}"
-    digest = digest_files(datamodule.data_root, [row.image_path for row in datamodule.rows]) + str(
-        cfg.trainer.precision
-    )
-    probabilities = []
-    for i, member in enumerate(voters, 1):
-        known = members.stored(results / "members", member, digest)
-        print(f"member {i} of {len(voters)}: {member.folder}{' (predictions kept)' if known is not None else ''}")
-        if known is None:
-            known = members.predict(member, cfg.datamodule, instantiate(cfg.trainer))
-            members.store(results / "members", member, digest, names, known)
-        probabilities.append(known)
-
-    stack = np.stack(probabilities)
-    ballot, votes = voting.RULES[cfg.vote](stack), stack.argmax(2)
-    figures = report.accuracies(np.vstack([votes, ballot.labels]), *truth) if truth else []
-    write_json(results / "prediction.json", dict(zip(names, ballot.labels.tolist(), strict=True)))
-    print(report.members_table(voters, ballot, votes, figures))
-    print(f"wrote {results / 'prediction.json'}: {len(names)} images, {len(voters)} members, vote={cfg.vote}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ mixing/    fourier  losses  metrics        pure functions on batches
 lightning_modules/                         one method a file
 callbacks/ schedules                       what happens around training
 runs       weights                         run directories, and what one stage hands to the next
-members    voting                          finished runs -> votes -> prediction.json
+members    image_sets  tta                 finished runs, what they look at, and how
+prediction voting                          members x images -> probabilities -> votes -> prediction.json
+report     plots   pages   export          what a person reads of it; networks for use elsewhere
 cli        progress                        the command line, and how long work shows itself
 """

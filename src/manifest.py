@@ -116,6 +116,30 @@ def scan_images(data_root: Path, folder: str, depth: int, title: str) -> list[tu
     )
 
 
+def scan_folder(folder: Path) -> list[str]:
+    """Paths, relative to any folder, of the images in it and below, sorted; hidden files are left alone.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: no image in it, or a link that leads out of it.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"the folder {folder} does not exist")
+    root, top = os.path.realpath(folder), str(folder)
+    folders, found = [top], []
+    while folders:
+        for entry in entries_of((folders.pop(),), root):
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(entry.path)
+            elif entry.is_file() and os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
+                found.append(os.path.relpath(entry.path, top))
+    if not found:
+        raise ValueError(
+            f"no image found in {folder} or below: expected files with an extension of {' '.join(sorted(EXTENSIONS))}"
+        )
+    return sorted(found)
+
+
 def entries_of(parts: tuple[str, ...], root: str) -> Iterator[os.DirEntry[str]]:
     """What a folder holds, hidden files left out and links that leave `root` refused."""
     with os.scandir(os.path.join(*parts)) as entries:

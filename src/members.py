@@ -1,24 +1,21 @@
-"""Members: the finished runs of a track, rebuilt from their config.yaml and weights, and their predictions."""
+"""Members: the finished runs of a track, rebuilt from their config.yaml and weights, and soups of them."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
-import numpy as np
-import numpy.typing as npt
 import pytorch_lightning as pl
 from hydra.utils import instantiate
+from omegaconf import DictConfig
 
-from src.files import digest_of, read_json, write_json, write_whole
-from src.manifest import Row, read_manifest
+from src.files import digest_of, read_json, write_json, write_text
+from src.manifest import HELD_OUT
 from src.runs import read_config
-from src.weights import load_weights
+from src.weights import load_weights, read_weights, uniform_soup, write_weights
 
 TARGETS = re.compile(
     r"src\.(lightning_modules|mixing)\.\w+\.[A-Z]\w*|src\.(transforms|schedules)\.[A-Z]\w*|torch\.optim\.(lr_scheduler\.)?[A-Z]\w*|timm\.create_model"
@@ -46,6 +43,16 @@ class Member(NamedTuple):
     figures: dict[str, float]
     digest: str
 
+    @property
+    def title(self) -> str:
+        """How tables name it."""
+        return f"{self.stage}/{self.name}"
+
+    @property
+    def view(self) -> dict[str, Any]:
+        """How it wants its images, as the data module's settings: size and evaluation transform."""
+        return {key: self.config["datamodule"][key] for key in ("size", "eval_transform")}
+
 
 def find_members(logs_dir: Path, track: int, stages: Sequence[str]) -> tuple[list[Member], list[tuple[Path, str]]]:
     """The finished runs of `stages`, and the runs left out with the reason for each.
@@ -54,21 +61,12 @@ def find_members(logs_dir: Path, track: int, stages: Sequence[str]) -> tuple[lis
         FileNotFoundError: there is no finished run.
         ValueError: the members were trained with different label maps.
     """
-    members: list[Member] = []
-    left_out: list[tuple[Path, str]] = []
-    for stage in stages:
-        for folder in sorted(path.parent for path in (logs_dir / f"track{track}" / stage).glob("*/config.yaml")):
-            if not (folder / "finished.json").is_file():
-                left_out.append((folder, "it has not reached its end"))
-                continue
-            done = read_json(folder / "finished.json")
-            weights = folder / "weights.safetensors"
-            if not weights.is_file() or digest_of(weights) != done["weights_sha256"]:
-                left_out.append((folder, "its weights are missing or not those it finished with"))
-                continue
-            config, classes = read_config(folder), read_json(folder / "classes.json")
-            digest = done["weights_sha256"]
-            members.append(Member(folder, stage, folder.name, config, classes, done["metrics"], digest))
+    runs = logs_dir / f"track{track}"
+    folders = [path.parent for stage in stages for path in sorted((runs / stage).glob("*/config.yaml"))]
+    with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter's lock
+        found = list(pool.map(read_member, folders))
+    members = [member for member in found if isinstance(member, Member)]
+    left_out = [(folder, why) for folder, why in zip(folders, found, strict=True) if isinstance(why, str)]
     if not members:
         unfinished = f" ({len(left_out)} left out: {left_out[0][0]}: {left_out[0][1]})" if left_out else ""
         raise FileNotFoundError(
@@ -82,6 +80,20 @@ def find_members(logs_dir: Path, track: int, stages: Sequence[str]) -> tuple[lis
                 "remove or retrain one of them"
             )
     return members, left_out
+
+
+def read_member(folder: Path) -> Member | str:
+    """A run as a member, or why it is none."""
+    weights = folder / "weights.safetensors"
+    if not (folder / "finished.json").is_file():
+        return "it has not reached its end"
+    done = read_json(folder / "finished.json")
+    if not weights.is_file() or digest_of(weights) != done["weights_sha256"]:
+        return "its weights are missing or not those it finished with"
+    config, classes = read_config(folder), read_json(folder / "classes.json")
+    if "num_classes" not in config["module"]:
+        return f"the stage {folder.parent.name} trains no classifier"
+    return Member(folder, folder.parent.name, folder.name, config, classes, done["metrics"], done["weights_sha256"])
 
 
 def rebuild(member: Member) -> pl.LightningModule:
@@ -115,80 +127,84 @@ def check_targets(settings: Any, folder: Path) -> None:
             check_targets(value, folder)
 
 
-def predict(member: Member, images: Mapping[str, Any], trainer: pl.Trainer) -> npt.NDArray[np.float32]:
-    """Run a member over the test images, in the way it was validated: (N, K) float32 probabilities.
+def open_images(settings: DictConfig, member: Member) -> pl.LightningDataModule:
+    """A data module that makes images as the member wants them.
 
     Args:
-        member: the member.
-        images: settings of the data module, which the member's own size and evaluation transform complete.
-        trainer: runs the network.
+        settings: of the data module, without size and evaluation transform.
+        member: completes them.
     """
-    settings = {key: member.config["datamodule"][key] for key in ("size", "eval_transform")}
-    check_targets(settings, member.folder)
-    batches = trainer.predict(rebuild(member), instantiate(images, **settings))
-    assert batches is not None
-    return np.concatenate([np.asarray(batch) for batch in batches]).astype(np.float32)
+    check_targets(member.view, member.folder)
+    datamodule: pl.LightningDataModule = instantiate(settings, **member.view)
+    return datamodule
 
 
-def stored(folder: Path, member: Member, images: str) -> npt.NDArray[np.float32] | None:
-    """A member's probabilities of an earlier call, where weights and images are still the same."""
-    path = folder / member.stage / f"{member.name}.npz"
-    if not path.is_file() or not path.with_suffix(".json").is_file():
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            probabilities: npt.NDArray[np.float32] = file["probabilities"]
-            return probabilities if str(file["key"]) == key_of(member, images) else None
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # damaged: as good as not there
-        return None
-
-
-def key_of(member: Member, images: str) -> str:
-    """What a member's predictions depend on: its weights, its network and input, and the images' digest."""
-    data = member.config["datamodule"]
-    settings = json.dumps([member.config["module"], data["size"], data["eval_transform"]], sort_keys=True)
-    return hashlib.sha256(f"{member.digest}\0{settings}\0{images}".encode()).hexdigest()
-
-
-def store(
-    folder: Path, member: Member, images: str, names: Sequence[str], probabilities: npt.NDArray[np.float32]
-) -> None:
-    """Keep a member's probabilities (.npz) and its labels (.json, the format of prediction.json)."""
-    path = folder / member.stage / f"{member.name}.npz"
-    labels = probabilities.argmax(1)
-    write_json(path.with_suffix(".json"), dict(zip(names, map(int, labels), strict=True)))
-    with write_whole(path) as file:
-        np.savez(file, key=np.array(key_of(member, images)), names=np.array(names), probabilities=probabilities)
-
-
-def read_truth(path: Path) -> list[Row]:
-    """Labels of test images, from a manifest or from an object {image_name: label}."""
-    entries = read_json(path)
-    if isinstance(entries, Mapping):
-        for name, label in entries.items():
-            if type(label) is not int or label < 0:
-                raise ValueError(f"{path} gives {name} the label {label!r}: expected an id >= 0")
-        return [Row(image_path=name, image_name=name, label=label) for name, label in entries.items()]
-    return read_manifest(path)
-
-
-def match_truth(
-    rows: Sequence[Row], names: Sequence[str], where: Path
-) -> tuple[npt.NDArray[np.int64], list[str]] | None:
-    """Labels (N,) and contexts (names or ids as text, "" where unknown) of the images `names`, by `rows`.
-
-    Returns:
-        None where no row has a label.
+def held_out(members: Sequence[Member]) -> dict[str, list[str]]:
+    """Image paths of the parts, of manifest.HELD_OUT, that all members hold out.
 
     Raises:
-        ValueError: some of the images have a label and others not.
+        ValueError: a member holds out nothing, or two hold out different images.
     """
-    known = {row.name: row for row in rows if row.label is not None}
-    if not known:
-        return None
-    missing = [name for name in names if name not in known]
-    if missing:
-        raise ValueError(f"{where} has no label for {len(missing)} of {len(names)} test images (first: {missing[0]})")
-    labels = np.array([known[name].label for name in names], np.int64)
-    domains = [known[name].domain for name in names]
-    return labels, ["" if domain is None else str(domain) for domain in domains]
+    parts: dict[str, list[str]] = {}
+    for member in members:
+        split = read_json(member.folder / "split.json")
+        own = {part: split[part] for part in HELD_OUT if split[part]}
+        if not own:
+            raise ValueError(f"the member {member.folder} holds out no image (split=none)")
+        if parts and own != parts:
+            raise ValueError(f"the members {members[0].folder} and {member.folder} hold out different images (split=)")
+        parts = own
+    return parts
+
+
+def make_soups(members: Sequence[Member], folder: Path) -> list[Member]:
+    """Replace members that share network, input and start by one with their mean weights (weights.uniform_soup).
+
+    A start is what a run began with, backbone and head; a member that others began with belongs to them. A
+    soup is a run directory below `folder`, so it is rebuilt, exported and started from as any other. A member that
+    shares its start with no other stays as it is.
+
+    Raises:
+        ValueError: there are several members, and no two share a start, or some that do hold out different images.
+    """
+    starts = [read_json(member.folder / "split.json").get("started_from") for member in members]
+    groups: dict[str, list[Member]] = {}
+    for member, start in zip(members, starts, strict=True):
+        whole = {"backbone", "head"} <= set(member.config["init_parts"])
+        shared = member.digest if member.digest in starts else start if whole else None
+        key = str([member.config["model"], member.view, shared]) if shared else member.digest
+        groups.setdefault(key, []).append(member)
+    if len(groups) == len(members) > 1:
+        raise ValueError(
+            f"no two of the {len(members)} members share network, size and start (init=, init_parts=[backbone,head]): "
+            "the mean of their weights would be no network; let them vote (ensemble=all), or choose other stages "
+            "(ensemble.stages=[...])"
+        )
+    return [group[0] if len(group) == 1 else make_soup(group, folder) for group in groups.values()]
+
+
+def make_soup(members: Sequence[Member], folder: Path) -> Member:
+    """Write the run directory of a soup of `members`, and read it as a member."""
+    splits = [read_json(member.folder / "split.json") for member in members]
+    held = {part: splits[0][part] for part in HELD_OUT}
+    if any(split[part] != held[part] for split in splits for part in HELD_OUT):
+        raise ValueError(
+            f"a soup of {members[0].folder} and {len(members) - 1} more, which hold out different images (split=), "
+            "could not be measured on any: train them with one split"
+        )
+    train = {path for split in splits for path in split["train"]}
+    before = {path for split in splits for path in split["trained_on_before"]} - train
+    weights = uniform_soup([read_weights(member.folder / "weights.safetensors") for member in members])
+    first = members[0]
+    run = folder / f"{first.config['model']['model_name']}-of-{len(members)}-{first.digest[:8]}"
+    write_weights(run / "weights.safetensors", weights)
+    write_text(run / "config.yaml", (first.folder / "config.yaml").read_text())
+    write_json(run / "classes.json", first.classes)
+    split = {"train": sorted(train), **held, "trained_on_before": sorted(before), "started_from": None}
+    write_json(run / "split.json", split)
+    made_of = [str(member.folder) for member in members]
+    digest = digest_of(run / "weights.safetensors")
+    write_json(run / "finished.json", {"weights_sha256": digest, "metrics": {}, "soup_of": made_of})
+    soup = read_member(run)
+    assert isinstance(soup, Member)
+    return soup._replace(stage="soup")

@@ -1,11 +1,18 @@
-"""Accuracy over all images, by context, and of the worst context."""
+"""Accuracy over all images, by class, by context and of the worst of them; calibration; intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torchmetrics import Metric
+
+Hits = npt.NDArray[np.bool_]
+Ids = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.floating]
 
 
 def top_hits(scores: torch.Tensor, label: torch.Tensor, k: int) -> torch.Tensor:
@@ -114,3 +121,119 @@ class ContextAccuracy(Metric):
         hits, top5, images = self.hits.tolist(), self.hits_top5.tolist(), self.images.tolist()
         figures = accuracy_by_context(hits, images, self.contexts)
         return {**figures, "accuracy_top5": sum(top5) / sum(images)} if figures else {}
+
+
+def accuracy_by_class(hits: Hits, label: Ids, num_classes: int) -> npt.NDArray[np.float64]:
+    """Accuracy of each class's images: hits (N,) and label (N,) to (K,), NaN where a class has no image."""
+    right, images = (np.bincount(part, minlength=num_classes) for part in (label[hits], label))
+    return np.where(images > 0, right / np.maximum(images, 1), np.nan)
+
+
+class Group(NamedTuple):
+    """The images of one class in one context: class id, context, their number and accuracy."""
+
+    label: int
+    context: str
+    images: int
+    accuracy: float
+
+
+def accuracy_by_group(hits: Hits, label: Ids, contexts: Sequence[str]) -> list[Group]:
+    """Every class x context that has an image, the worst first (the larger first of equals).
+
+    Args:
+        hits: (N,).
+        label: (N,) ids.
+        contexts: (N) names; images without one ("") belong to no group.
+    """
+    counted: dict[tuple[int, str], list[int]] = {}
+    for hit, own, context in zip(hits.tolist(), label.tolist(), contexts, strict=True):
+        if context:
+            count = counted.setdefault((own, context), [0, 0])
+            count[0] += hit
+            count[1] += 1
+    groups = [Group(own, context, images, right / images) for (own, context), (right, images) in counted.items()]
+    return sorted(groups, key=lambda group: (group.accuracy, -group.images, group.label, group.context))
+
+
+def confusion(label: Ids, predicted: Ids, num_classes: int) -> Ids:
+    """Number of images of class i (rows) that were given label j (columns): (K, K)."""
+    return np.bincount(label * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def negative_log_likelihood(probabilities: Floats, label: Ids) -> float:
+    """Mean of -log p(label) in nats; probabilities (N, K), one of 0 counts as the smallest normal float32."""
+    own = probabilities[np.arange(len(label)), label]
+    return float(-np.log(np.maximum(own, np.finfo(np.float32).tiny)).mean())
+
+
+class Bins(NamedTuple):
+    """Images by their confidence: of each bin the number, mean confidence and accuracy (NaN in an empty one)."""
+
+    images: Ids
+    confidence: npt.NDArray[np.float64]
+    accuracy: npt.NDArray[np.float64]
+
+
+def calibration(confidence: Floats, hits: Hits, bins: int) -> Bins:
+    """Sort images into `bins` equal parts of [0, 1] by confidence; confidence and hits (N,).
+
+    A bin takes its upper edge, the first one 0 as well (Guo et al. 2017, eq. 2 and 3).
+    """
+    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    images = np.bincount(place, minlength=bins)
+    sums = (np.bincount(place, weights=values, minlength=bins) for values in (confidence, hits.astype(np.float64)))
+    confident, right = (np.where(images > 0, total / np.maximum(images, 1), np.nan) for total in sums)
+    return Bins(images, confident, right)
+
+
+def expected_calibration_error(bins: Bins) -> float:
+    """Mean of |accuracy - confidence| over images, by bin (Guo et al. 2017, eq. 5)."""
+    filled = bins.images > 0
+    gap = np.abs(bins.accuracy[filled] - bins.confidence[filled])
+    return float((bins.images[filled] * gap).sum() / bins.images.sum())
+
+
+def temper(probabilities: Floats, temperature: float) -> npt.NDArray[np.float64]:
+    """Probabilities p^(1/T), normalised: softmax of logits divided by T (Guo et al. 2017, section 4.2); (N, K)."""
+    logits = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)) / temperature
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return np.asarray(powers / powers.sum(1, keepdims=True), np.float64)
+
+
+def fit_temperature(probabilities: Floats, label: Ids) -> float:
+    """The temperature in [0.05, 20] with the least negative log-likelihood of held-out images.
+
+    The likelihood is concave in 1/T: its derivative, E[log p(label)] - E[sum_k p_k log p_k] with p tempered,
+    falls, and bisection finds its zero.
+
+    Args:
+        probabilities: (N, K) of held-out images.
+        label: (N,) their labels.
+    """
+    log = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+    own = float(log[np.arange(len(label)), label].mean())
+    low, high = 1 / 20, 1 / 0.05
+    for _ in range(40):
+        middle = float(np.sqrt(low * high))
+        if own > float((temper(probabilities, 1 / middle) * log).sum(1).mean()):
+            low = middle
+        else:
+            high = middle
+    return 1 / float(np.sqrt(low * high))
+
+
+def bootstrap(figure: Callable[[Ids], float], size: int, rng: np.random.Generator, draws: int) -> tuple[float, float]:
+    """A figure's 95 % interval (percentile bootstrap): images are drawn with replacement.
+
+    It tells of the choice of images, not of the choice of seeds or contexts.
+
+    Args:
+        figure: from places of images (size,) to the figure.
+        size: number of images.
+        rng: draws.
+        draws: of `size` images each.
+    """
+    values = [figure(rng.integers(0, size, size)) for _ in range(draws)]
+    low, high = np.nanpercentile(values, [2.5, 97.5])
+    return float(low), float(high)

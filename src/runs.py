@@ -29,6 +29,7 @@ from src.files import digest_of, read_json, write_json, write_text
 FREE = (
     "resume",
     "logger",
+    "logged_as",
     "callbacks.progress",
     "data_root",
     "manifest_dir",

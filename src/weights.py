@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -25,8 +25,13 @@ def save_weights(path: Path, parts: Mapping[str, nn.Module]) -> None:
         for part, network in parts.items()
         for key, value in network.state_dict().items()
     }
+    write_weights(path, state)
+
+
+def write_weights(path: Path, state: Mapping[str, torch.Tensor]) -> None:
+    """Write tensors by "<part>.<key>" to a safetensors file, in one step."""
     with write_whole(path) as file:
-        file.write(save(state))
+        file.write(save(dict(state)))
 
 
 def load_weights(path: Path, parts: Mapping[str, nn.Module]) -> None:
@@ -37,16 +42,7 @@ def load_weights(path: Path, parts: Mapping[str, nn.Module]) -> None:
         ValueError: no safetensors file, a part the file has not, or keys or shapes that differ: the
             file's network is another one.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"the weights file {path} does not exist")
-    state: dict[str, torch.Tensor] = {}
-    try:
-        with safe_open(path, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118 (no mapping)
-                if key.split(".", 1)[0] in parts:
-                    state[key] = file.get_tensor(key)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no readable safetensors file ({error})") from error
+    state = read_weights(path)
     for part, network in parts.items():
         given = {key.split(".", 1)[1]: value for key, value in state.items() if key.startswith(f"{part}.")}
         wanted = network.state_dict()
@@ -63,3 +59,42 @@ def load_weights(path: Path, parts: Mapping[str, nn.Module]) -> None:
                 f"{'; '.join(wrong[:3])}{f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''}"
             )
         network.load_state_dict(given, strict=True)
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a file of save_weights, by "<part>.<key>".
+
+    Raises:
+        FileNotFoundError, ValueError: as load_weights.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"the weights file {path} does not exist")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no readable safetensors file ({error})") from error
+
+
+def uniform_soup(states: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The mean of networks' weights, key by key (Wortsman et al. 2022, uniform soup).
+
+    Parameters and float buffers are averaged in float64, BatchNorm's running statistics among them (an
+    approximation: they are those of no network exactly); integers, such as its counter, are the first network's.
+
+    Args:
+        states: at least one state; the networks have a start in common, else their mean is no network.
+
+    Raises:
+        ValueError: keys or shapes differ.
+    """
+    first = states[0]
+    for state in states[1:]:
+        if {key: value.shape for key, value in state.items()} != {key: value.shape for key, value in first.items()}:
+            raise ValueError("networks of other keys or shapes cannot be averaged")
+    return {
+        key: torch.stack([state[key].double() for state in states]).mean(0).to(value.dtype)
+        if value.is_floating_point()
+        else value.clone()
+        for key, value in first.items()
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -51,7 +52,7 @@ def places(data: Path, tmp_path: Path) -> list[str]:
     ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def configure() -> Iterator[Callable[..., DictConfig]]:
     """Compose the real configuration: configure("train", "track=1", ...)."""
 
@@ -78,6 +79,41 @@ def train_run(configure: Callable[..., DictConfig], places: list[str]) -> Callab
         return Path(cfg.run_dir)
 
     return trained
+
+
+@pytest.fixture(scope="session")
+def trained(configure: Callable[..., DictConfig], data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A logs_dir with two finished baselines of track 1, one epoch each; do not write into it."""
+    import train
+
+    folder = tmp_path_factory.mktemp("trained")
+    places = [f"data_root={data / 'data'}", f"manifest_dir={folder / 'dataset_json'}", f"logs_dir={folder / 'logs'}"]
+    for seed in (0, 1):
+        words = [*TINY, *places, "track=1", "stage=baseline", f"seed={seed}", "trainer.max_epochs=1"]
+        train.train(configure("train", *words))
+    return folder / "logs"
+
+
+@pytest.fixture
+def two_members(trained: Path, tmp_path: Path) -> list[Path]:
+    """The runs of `trained` in the test's own logs_dir."""
+    shutil.copytree(trained, tmp_path / "logs")
+    return sorted((tmp_path / "logs/track1/baseline").iterdir())
+
+
+@pytest.fixture
+def predict(configure: Callable[..., DictConfig], places: list[str], tmp_path: Path) -> Callable[..., Path]:
+    """Run predict.py in this process on the test's own logs_dir and return the folder of the results."""
+    import predict as script
+
+    def predicted(*overrides: str) -> Path:
+        words = ["track=1", "ensemble=baselines", "scale=demo", *places, f"results_dir={tmp_path / 'results'}"]
+        cfg = configure("predict", *words, "datamodule.num_workers=0", *overrides)
+        with cli.clear_errors():
+            script.predict(cfg)
+        return tmp_path / "results/track1"
+
+    return predicted
 
 
 def command(script: str, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:

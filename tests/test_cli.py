@@ -131,6 +131,16 @@ def test_every_option_composes(configure: Callable[..., DictConfig], word: str) 
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
 
 
+@pytest.mark.parametrize(
+    "word",
+    [f"{group}={name}" for group in ("ensemble", "tta", "trainer", "logger", "scale") for name in options(group)],
+)
+def test_every_option_of_predict_composes(configure: Callable[..., DictConfig], word: str) -> None:
+    settings = OmegaConf.to_container(configure("predict", "track=2", word), resolve=True)
+    assert settings["vote"] == settings["ensemble"]["vote"] in ("majority", "adaptive", "soft")  # type: ignore[index, call-overload, union-attr]
+    assert settings["run_dir"] == "results/track2"  # type: ignore[index, call-overload, union-attr]
+
+
 def test_the_recipes_numbers(configure: Callable[..., DictConfig]) -> None:
     cfg = configure("train", "track=1", "stage=baseline")
     assert (cfg.datamodule.size, cfg.datamodule.batch_size, cfg.trainer.max_epochs) == (224, 512, 90)
@@ -140,6 +150,8 @@ def test_the_recipes_numbers(configure: Callable[..., DictConfig]) -> None:
         5e-4,
     )
     assert cfg.model.model_name == "resnet50" and cfg.mixing.alpha == 2.0
+    tta = configure("predict", "tta=mixing").tta
+    assert (tta.runs, tta.lam) == (5, 0.01)
 
 
 def test_the_readmes_commands_compose(configure: Callable[..., DictConfig]) -> None:

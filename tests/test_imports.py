@@ -17,13 +17,22 @@ MAY_IMPORT = {
     "masks": {"crf", "images"},
     "callbacks": {"manifest", "metrics", "weights", "sampler", "masks", "images"},
     "runs": {"manifest", "callbacks"},
+    "tta": {"sampler"},
     "members": {"weights", "manifest", "runs"},
-    "report": {"metrics", "voting", "manifest", "members"},
+    "image_sets": {"manifest", "images", "sampler", "datamodules", "members"},
+    "prediction": {"image_sets", "members", "tta", "datamodules", "manifest"},
+    "export": {"members", "weights"},
+    "report": {"metrics", "voting", "image_sets", "members", "runs"},
+    "plots": {"metrics"},
+    "pages": {"plots", "report", "metrics", "voting", "images", "datamodules", "members", "prediction", "runs"},
 }  # fmt: skip
 HOMES = {
     "albumentations": {"transforms"}, "pydensecrf": {"crf"},
     "hydra": {"members", "cli"}, "omegaconf": {"runs", "members", "cli"},
-    "pytorch_lightning": {"datamodules", "lightning_modules", "callbacks", "members", "runs"},
+    "pytorch_lightning": {
+        "datamodules", "lightning_modules", "callbacks", "members", "runs", "prediction", "export", "pages"
+    },
+    "matplotlib": {"plots", "pages"}, "jinja2": {"pages"},
 }  # fmt: skip
 
 

@@ -1,37 +1,15 @@
 import json
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from omegaconf import DictConfig
 
-from src import cli, members
-from src.manifest import Row
+from src import members
+from src.members import Member
 from tests.conftest import command
-
-
-@pytest.fixture
-def two_members(train_run: Callable[..., Path]) -> list[Path]:
-    return [train_run("track=1", "stage=baseline", f"seed={seed}", "trainer.max_epochs=1") for seed in (0, 1)]
-
-
-@pytest.fixture
-def predict(configure: Callable[..., DictConfig], places: list[str], tmp_path: Path) -> Callable[..., Path]:
-    """Run predict.py in this process and return the folder of the results."""
-    import predict as script
-
-    def predicted(*overrides: str) -> Path:
-        words = ["track=1", "ensemble=baselines", "scale=demo", *places, f"results_dir={tmp_path / 'results'}"]
-        cfg = configure("predict", *words, "datamodule.num_workers=0", *overrides)
-        with cli.clear_errors():
-            script.predict(cfg)
-        return tmp_path / "results/track1"
-
-    return predicted
 
 
 def test_from_runs_to_prediction_json(
@@ -47,14 +25,14 @@ def test_from_runs_to_prediction_json(
     accuracy = np.mean([labels[name] == label for name, label in prediction.items()])
     vote = next(line for line in table.splitlines() if line.startswith("vote"))
     assert f"{100 * accuracy:.2f}" in vote.split()
-    for context in ("outdoor", "water", "worst_context", "agreement", "weight"):
+    for context in ("outdoor", "water", "worst context", "agreement", "weight"):
         assert context in table
     for run in two_members:
         own = json.loads((results / f"members/baseline/{run.name}.json").read_text())
         assert list(own) == list(prediction)
     # Once more: nothing is run again, and the result is the same.
-    predict()
-    assert capsys.readouterr().out.count("(predictions kept)") == 2
+    predict(f"truth={truth}")
+    assert capsys.readouterr().out.count("(predictions kept)") == 4  # of the test images, of the held-out ones
     assert json.loads((results / "prediction.json").read_text()) == prediction
     # A member that was trained anew is predicted anew.
     done = json.loads((two_members[0] / "finished.json").read_text())
@@ -73,15 +51,6 @@ def test_every_rule(
     assert f"vote={vote}" in capsys.readouterr().out
 
 
-def test_predictions_do_not_depend_on_the_batch_size(two_members: list[Path], predict: Callable[..., Path]) -> None:
-    made = []
-    for size in (1, 7, 64):
-        results = predict(f"datamodule.batch_size={size}")
-        made.append((results / "prediction.json").read_text())
-        shutil.rmtree(results)
-    assert made[0] == made[1] == made[2]
-
-
 def test_who_is_left_out_and_why(
     two_members: list[Path], predict: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,6 +64,16 @@ def test_who_is_left_out_and_why(
         SystemExit, match="error: no finished run of baseline in .*python train.py track=1 stage=baseline"
     ):
         predict()
+
+
+def test_a_stage_without_a_classifier_is_no_member(
+    two_members: list[Path], predict: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = yaml.safe_load((two_members[0] / "config.yaml").read_text())
+    del config["module"]["num_classes"]
+    (two_members[0] / "config.yaml").write_text(yaml.safe_dump(config))
+    predict()
+    assert f"left out {two_members[0]}: the stage baseline trains no classifier" in capsys.readouterr().out
 
 
 def test_members_of_other_classes(two_members: list[Path], predict: Callable[..., Path]) -> None:
@@ -149,40 +128,93 @@ def test_kept_predictions_that_are_damaged_are_made_anew(
     two_members: list[Path], predict: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = predict()
-    kept = results / f"members/baseline/{two_members[0].name}.npz"
-    kept.write_bytes(kept.read_bytes()[:100])
-    kept.with_name(f"{two_members[1].name}.json").unlink()
+    kept = [results / f"members/baseline/{run.name}.test.npz" for run in two_members]
+    kept[0].write_bytes(kept[0].read_bytes()[:100])
+    kept[1].unlink()
+    (results / f"members/baseline/{two_members[0].name}.json").unlink()
     capsys.readouterr()
     predict()
     assert "(predictions kept)" not in capsys.readouterr().out
-    assert kept.with_name(f"{two_members[1].name}.json").exists()
+    assert all(path.exists() for path in kept)
+    assert (results / f"members/baseline/{two_members[0].name}.json").exists()
 
 
-@pytest.mark.parametrize("label", ["1.7", '"car"', "-1", "true"])
-def test_truth_that_is_no_label(tmp_path: Path, label: str) -> None:
-    (tmp_path / "t.json").write_text(f'{{"a.jpg": {label}}}')
-    with pytest.raises(ValueError, match="t.json gives a.jpg the label .*: expected an id"):
-        members.read_truth(tmp_path / "t.json")
-
-
-def test_truth_from_an_object_and_with_a_gap(tmp_path: Path) -> None:
-    (tmp_path / "t.json").write_text('{"a.jpg": 1, "b.jpg": 0}')
-    rows = members.read_truth(tmp_path / "t.json")
-    matched = members.match_truth(rows, ["b.jpg", "a.jpg"], tmp_path)
-    assert matched is not None and matched[0].tolist() == [0, 1] and matched[1] == ["", ""]
-    with pytest.raises(ValueError, match=r"has no label for 1 of 2 test images \(first: c.jpg\)"):
-        members.match_truth(rows, ["a.jpg", "c.jpg"], tmp_path)
-    assert members.match_truth([Row("a.jpg")], ["a.jpg"], tmp_path) is None
-
-
-def test_as_a_user_runs_it(two_members: list[Path], places: list[str], tmp_path: Path) -> None:
-    done = command(
-        "predict.py", "track=1", "ensemble=baselines", "scale=demo", *places, f"results_dir={tmp_path / 'r'}"
-    )
-    assert done.returncode == 0, done.stderr
-    assert "wrote" in done.stdout and (tmp_path / "r/track1/prediction.json").exists()
+def test_a_mistake_as_a_user_sees_it(places: list[str], tmp_path: Path) -> None:
     failed = command(
         "predict.py", "track=2", "ensemble=baselines", "scale=demo", *places, f"results_dir={tmp_path / 'r'}"
     )
     assert failed.returncode == 1 and failed.stderr.startswith("error: no finished run of baseline")
-    assert isinstance(failed, subprocess.CompletedProcess) and "Traceback" not in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def found(tmp_path: Path) -> list[Member]:
+    return members.find_members(tmp_path / "logs", 1, ["baseline"])[0]
+
+
+def test_what_all_members_hold_out(two_members: list[Path], tmp_path: Path) -> None:
+    split = json.loads((two_members[0] / "split.json").read_text())
+    assert members.held_out(found(tmp_path)) == {"in_domain": split["in_domain"]}
+    fewer = {**split, "in_domain": split["in_domain"][1:]}
+    (two_members[1] / "split.json").write_text(json.dumps(fewer))
+    with pytest.raises(ValueError, match=r"seed0 and .*seed1 hold out different images \(split=\)"):
+        members.held_out(found(tmp_path))
+    (two_members[1] / "split.json").write_text(json.dumps({**split, "in_domain": []}))
+    with pytest.raises(ValueError, match=r"seed1 holds out no image \(split=none\)"):
+        members.held_out(found(tmp_path))
+
+
+def test_greedy_chooses_on_held_out_images_alone(
+    two_members: list[Path], predict: Callable[..., Path], data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    choose = ["ensemble=greedy", "ensemble.stages=[baseline]", "ensemble.rounds=4"]
+    results = predict(*choose)
+    facts = json.loads((results / "ensemble.json").read_text())
+    assert (
+        facts["select"] == "greedy" and facts["vote"] == "soft" and 1 <= sum(m["chosen"] for m in facts["members"]) <= 4
+    )
+    # The truth of the test images, and whether it is known, changes nothing.
+    chosen = [m["chosen"] for m in facts["members"]]
+    predict(*choose, f"truth={data / 'truth/track1_test_truth.json'}")
+    again = json.loads((results / "ensemble.json").read_text())
+    assert [m["chosen"] for m in again["members"]] == chosen
+    assert "chosen on: too good" in capsys.readouterr().out
+    split = json.loads((two_members[1] / "split.json").read_text())
+    (two_members[1] / "split.json").write_text(json.dumps({**split, "in_domain": []}))
+    with pytest.raises(
+        SystemExit, match="error: ensemble.select=greedy chooses on held-out images: .* holds out no image"
+    ):
+        predict(*choose)
+
+
+def test_a_soup(two_members: list[Path], train_run: Callable[..., Path], predict: Callable[..., Path], tmp_path: Path,
+                capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    soup = ["ensemble=soup", "ensemble.stages=[baseline]"]
+    with pytest.raises(SystemExit, match="error: no two of the 2 members share network, size and start"):
+        predict(*soup)
+    shutil.rmtree(two_members[1])
+    start = ["track=1", "stage=baseline", "trainer.max_epochs=1", f"init={two_members[0]}", "module.optimizer.lr=0.01"]
+    own_heads = [train_run(*start, f"seed={seed}", "tag=backbone") for seed in (1, 2)]
+    with pytest.raises(SystemExit, match="no two of the 3 members"):  # their heads began as random weights
+        predict(*soup)
+    for run in own_heads:
+        shutil.rmtree(run)
+    branches = [train_run(*start, "init_parts=[backbone,head]", f"seed={seed}", "tag=all") for seed in (1, 2)]
+    results = predict(*soup, f"data_root={tmp_path}/nowhere", "export=safetensors")  # one soup, of the start too
+    (made,) = (results / "soups").iterdir()
+    done = json.loads((made / "finished.json").read_text())
+    assert sorted(done["soup_of"]) == sorted(map(str, [two_members[0], *branches]))
+    from safetensors.torch import load_file
+
+    states = [load_file(run / "weights.safetensors") for run in (two_members[0], *branches)]
+    mean = load_file(made / "weights.safetensors")
+    key = "head.weight"
+    assert np.allclose(mean[key], sum(state[key] for state in states) / 3, atol=1e-7)
+    assert not np.allclose(mean[key], states[0][key], atol=1e-4)
+    capsys.readouterr()
+    predict(*soup)
+    assert f"member 1 of 1: {made}" in capsys.readouterr().out
+    # A member alone is its own soup: the same network, the same prediction.
+    for run in branches:
+        shutil.rmtree(run)
+    alone = (predict(*soup) / "prediction.json").read_text()
+    assert (predict() / "prediction.json").read_text() == alone

@@ -1,9 +1,26 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from src.metrics import ContextAccuracy, accuracy_by_context, count_hits, knn_scores, top_hits
+from src.metrics import (
+    ContextAccuracy,
+    Group,
+    accuracy_by_class,
+    accuracy_by_context,
+    accuracy_by_group,
+    bootstrap,
+    calibration,
+    confusion,
+    count_hits,
+    expected_calibration_error,
+    fit_temperature,
+    knn_scores,
+    negative_log_likelihood,
+    temper,
+    top_hits,
+)
 
 
 def test_top_hits_equals_a_sort_in_which_the_lower_id_comes_first() -> None:
@@ -67,3 +84,57 @@ def test_nearest_neighbours_of_many_queries_are_those_of_each() -> None:
     scores = knn_scores(queries, bank, label, 3, 4, 1.0)
     assert scores.shape == (1100, 3)
     torch.testing.assert_close(scores[1050:1051], knn_scores(queries[1050:1051], bank, label, 3, 4, 1.0))
+
+
+LABEL = np.array([0, 0, 1, 1, 1, 3])
+HITS = np.array([True, False, True, True, False, True])
+
+
+def test_classes_groups_and_confusion_by_hand() -> None:
+    by_class = accuracy_by_class(HITS, LABEL, 4)
+    assert by_class[[0, 1, 3]].tolist() == [1 / 2, 2 / 3, 1] and np.isnan(by_class[2])
+    groups = accuracy_by_group(HITS, LABEL, ["dim", "dim", "dim", "water", "water", ""])
+    assert groups == [Group(0, "dim", 2, 0.5), Group(1, "water", 2, 0.5), Group(1, "dim", 1, 1.0)]
+    assert confusion(np.array([0, 0, 1, 2]), np.array([0, 2, 1, 1]), 3).tolist() == [[1, 0, 1], [0, 1, 0], [0, 1, 0]]
+
+
+def test_likelihood_and_calibration_by_hand() -> None:
+    probabilities = np.array([[0.5, 0.5], [0.25, 0.75], [1.0, 0.0]])
+    nll = -(np.log(0.5) + np.log(0.25) + np.log(1.0)) / 3
+    assert negative_log_likelihood(probabilities, np.array([0, 0, 0])) == pytest.approx(nll)
+    assert np.isfinite(negative_log_likelihood(probabilities, np.array([0, 0, 1])))
+    # Bins (0, .25], (.25, .5], (.5, .75], (.75, 1]: an edge belongs to the bin below it.
+    bins = calibration(np.array([0.0, 0.25, 0.6, 0.7, 1.0]), np.array([False, True, True, False, True]), 4)
+    assert bins.images.tolist() == [2, 0, 2, 1]
+    assert bins.confidence[[0, 2, 3]].tolist() == pytest.approx([0.125, 0.65, 1.0]) and np.isnan(bins.accuracy[1])
+    assert bins.accuracy[[0, 2, 3]].tolist() == [0.5, 0.5, 1.0]
+    assert expected_calibration_error(bins) == pytest.approx((2 * 0.375 + 2 * 0.15 + 0) / 5)
+
+
+def test_temper_is_a_softmax_of_scaled_logits() -> None:
+    logits = torch.randn(20, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for temperature in (0.5, 1.0, 3.0):
+        assert np.allclose(temper(logits.softmax(1).numpy(), temperature), (logits / temperature).softmax(1))
+
+
+def test_the_temperature_is_found_and_is_the_best_of_a_grid() -> None:
+    rng = np.random.default_rng(0)
+    honest = rng.dirichlet(np.full(6, 0.7), 20000)
+    label = np.array([rng.choice(6, p=row) for row in honest])  # drawn by its own probabilities: calibrated
+    assert fit_temperature(honest, label) == pytest.approx(1, abs=0.03)
+    for true in (0.4, 2.5):
+        distorted = temper(honest, 1 / true)
+        found = fit_temperature(distorted, label)
+        assert found == pytest.approx(true, rel=0.03)
+        best = min(np.linspace(0.3, 3, 28), key=lambda t: negative_log_likelihood(temper(distorted, float(t)), label))
+        assert abs(found - best) <= 0.1
+    assert fit_temperature(honest, honest.argmax(1)) == pytest.approx(0.05, rel=1e-3)  # always right: at the bound
+
+
+def test_bootstrap_of_a_mean_has_the_binomials_width() -> None:
+    hits = np.random.default_rng(0).random(2000) < 0.7
+    low, high = bootstrap(lambda places: float(hits[places].mean()), len(hits), np.random.default_rng(1), 1000)
+    error = np.sqrt(hits.mean() * (1 - hits.mean()) / len(hits))
+    assert low == pytest.approx(hits.mean() - 1.96 * error, abs=0.2 * error)
+    assert high == pytest.approx(hits.mean() + 1.96 * error, abs=0.2 * error)
+    assert bootstrap(lambda places: 0.5, 7, np.random.default_rng(0), 10) == (0.5, 0.5)

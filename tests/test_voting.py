@@ -1,7 +1,19 @@
 import numpy as np
 import pytest
 
-from src.voting import RULES, adaptive, agreement, majority, soft, weighted_vote
+from src.voting import (
+    RULES,
+    adaptive,
+    agreement,
+    agreement_matrix,
+    elect,
+    entropy,
+    greedy,
+    majority,
+    pooled,
+    soft,
+    weighted_vote,
+)
 
 
 def one_hot(votes: list[list[int]], classes: int) -> np.ndarray:
@@ -70,3 +82,54 @@ def test_a_single_member_is_its_own_ensemble(rule: str) -> None:
 
 def test_agreement() -> None:
     assert agreement(np.array([[0, 1], [1, 1]]), np.array([1, 1])).tolist() == [0.5, 1.0]
+
+
+def test_greedy_by_hand() -> None:
+    # Two classes, four images of the labels 0 0 1 1. Alone, members 0, 1, 2 have 2, 2 and 1 images right.
+    first = [[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]]
+    second = [[0.4, 0.6], [0.4, 0.6], [0.2, 0.8], [0.2, 0.8]]
+    third = [[0.1, 0.9], [0.1, 0.9], [0.9, 0.1], [0.1, 0.9]]
+    probabilities, label = np.array([first, second, third]), np.array([0, 0, 1, 1])
+    # Members 0 and 1 together have all right (1.3 > .7; .8 < 1.2); more choices help no more and are cut off.
+    assert greedy(probabilities, label, rounds=5) == [0, 1]
+    assert greedy(probabilities, label, rounds=1) == [0]
+    with pytest.raises(ValueError, match="ensemble.rounds is 0"):
+        greedy(probabilities, label, rounds=0)
+
+
+def test_greedy_equals_a_slow_loop_and_never_loses_to_the_best_member() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        probabilities, label = rng.dirichlet(np.ones(4), (5, 30)), rng.integers(0, 4, 30)
+
+        def right(places: list[int], probabilities: np.ndarray = probabilities, label: np.ndarray = label) -> int:
+            total = sum(probabilities[i] for i in places)
+            return sum(
+                int(max(range(4), key=lambda k: (row[k], -k))) == own for row, own in zip(total, label, strict=True)
+            )
+
+        chosen: list[int] = []
+        for _ in range(6):
+            chosen.append(max(range(5), key=lambda i: (right([*chosen, i]), -i)))
+        best = max(range(1, 7), key=lambda n: (right(chosen[:n]), -n))
+        made = greedy(probabilities, label, rounds=6)
+        assert made == chosen[:best]
+        assert right(made) >= max(right([i]) for i in range(5))
+
+
+def test_a_vote_of_some_members() -> None:
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(4), (3, 50))
+    everyone = elect(probabilities, "soft", [0, 1, 2])
+    assert np.array_equal(everyone.labels, soft(probabilities).labels) and everyone.weights.tolist() == [1, 1, 1]
+    twice = elect(probabilities, "soft", [2, 0, 2])
+    assert np.array_equal(twice.labels, (probabilities[0] + 2 * probabilities[2]).argmax(1))
+    assert twice.weights.tolist() == [1, 0, 2]
+    weighted = pooled(probabilities, twice.weights)
+    assert np.allclose(weighted, (probabilities[0] + 2 * probabilities[2]) / 3)
+
+
+def test_agreement_of_each_two_and_dispute_by_hand() -> None:
+    votes = [[0, 1, 2, 0], [0, 1, 1, 1], [0, 0, 0, 2]]
+    assert agreement_matrix(np.array(votes)).tolist() == [[1, 0.5, 0.25], [0.5, 1, 0.25], [0.25, 0.25, 1]]
+    two_to_one = -(2 / 3 * np.log(2 / 3) + 1 / 3 * np.log(1 / 3))
+    assert np.allclose(entropy(one_hot(votes, 3)), [0, two_to_one, np.log(3), np.log(3)])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from src.weights import load_weights, save_weights
+from src.weights import load_weights, read_weights, save_weights, uniform_soup, write_weights
 
 
 def test_round_trip_of_parameters_and_buffers(tmp_path: Path) -> None:
@@ -37,3 +37,26 @@ def test_no_file_and_no_safetensors(tmp_path: Path) -> None:
     (tmp_path / "w.safetensors").write_bytes(b"\x80\x04pickle")
     with pytest.raises(ValueError, match="no readable safetensors file"):
         load_weights(tmp_path / "w.safetensors", {"head": nn.Linear(1, 1)})
+
+
+def test_a_soup_is_the_mean_and_of_one_network_that_network(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    networks = [nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)) for _ in range(3)]
+    for i, network in enumerate(networks):
+        for _ in range(i + 1):
+            network(torch.randn(8, 3, 5, 5))
+    states = [network.state_dict() for network in networks]
+    alone = uniform_soup(states[:1])
+    assert all(torch.equal(alone[key], value) for key, value in states[0].items())
+    soup = uniform_soup(states)
+    for key in ("0.weight", "1.running_var"):
+        slow = torch.tensor(
+            [sum(float(state[key].flatten()[i]) for state in states) / 3 for i in range(soup[key].numel())]
+        )
+        assert torch.allclose(soup[key].flatten(), slow)
+    assert soup["1.num_batches_tracked"] == 1 and soup["1.num_batches_tracked"].dtype == torch.int64
+    assert not torch.equal(soup["0.weight"], states[0]["0.weight"])
+    write_weights(tmp_path / "soup.safetensors", soup)
+    assert read_weights(tmp_path / "soup.safetensors").keys() == soup.keys()
+    with pytest.raises(ValueError, match="other keys or shapes cannot be averaged"):
+        uniform_soup([states[0], nn.Conv2d(3, 4, 1).state_dict()])

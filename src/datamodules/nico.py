@@ -313,6 +313,8 @@ class NicoDataModule(pl.LightningDataModule):
 
         Every process may call it at once: one works, the others wait and find the work done.
         """
+        if self.rows:  # Lightning calls this again, and the tree is the same; or `show` gave other rows
+            return
         with locked(self.manifest_dir):
             exists = self.manifest.exists()
             if exists and not self.rebuild and self.part == "train" and not self.label_map.exists():
@@ -320,10 +322,8 @@ class NicoDataModule(pl.LightningDataModule):
                 write_json(self.label_map, labels_of(read_manifest(self.manifest)))
             if not exists or self.rebuild:
                 write_manifest(self.manifest, self.scan())
-                self.rebuild = False
             elif self.check:
                 check_against_tree(self.manifest, read_manifest(self.manifest), self.scan())
-                self.check = False  # Lightning calls this again, and the tree is the same
             if self.on_bad_image == "skip" and self.part == "train":
                 self.list_bad_images()
 
@@ -363,6 +363,16 @@ class NicoDataModule(pl.LightningDataModule):
         check_links(self.data_root, [row.image_path for row in self.rows])
         if self.part == "train":
             self.setup_training(path)
+
+    def show(self, rows: Sequence[Row], data_root: Path) -> None:
+        """Predict `rows`, which lie below `data_root`, whatever the manifest lists."""
+        self.rows, self.data_root = list(rows), data_root
+
+    def pixels(self, rows: Sequence[Row], size: int) -> torch.Tensor:
+        """Images as networks of a size see them in evaluation: (N, 3, size, size) uint8."""
+        images = Images(rows, self.data_root, None, self.eval_transform(size=size), self.seed)
+        made = [torch.from_numpy(images[0, i].image) for i in range(len(rows))]
+        return torch.stack(made).permute(0, 3, 1, 2) if made else torch.empty((0, 3, size, size), dtype=torch.uint8)
 
     def setup_training(self, path: Path) -> None:
         """Check labels, domains and masks of the rows of the manifest `path`, and split them."""
@@ -461,7 +471,10 @@ class NicoDataModule(pl.LightningDataModule):
                 f"datamodule.batch_size={self.batch_size} is global and no multiple of the {ranks} processes: change it"
             )
         if not train and len(rows) < ranks:
-            raise ValueError(f"{len(rows)} images are too few to evaluate on {ranks} processes: raise split.fraction")
+            raise ValueError(
+                f"{len(rows)} images are too few to evaluate on {ranks} processes: raise split.fraction, or use one "
+                "(trainer=gpu or trainer=cpu)"
+            )
         if train and self.batch_size // ranks < 2:
             raise ValueError(
                 f"datamodule.batch_size={self.batch_size} leaves each of {ranks} process(es) one image: mixing and "

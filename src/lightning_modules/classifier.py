@@ -80,11 +80,6 @@ class Classifier(pl.LightningModule):
             self.log_dict({f"val/{name}/{key}": value for key, value in accuracy.compute().items()}, sync_dist=True)
             accuracy.reset()
 
-    def predict_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
-        """Probabilities (N, K) float32."""
-        probabilities: torch.Tensor = self(batch.image).float().softmax(1)
-        return probabilities
-
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.parameters())
         return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer)}

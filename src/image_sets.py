@@ -1,0 +1,173 @@
+"""What members look at: test images, held-out images, the images of any folder; and what is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from src.datamodules.nico import NicoDataModule
+from src.files import digest_files, read_json
+from src.images import find_bad_images
+from src.manifest import Row, read_manifest, scan_folder
+from src.members import Member, held_out
+from src.sampler import keyed_seed
+
+
+class Truth(NamedTuple):
+    """Label ids (N,) and contexts (names or ids as text, "" where unknown) of N images."""
+
+    label: npt.NDArray[np.int64]
+    contexts: list[str]
+
+
+class ImageSet(NamedTuple):
+    """Images that members look at.
+
+    Attributes:
+        name: "test", "folder", or a held-out part's name.
+        root: what the rows' paths are relative to.
+        rows: the images; their names differ.
+        truth: where it is known.
+    """
+
+    name: str
+    root: Path
+    rows: list[Row]
+    truth: Truth | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """The images' names, the keys of predictions."""
+        return [row.name for row in self.rows]
+
+    @property
+    def label(self) -> npt.NDArray[np.int64]:
+        """Label ids (N,), of images whose truth is known."""
+        assert self.truth is not None
+        return self.truth.label
+
+    @property
+    def digest(self) -> str:
+        """Changes when a file does."""
+        return digest_files(self.root, [row.image_path for row in self.rows])
+
+
+def test_images(datamodule: NicoDataModule, truth: str | None, classes: Sequence[str]) -> ImageSet:
+    """The test manifest's images, with the truth of the file `truth`, or of the manifest itself.
+
+    Raises:
+        ValueError: two images of one name, labels for some images only, or of a class that members do not know.
+    """
+    datamodule.prepare_data()
+    datamodule.setup()
+    images = ImageSet("test", datamodule.data_root, datamodule.rows)
+    if len(set(images.names)) < len(images.names):
+        raise ValueError(f"{datamodule.manifest} has images of the same name, the key of prediction.json: rename them")
+    where = Path(truth) if truth else datamodule.manifest
+    known = match_truth(read_truth(where) if truth else images.rows, images.names, where)
+    if known and known.label.max() >= len(classes):
+        raise ValueError(f"{where} has the label {known.label.max()}: the members know {len(classes)} classes")
+    return images._replace(truth=known)
+
+
+def held_out_images(datamodule: NicoDataModule, members: Sequence[Member], needed: bool) -> tuple[list[ImageSet], str]:
+    """The images that all members hold out, named by their paths: a set for each part, in-domain first.
+
+    Args:
+        datamodule: of the training images.
+        members: the members.
+        needed: whether to raise where there are none.
+
+    Returns:
+        The sets, and why there is none.
+
+    Raises:
+        OSError, ValueError: members hold out nothing or different images, or the training images are not there
+            or others.
+    """
+    try:
+        parts = held_out(members)
+        datamodule.prepare_data()
+        datamodule.setup()
+        if datamodule.classes != members[0].classes:
+            raise ValueError(f"the label map {datamodule.label_map} is not that of the members' training")
+        return [held_out_part(datamodule, part, paths) for part, paths in parts.items()], ""
+    except (OSError, ValueError) as error:
+        if needed:
+            raise ValueError(f"ensemble.select=greedy chooses on held-out images: {error}") from error
+        return [], str(error)
+
+
+def held_out_part(datamodule: NicoDataModule, part: str, paths: Sequence[str]) -> ImageSet:
+    """One part's images, with labels and contexts of the training manifest."""
+    found, contexts = rows_of(datamodule.rows, paths), datamodule.contexts
+    label = np.array([row.label for row in found], np.int64)
+    names = [contexts[row.domain] if contexts and isinstance(row.domain, int) else "" for row in found]
+    rows = [row._replace(image_name=row.image_path) for row in found]
+    return ImageSet(part, datamodule.data_root, rows, Truth(label, names))
+
+
+def rows_of(rows: Sequence[Row], paths: Sequence[str]) -> list[Row]:
+    """The rows of `paths`, in their order."""
+    by_path = {row.image_path: row for row in rows}
+    gone = [path for path in paths if path not in by_path]
+    if gone:
+        raise ValueError(
+            f"{len(gone)} images of the members' split are not in the training manifest (first: {gone[0]}): "
+            "set data_root and manifest_dir to those of the training"
+        )
+    return [by_path[path] for path in paths]
+
+
+def folder_images(folder: Path) -> tuple[ImageSet, list[str]]:
+    """The images below any folder, named by their path in it, and those that cannot be decoded.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: no image in it that can be decoded.
+    """
+    rows = [Row(image_path=path, image_name=path) for path in scan_folder(folder)]
+    bad = find_bad_images(folder, [row.image_path for row in rows])
+    good = [row for row in rows if row.image_path not in set(bad)]
+    if not good:
+        raise ValueError(f"none of the {len(bad)} images in images={folder} can be decoded (first: {bad[0]})")
+    return ImageSet("folder", folder, good), bad
+
+
+def draw_bank(rows: Sequence[Row], paths: Sequence[str], count: int, seed: int) -> list[Row]:
+    """`count` (or all) of the rows of `paths`, drawn by the seed alone, for tta=mixing."""
+    order = np.random.default_rng(keyed_seed("bank", seed)).permutation(len(paths))[:count]
+    sorted_paths = sorted(paths)
+    return rows_of(rows, [sorted_paths[i] for i in sorted(order)])
+
+
+def read_truth(path: Path) -> list[Row]:
+    """Labels of test images, from a manifest or from an object {image_name: label}."""
+    entries = read_json(path)
+    if isinstance(entries, Mapping):
+        for name, label in entries.items():
+            if type(label) is not int or label < 0:
+                raise ValueError(f"{path} gives {name} the label {label!r}: expected an id >= 0")
+        return [Row(image_path=name, image_name=name, label=label) for name, label in entries.items()]
+    return read_manifest(path)
+
+
+def match_truth(rows: Sequence[Row], names: Sequence[str], where: Path) -> Truth | None:
+    """What `rows` know of the images `names`; None where no row has a label.
+
+    Raises:
+        ValueError: some of the images have a label and others not.
+    """
+    known = {row.name: row for row in rows if row.label is not None}
+    if not known:
+        return None
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise ValueError(f"{where} has no label for {len(missing)} of {len(names)} test images (first: {missing[0]})")
+    labels = np.array([known[name].label for name in names], np.int64)
+    domains = [known[name].domain for name in names]
+    return Truth(labels, ["" if domain is None else str(domain) for domain in domains])
