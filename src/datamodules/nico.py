@@ -16,7 +16,7 @@ from pytorch_lightning.loops.progress import _ProcessedTracker
 from torch.utils.data import DataLoader, Dataset
 
 from src.files import digest_files, locked, read_json, write_json
-from src.images import decode_image, decode_mask, find_bad_images
+from src.images import decode_image, decode_pair, find_bad_images
 from src.manifest import (
     HELD_OUT,
     NO_DOMAIN,
@@ -71,19 +71,13 @@ class Images(Dataset[Decoded]):
     def __getitem__(self, key: tuple[int, int]) -> Decoded:
         epoch, index = key
         row = self.rows[index]
-        mask = None
+        path, mask = self.data_root / row.image_path, None
         if self.mask_root is None:
-            image = decode_image(self.data_root / row.image_path, self.transform.min_side)
+            image = decode_image(path, self.transform.min_side)
         else:
-            image = decode_image(self.data_root / row.image_path)
-            mask = decode_mask(self.mask_root / str(row.image_seg_path))
+            image, mask = decode_pair(path, self.mask_root / str(row.image_seg_path), self.transform.min_side)
             if not mask.any():
                 mask[:] = True  # nothing was found: all foreground, so that the image still takes part in mixing
-            if mask.shape != image.shape[:2]:
-                raise ValueError(
-                    f"the mask {self.mask_root / str(row.image_seg_path)} is {mask.shape[1]}x{mask.shape[0]} pixels, "
-                    f"its image {row.image_path} {image.shape[1]}x{image.shape[0]}: make the masks anew"
-                )
         image, mask = self.transform(image, mask, keyed_seed(self.seed, epoch, index))
         domain = row.domain if isinstance(row.domain, int) else NO_DOMAIN
         return Decoded(image, NO_DOMAIN if row.label is None else row.label, domain, index, mask)
