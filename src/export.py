@@ -48,7 +48,7 @@ def export(members: Sequence[Member], folder: Path, name: str) -> list[Path]:
     for member, path in zip(members, paths, strict=True):
         module = rebuild(member)
         if name == "onnx":
-            write_onnx(module, int(member.config["datamodule"]["size"]), path)
+            write_onnx(module, member.size, path)
         else:
             save_weights(path, {part: getattr(module, part) for part in module.exported})  # type: ignore[union-attr]
         write_json(path.with_name("config.json"), description(member))

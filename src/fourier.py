@@ -26,7 +26,7 @@ def analyse(x: torch.Tensor, ratio: float) -> torch.Tensor:
     Columns beyond the box are not transformed along H: at r = .5 that is half of them.
     """
     rows, columns = reach(ratio, x.shape[2]), reach(ratio, x.shape[3])
-    wide = x.to(torch.promote_types(x.dtype, torch.float32)).contiguous()
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
     spectrum: torch.Tensor = torch.fft.fft(torch.fft.rfft(wide, dim=3)[..., : columns + 1], dim=2)
     spectrum[:, :, rows + 1 : x.shape[2] - rows] = 0
     return spectrum
@@ -68,9 +68,12 @@ def mix_amplitude(x: torch.Tensor, partner: torch.Tensor, lam: torch.Tensor, rat
     """
     boxes = torch.cat([analyse(part, ratio) for part in torch.split(x, IMAGES_AT_ONCE)])
     amplitude = boxes.abs()
-    # Only the difference is brought back: outside of the box nothing changes.
-    change = boxes.sgn_().mul_((amplitude[partner] - amplitude).mul_(lam.reshape(-1, 1, 1, 1)))
+    difference = (amplitude[partner] - amplitude).mul_(lam.reshape(-1, 1, 1, 1))
+    # Only the change is brought back: outside of the box there is none.
+    change = boxes.sgn_()
+    torch.view_as_real(change).mul_(difference.unsqueeze(-1))
+    del amplitude, difference  # at r = 1 a copy of the batch
     mixed = torch.empty_like(x)
-    for own, difference, into in zip(*(torch.split(t, IMAGES_AT_ONCE) for t in (x, change, mixed)), strict=True):
-        torch.add(own, synthesise(difference, x.shape[3]), out=into)
+    for own, of_own, into in zip(*(torch.split(t, IMAGES_AT_ONCE) for t in (x, change, mixed)), strict=True):
+        into.copy_(synthesise(of_own, x.shape[3])).add_(own)
     return mixed

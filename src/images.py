@@ -41,9 +41,14 @@ def decode_image(path: Path | str, min_side: int = 0) -> npt.NDArray[np.uint8]:
         FileNotFoundError: no such file.
         ValueError: the file cannot be decoded completely.
     """
+    return decode_reduced(path, min_side)[0]
+
+
+def decode_reduced(path: Path | str, min_side: int) -> tuple[npt.NDArray[np.uint8], int]:
+    """As decode_image, and 1, 2, 4 or 8: the part of its size that the image was decoded at."""
     with open(path, "rb") as file:
         data = file.read()
-    flag = cv2.IMREAD_COLOR_RGB
+    flag, factor = cv2.IMREAD_COLOR_RGB, 1
     size = jpeg_size(data) if min_side else None
     if size:
         factor = max((f for f in REDUCED if min(size) // f >= min_side), default=1)
@@ -55,7 +60,7 @@ def decode_image(path: Path | str, min_side: int = 0) -> npt.NDArray[np.uint8]:
             f"{path} cannot be decoded (empty, cut off, or no image): "
             "replace or remove it; in training, datamodule.on_bad_image=skip leaves such images out"
         )
-    return np.asarray(image, np.uint8)
+    return np.asarray(image, np.uint8), factor
 
 
 def decode(data: bytes, flag: int) -> npt.NDArray[np.generic] | None:
@@ -77,6 +82,35 @@ def decode_mask(path: Path | str) -> npt.NDArray[np.bool_]:
     if mask is None:
         raise ValueError(f"the mask {path} cannot be decoded: write it again as an 8-bit PNG of 0 and 255")
     return np.asarray(mask) > 127
+
+
+def decode_pair(
+    image_path: Path, mask_path: Path, min_side: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    """Decode an image as decode_image does, and its mask at the size of the result.
+
+    Where the image is reduced by a factor, a pixel of it is the mean of a square of the file's pixels; it is
+    foreground where half of that square or more is.
+
+    Raises:
+        FileNotFoundError, ValueError: as decode_image; the mask is not of the image's size.
+    """
+    image, factor = decode_reduced(image_path, min_side)
+    mask = decode_mask(mask_path)
+    height, width = mask.shape
+    if (-(-height // factor), -(-width // factor)) != image.shape[:2]:
+        whole = decode_image(image_path)
+        raise ValueError(
+            f"the mask {mask_path} is {width}x{height} pixels, its image {image_path} "
+            f"{whole.shape[1]}x{whole.shape[0]}: make the masks anew"
+        )
+    if factor > 1:
+        # The squares at the right and the bottom may be cut off.
+        whole_squares = cv2.copyMakeBorder(
+            mask.astype(np.uint8) * 255, 0, -height % factor, 0, -width % factor, cv2.BORDER_REPLICATE
+        )
+        mask = np.asarray(cv2.resize(whole_squares, image.shape[1::-1], interpolation=cv2.INTER_AREA)) > 127
+    return image, mask
 
 
 def find_bad_images(data_root: Path, paths: Sequence[str], threads: int = 4) -> list[str]:

@@ -49,9 +49,15 @@ class Member(NamedTuple):
         return f"{self.stage}/{self.name}"
 
     @property
+    def size(self) -> int:
+        """Side of its input, pixels: the last one of a training whose images changed their size."""
+        size = self.config["datamodule"]["size"]
+        return int(size[-1][1] if isinstance(size, list) else size)
+
+    @property
     def view(self) -> dict[str, Any]:
         """How it wants its images, as the data module's settings: size and evaluation transform."""
-        return {key: self.config["datamodule"][key] for key in ("size", "eval_transform")}
+        return {"size": self.size, "eval_transform": self.config["datamodule"]["eval_transform"]}
 
 
 def find_members(logs_dir: Path, track: int, stages: Sequence[str]) -> tuple[list[Member], list[tuple[Path, str]]]:

@@ -215,7 +215,7 @@ def photos_of(found: Findings, images: Any) -> dict[str, list[Photo]]:
     assert isinstance(datamodule, NicoDataModule)
     for kind, own in places.items():
         rows = [test.images.rows[i] for i in own]
-        seen = datamodule.pixels(rows, datamodule.size).float() / 255
+        seen = datamodule.pixels(rows, datamodule.last_size).float() / 255
         maps = class_activation(module, seen, torch.from_numpy(labels[own])) if rows else None
         pictures = datamodule.pixels(rows, SIDE).permute(0, 2, 3, 1).numpy()
         made[kind] = [

@@ -153,7 +153,7 @@ def panel_of(tasks: Sequence[Task], images: ImageSet, how: How) -> tuple[Panel, 
     """The tasks' networks, and a data module that shows them the images."""
     datamodule = open_images(how.images, tasks[0].member)
     assert isinstance(datamodule, NicoDataModule)
-    bank = datamodule.pixels(tasks[0].bank, datamodule.size)
+    bank = datamodule.pixels(tasks[0].bank, datamodule.last_size)
     datamodule.show(images.rows, images.root)
     return Panel([rebuild(task.member) for task in tasks], how.tta, images.names, bank), datamodule
 

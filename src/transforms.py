@@ -240,6 +240,11 @@ def look_up(image: Image, table: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return cv2.LUT(image, np.ascontiguousarray(table.T)[None])
 
 
+def warp(image: Image, matrix: npt.NDArray[np.float64]) -> Image:
+    """Move the pixels of (H, W, 3) uint8 by a (2, 3) matrix; what comes in from outside is black."""
+    return cv2.warpAffine(image, matrix, image.shape[1::-1], flags=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+
+
 def augmix(
     image: Image, chains: Sequence[Sequence[tuple[Operation, float]]], weights: Sequence[float], share: float
 ) -> Image:
@@ -254,27 +259,31 @@ def augmix(
     Returns:
         (H, W, 3) uint8.
     """
-    counts = histogram(image)
-    parts: list[tuple[Image, npt.NDArray[np.floating[Any]]]] = [(image, (1 - share) * IDENTITY)]
+    counts: Counts | None = histogram(image)
+    blend = (1 - share) * IDENTITY  # of the chains that do not move the image
+    moved_chains: list[npt.NDArray[np.float32]] = []
     for chain, weight in zip(chains, weights, strict=True):
         moved, moved_counts, table = image, counts, IDENTITY
         for operation, level in chain:
             if operation in PHOTOMETRIC:
+                if moved_counts is None:
+                    moved_counts = histogram(moved)
                 step = operation(after(moved_counts, table), level)
                 table = np.take_along_axis(step, table.astype(np.intp), 1)
             else:
-                height, width = image.shape[:2]
-                moved = cv2.warpAffine(
-                    look_up(moved, table), operation(level, height, width), (width, height), flags=cv2.INTER_LINEAR
-                ).astype(np.uint8, copy=False)
-                moved_counts, table = histogram(moved), IDENTITY
+                moved = warp(look_up(moved, table), operation(level, *image.shape[:2]))
+                moved_counts, table = None, IDENTITY
         if moved is image:
-            parts[0] = (image, parts[0][1] + share * weight * table)
+            blend = blend + share * weight * table
         else:
-            parts.append((moved, share * weight * table))
-    if len(parts) == 1:
-        return look_up(image, np.rint(parts[0][1]).astype(np.uint8))
-    return np.rint(sum(look_up(*part) for part in parts)).astype(np.uint8)
+            moved_chains.append(look_up(moved, (share * weight * table).astype(np.float32)))
+    if not moved_chains:
+        return look_up(image, np.rint(blend).astype(np.uint8))
+    total = look_up(image, blend.astype(np.float32))
+    for part in moved_chains:
+        total += part
+    mixed: Image = np.rint(total).astype(np.uint8)
+    return mixed
 
 
 class AugMix(A.ImageOnlyTransform):  # type: ignore[misc]

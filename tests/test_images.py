@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import cv2
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.images import decode_image, decode_mask, find_bad_images, jpeg_size
+from src.images import decode_image, decode_mask, decode_pair, find_bad_images, jpeg_size
 
 
 @pytest.fixture
@@ -74,3 +75,33 @@ def test_mask(tmp_path: Path) -> None:
     (tmp_path / "m.png").write_bytes(b"")
     with pytest.raises(ValueError, match="mask .* cannot be decoded"):
         decode_mask(tmp_path / "m.png")
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4, 8])
+@pytest.mark.parametrize("shape", [(96, 160), (99, 161), (101, 95)])
+def test_a_mask_is_reduced_with_its_image(tmp_path: Path, factor: int, shape: tuple[int, int]) -> None:
+    height, width = shape
+    mask = cv2.GaussianBlur(np.random.default_rng(0).random(shape), (0, 0), 6) > 0.5
+    cv2.imwrite(
+        str(tmp_path / "a.jpg"), np.repeat(mask[..., None], 3, 2) * np.uint8(255), [cv2.IMWRITE_JPEG_QUALITY, 98]
+    )
+    cv2.imwrite(str(tmp_path / "a.png"), mask * np.uint8(255))
+    image, made = decode_pair(tmp_path / "a.jpg", tmp_path / "a.png", min(shape) // factor)
+    assert made.dtype == bool and made.shape == image.shape[:2]
+    assert made.shape == (math.ceil(height / factor), math.ceil(width / factor))
+    for row in range(height // factor):  # the squares that are whole
+        for column in range(width // factor):
+            square = mask[row * factor :, column * factor :][:factor, :factor]
+            assert made[row, column] == (square.mean() >= 0.5)
+    bright = image.mean(2) > 127
+    shifted = [(np.roll(made, 1, axis) != bright).mean() for axis in (0, 1)]
+    assert (made != bright).mean() < 0.4 * min(shifted)  # they differ on edges alone, a shift on all of these
+
+
+@pytest.mark.parametrize("min_side", [0, 24])
+def test_a_mask_of_another_size(tmp_path: Path, photo: np.ndarray, min_side: int) -> None:
+    cv2.imwrite(str(tmp_path / "a.jpg"), photo)
+    for shape in [(48, 80), (24, 40), (96, 150), (160, 96)]:
+        cv2.imwrite(str(tmp_path / "a.png"), np.zeros(shape, np.uint8))
+        with pytest.raises(ValueError, match=f"a.png is {shape[1]}x{shape[0]} pixels, its image .*a.jpg 160x96: make"):
+            decode_pair(tmp_path / "a.jpg", tmp_path / "a.png", min_side)

@@ -16,7 +16,7 @@ from pytorch_lightning.loops.progress import _ProcessedTracker
 from torch.utils.data import DataLoader, Dataset
 
 from src.files import digest_files, locked, read_json, write_json
-from src.images import decode_image, decode_mask, find_bad_images
+from src.images import decode_image, decode_pair, find_bad_images
 from src.manifest import (
     HELD_OUT,
     NO_DOMAIN,
@@ -84,19 +84,13 @@ class Images(Dataset[Decoded]):
         row = self.rows[index]
         started = [first for first in self.later if first <= epoch]
         transform = self.later[max(started)] if started else self.transform
-        mask = None
+        path, mask = self.data_root / row.image_path, None
         if self.mask_root is None:
-            image = decode_image(self.data_root / row.image_path, transform.min_side)
+            image = decode_image(path, transform.min_side)
         else:
-            image = decode_image(self.data_root / row.image_path)
-            mask = decode_mask(self.mask_root / str(row.image_seg_path))
+            image, mask = decode_pair(path, self.mask_root / str(row.image_seg_path), transform.min_side)
             if not mask.any():
                 mask[:] = True  # nothing was found: all foreground, so that the image still takes part in mixing
-            if mask.shape != image.shape[:2]:
-                raise ValueError(
-                    f"the mask {self.mask_root / str(row.image_seg_path)} is {mask.shape[1]}x{mask.shape[0]} pixels, "
-                    f"its image {row.image_path} {image.shape[1]}x{image.shape[0]}: make the masks anew"
-                )
         image, mask = transform(image, mask, seed)
         domain = row.domain if isinstance(row.domain, int) else NO_DOMAIN
         return Decoded(image, NO_DOMAIN if row.label is None else row.label, domain, index, mask)

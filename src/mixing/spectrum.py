@@ -28,9 +28,8 @@ def spectrum(
     mixed = torch.empty_like(x)
     for own, places, into in zip(*(torch.split(t, IMAGES_AT_ONCE) for t in (x, partner, mixed)), strict=True):
         other = x[places]
-        low = low_pass(own - other, ratio)
-        torch.lerp(other, own, lam_h, out=into)
-        into.add_((lam_l - lam_h) * low)
+        into.copy_(low_pass(own - other, ratio)).mul_(lam_l - lam_h)
+        into.addcmul_(own, lam_h).addcmul_(other, 1 - lam_h)
     return mixed
 
 
