@@ -1,0 +1,132 @@
+import math
+
+import pytest
+import timm
+import torch
+
+from src.fourier import mix_amplitude
+from src.lightning_modules.co_teacher import CoTeacher
+from src.losses import consistency, mixed_cross_entropy, ramp_up
+from src.manifest import Sample
+from src.mixing.foreground import Foreground
+from src.mixing.spectrum import Spectrum
+from src.schedules import CosineFrom
+
+MIXING = Foreground(alpha=2.0, mean=[0.5] * 3, other_context=False)
+
+
+def make(mixing: object = MIXING, **changes: float) -> CoTeacher:
+    torch.manual_seed(0)
+    backbone = timm.create_model("resnet10t", num_classes=0, channels=[8, 8, 16, 16], stem_width=8)
+    settings = {"ratio": 0.4, "temperature": 10.0, "copy_from_original": 2.0, "original_from_copy": 1.0,
+                "ramp_up_epochs": 0, "max_momentum": 0.75, **changes}  # fmt: skip
+    module = CoTeacher(
+        backbone=backbone, mixing=mixing, num_classes=5, contexts=["dim", "water"], mean=[0.5] * 3, std=[0.25] * 3,
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+        scheduler=lambda optimizer: torch.optim.lr_scheduler.ConstantLR(optimizer), **settings,
+    )  # fmt: skip
+    return module.train()
+
+
+def pairs(count: int = 3) -> Sample:
+    torch.manual_seed(1)
+    position = torch.arange(2 * count)
+    return Sample(
+        torch.rand(2 * count, 3, 32, 32), position % 5, position % 2, position, torch.rand(2 * count, 32, 32) > 0.5
+    )
+
+
+def test_an_image_and_its_copy_are_mixed_alike() -> None:
+    batch = pairs()
+    for mixing in (MIXING, Spectrum(alpha=2.0, ratio=0.5, other_context=False)):
+        module = make(mixing)
+        torch.manual_seed(7)
+        mixed, copies = module.mix(batch)
+        torch.manual_seed(7)
+        lam = torch.rand(3).repeat(2)
+        other = torch.tensor([3, 4, 5, 0, 1, 2])  # both directions
+        state = torch.get_rng_state()
+        expected = mixing(batch)
+        torch.set_rng_state(state)
+        copied = mixing(batch._replace(image=mix_amplitude(batch.image, other, lam, 0.4).clamp(0, 1)))
+        assert torch.equal(mixed.image, expected.image) and torch.equal(mixed.partner, expected.partner)
+        assert torch.equal(copies, copied.image) and torch.equal(copied.partner, expected.partner)
+        assert not torch.equal(copies, mixed.image)
+
+
+def test_the_loss_is_the_sum_of_its_terms() -> None:
+    batch, seen = pairs(), []
+    module = make()
+    module.log_dict = lambda figures, **_: seen.append(figures)  # type: ignore[method-assign]
+    torch.manual_seed(3)
+    loss = module.training_step(batch, 0)
+
+    again = make()
+    torch.manual_seed(3)
+    mixed, copies = again.mix(batch)
+    x = (torch.cat([mixed.image, copies]) - 0.5) / 0.25
+    original, copied = again.student(x).chunk(2)
+    aim, aim_copied = again.teacher.eval()(x).chunk(2)
+    labels = batch.label, batch.label[mixed.partner], mixed.lam
+    expected = (
+        0.5 * mixed_cross_entropy(original, *labels)
+        + 0.5 * mixed_cross_entropy(copied, *labels)
+        + 2.0 * consistency(copied, aim, 10.0)
+        + 1.0 * consistency(original, aim_copied, 10.0)
+    )
+    torch.testing.assert_close(loss, expected)
+    assert len(seen[0]) == 5
+
+
+@pytest.mark.parametrize("name", ["copy_from_original", "original_from_copy"])
+def test_a_weight_of_zero_leaves_its_term_out(name: str) -> None:
+    module, seen = make(**{name: 0.0}), []
+    module.log_dict = lambda figures, **_: seen.append(figures)  # type: ignore[method-assign]
+    module.training_step(pairs(), 0)
+    assert f"train/{name}" not in seen[0] and len(seen[0]) == 4
+
+
+def test_the_teacher_averages_parameters_and_buffers_and_stays_in_evaluation() -> None:
+    module = make()
+    assert module.student.training and not module.backbone.training and not module.head.training
+    assert not any(p.requires_grad for p in module.teacher.parameters())
+    for step, momentum in enumerate((0.0, 0.5, 2 / 3, 0.75, 0.75)):
+        with torch.no_grad():
+            for tensor in module.student.state_dict().values():
+                tensor.add_(1 if not tensor.is_floating_point() else torch.rand_like(tensor))
+        before = {name: tensor.clone() for name, tensor in module.teacher.state_dict().items()}
+        module.update_teacher(step)
+        student = module.student.state_dict()
+        assert any("running_mean" in name for name in student)
+        for name, now in module.teacher.state_dict().items():
+            if now.is_floating_point():
+                torch.testing.assert_close(now, momentum * before[name] + (1 - momentum) * student[name])
+            else:
+                assert torch.equal(now, student[name])
+
+
+def test_prediction_is_the_teachers() -> None:
+    module, image = make().eval(), torch.rand(2, 3, 32, 32)
+    before = module(image)
+    with torch.no_grad():
+        for parameter in module.student.parameters():
+            parameter.zero_()
+    assert torch.equal(module(image), before) and module.exported == ("backbone", "head")
+    with pytest.raises(ValueError, match="module.ratio is 0"):
+        make(ratio=0.0)
+
+
+def test_the_cosine_goes_on_where_the_stage_before_stopped() -> None:
+    def rates(start: int, epochs: int) -> list[float]:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+        schedule, made = CosineFrom(optimizer, start=start, total=200), []
+        for _ in range(epochs):
+            made.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        return made
+
+    whole = rates(0, 200)
+    assert whole == pytest.approx([0.05 * (1 + math.cos(math.pi * e / 200)) for e in range(200)])
+    assert rates(120, 80) == pytest.approx(whole[120:]) and rates(120, 1)[0] == pytest.approx(0.0345, abs=1e-4)
+    assert ramp_up(0, 5) == pytest.approx(math.exp(-5))
