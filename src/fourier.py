@@ -11,7 +11,7 @@ import math
 
 import torch
 
-IMAGES_AT_ONCE = 8
+IMAGES_AT_ONCE = 4
 """A mix goes through its batch in steps of this many, so that its temporaries stay small whatever the batch."""
 
 
