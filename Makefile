@@ -22,22 +22,24 @@ install: .venv/.installed  ## make .venv with everything in it; nothing to do wh
 demo: install  ## the main job on data made here: both tracks, every stage, prediction.json, report.html
 	$(BIN)/python -m src.datamodules.synthetic demo
 	@$(MAKE) --no-print-directory -j2 demo-track1 demo-track2
-	$(BIN)/python predict.py track=1 ensemble=baselines scale=demo truth=demo/truth/track1_test_truth.json report=true
-	$(BIN)/python predict.py track=2 ensemble=baselines scale=demo truth=demo/truth/track2_test_truth.json report=true
+	$(BIN)/python predict.py track=1 ensemble=all scale=demo truth=demo/truth/track1_test_truth.json report=true
+	$(BIN)/python predict.py track=2 ensemble=all scale=demo truth=demo/truth/track2_test_truth.json report=true
 	@echo "in-domain: held-out images of the training contexts; test: contexts that the class was not trained on"
 
 # Side by side, a core each: quicker on two cores than one after the other on both.
 demo-track1 demo-track2: demo-track%:
 	@export OMP_NUM_THREADS=1; { \
-	$(BIN)/python train.py -m track=$* stage=baseline seed=0,1 $(DEMO); \
+	$(BIN)/python train.py track=$* stage=baseline $(DEMO); \
 	$(BIN)/python train.py track=$* stage=wsss $(DEMO) wsss.truth_dir=demo/truth/masks; \
+	$(BIN)/python train.py -m track=$* stage=moco,finetune,fdg $(DEMO); \
+	$(BIN)/python train.py -m track=$* stage=adapt mixing.ratio=0.2,0.5,0.8 $(DEMO); \
 	} 2>&1 | sed -u 's/^/track $* | /'
 
 report: install  ## results/track{1,2}/report.html of the finished runs; WORDS="ensemble=baselines ..." changes settings
 	$(BIN)/python predict.py -m track=1,2 report=true $(WORDS)
 
 test: install  ## all tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2
 
 check: install  ## format, lint, types
 	$(BIN)/ruff format --check .
