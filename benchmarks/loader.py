@@ -29,14 +29,14 @@ from PIL import Image, ImageOps
 from torchvision import transforms
 from torchvision.transforms import functional as F
 
-from src.datamodules.nico import Images, collate
+from src.datamodules.nico import Images, Pairs, collate, collate_pairs
 from src.images import decode_image
 from src.manifest import Row
 from src.masks import encode_mask
 from src.transforms import Train
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
-AUGMIX = yaml.safe_load((CONF / "datamodule/nico.yaml").read_text())["train_transform"]["augmix"]
+AUGMIX = yaml.safe_load((CONF / "transform/crop.yaml").read_text())["augmix"]
 NORMALISE = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 Work = Callable[[], None]
 
@@ -64,15 +64,21 @@ def write_images(folder: Path, count: int) -> list[Row]:
     return [Row(f"{i}.jpg", label=0, image_seg_path=f"{i}.png") for i in range(count)]
 
 
-def batches(rows: list[Row], folder: Path, side: int, masks: bool, chains: int) -> Work:
-    """Read all rows as a worker does, in batches of 32."""
+def batches(rows: list[Row], folder: Path, side: int, masks: bool, chains: int, paired: bool = False) -> Work:
+    """Read all rows (or pairs) as a worker does, in batches of 32."""
     augmix = AUGMIX | {"chains": chains}
     transform = Train(side, scale=(0.8, 1.0), horizontal_flip=0.5, vertical_flip=0.5, augmix=augmix)
     images = Images(rows, folder, folder if masks else None, transform, seed=0)
 
+    pairs = Pairs(images, other_context=False)
+
     def work() -> None:
         for begin in range(0, len(rows), 32):
-            collate([images[0, i] for i in range(begin, min(begin + 32, len(rows)))])
+            places = range(begin, min(begin + 32, len(rows)))
+            if paired:
+                collate_pairs([pairs[0, i] for i in places])
+            else:
+                collate([images[0, i] for i in places])
 
     return work
 
@@ -106,7 +112,7 @@ def sample_on_pil(image: Image.Image, mask: Image.Image, side: int, rng: np.rand
     return [augmix_on_pil(image, rng), F.to_tensor(mask)]
 
 
-def batches_on_pil(rows: list[Row], folder: Path, side: int) -> Work:
+def batches_on_pil(rows: list[Row], folder: Path, side: int, paired: bool = False) -> Work:
     """What `batches` does with masks and AugMix, on PIL images."""
 
     def sample(row: Row, rng: np.random.Generator) -> list[torch.Tensor]:
@@ -116,7 +122,11 @@ def batches_on_pil(rows: list[Row], folder: Path, side: int) -> Work:
     def work() -> None:
         rng = np.random.default_rng(0)
         for begin in range(0, len(rows), 32):
-            torch.utils.data.default_collate([sample(row, rng) for row in rows[begin : begin + 32]])
+            firsts = rows[begin : begin + 32]
+            made = [sample(row, rng) for row in firsts]
+            if paired:
+                made += [sample(rows[rng.integers(len(rows))], rng) for _ in firsts]
+            torch.utils.data.default_collate(made)
 
     return work
 
@@ -156,6 +166,13 @@ def main() -> None:
                     batches_on_pil(rows, folder, side),
                 )
             )
+        table.append(
+            Line(
+                "512 px, pairs of fdg",
+                batches(rows, folder, 512, masks=True, chains=3, paired=True),
+                batches_on_pil(rows, folder, 512, paired=True),
+            )
+        )
         ours: dict[str, list[float]] = {line.title: [] for line in table}
         on_pil: dict[str, list[float]] = {line.title: [] for line in table if line.on_pil}
         for _ in range(options.rounds + 1):
@@ -167,7 +184,7 @@ def main() -> None:
         alone = statistics.median(ours["decoding alone"][1:])
         for title, measured in ours.items():
             median = statistics.median(measured[1:])  # the first round warms the caches
-            text = f"{title:>28}  {median:7.0f} images/s  {100 * median / alone:4.0f} % of decoding alone"
+            text = f"{title:>28}  {median:7.0f} a second  {100 * median / alone:4.0f} % of decoding alone"
             if title in on_pil:
                 published = statistics.median(on_pil[title][1:])
                 text += f"  {median / published:4.1f} times the PIL pipeline's {published:.0f}"
