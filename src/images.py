@@ -90,7 +90,8 @@ def decode_pair(
     """Decode an image as decode_image does, and its mask at the size of the result.
 
     Where the image is reduced by a factor, a pixel of it is the mean of a square of the file's pixels; it is
-    foreground where half of that square or more is.
+    foreground where half of that square or more is. (An image that EXIF turns has its cut-off squares at other
+    sides, which shifts its mask by less than one of the result's pixels.)
 
     Raises:
         FileNotFoundError, ValueError: as decode_image; the mask is not of the image's size.

@@ -51,8 +51,8 @@ def make_mask(task: Task) -> None:
         file.write(encode_mask(foreground))
 
 
-# Training decodes a mask for each image: without a filter that takes a seventh of the time that it takes with OpenCV's
-# default, Sub and run lengths, and the file grows by two fifths (python -m benchmarks.masks).
+# Training decodes a mask for each image: without a filter that takes a fifth of the time that it takes with OpenCV's
+# default, Sub and run lengths, and the file grows by a third (python -m benchmarks.masks).
 PNG = [
     cv2.IMWRITE_PNG_FILTER,
     cv2.IMWRITE_PNG_FILTER_NONE,
