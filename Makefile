@@ -48,6 +48,7 @@ check: install  ## format, lint, types
 
 bench: install  ## the figures of the README's table of speeds
 	$(BIN)/python -m benchmarks.loader
+	$(BIN)/python -m benchmarks.views
 	$(BIN)/python -m benchmarks.mixing
 	$(BIN)/python -m benchmarks.masks
 	$(BIN)/python -m benchmarks.votes

@@ -259,11 +259,6 @@ def test_a_manifest_and_a_label_map_that_disagree(
         instantiate(cfg.datamodule).setup()
 
 
-def test_a_diverged_training_stops_and_says_so(train_run: Train) -> None:
-    with pytest.raises(ValueError, match="the loss of epoch 1 is nan, the training has diverged"):
-        train_run("track=1", "stage=baseline", "module.optimizer.lr=1e30", "mixing=none")
-
-
 def test_every_logger_works(train_run: Train) -> None:
     for logger in ("tensorboard", "wandb"):
         run = train_run("track=1", "stage=baseline", f"logger={logger}", f"tag={logger}", "trainer.max_epochs=1")
