@@ -28,8 +28,9 @@ def spectrum(
     mixed = torch.empty_like(x)
     for own, places, into in zip(*(torch.split(t, IMAGES_AT_ONCE) for t in (x, partner, mixed)), strict=True):
         other = x[places]
-        into.copy_(low_pass(own - other, ratio)).mul_(lam_l - lam_h)
-        into.addcmul_(own, lam_h).addcmul_(other, 1 - lam_h)
+        difference = own - other
+        torch.addcmul(other, difference, lam_h, out=into)
+        into.addcmul_(low_pass(difference, ratio), lam_l - lam_h)
     return mixed
 
 
