@@ -102,7 +102,8 @@ class Neighbours(pl.Callback):
         """All ranks' rows, whose numbers may differ by one: each is filled up, and the filling left out."""
         if trainer.world_size == 1:
             return mine
-        most = int(trainer.strategy.reduce(torch.tensor(float(len(mine.label))), reduce_op="max"))
+        count = torch.tensor(float(len(mine.label)), device=mine.label.device)  # NCCL reduces no tensor of the CPU
+        most = int(trainer.strategy.reduce(count, reduce_op="max"))
         missing = most - len(mine.label)
         full = (torch.cat([part, part[:missing]]) for part in mine)
         filling = torch.arange(most, device=mine.label.device) >= len(mine.label)
