@@ -152,9 +152,9 @@ def lines() -> list[Line]:
         by_context(224, 128),
         by_context(512, 48),
         by_frequency(224, 128, 0.5),
-        by_frequency(224, 128, 1.0),
+        by_frequency(224, 128, 0.9),
         by_frequency(512, 48, 0.5),
-        by_frequency(512, 48, 1.0),
+        by_frequency(512, 48, 0.9),
         amplitudes(512, 48, 0.2),
         amplitudes(512, 48, 1.0),
     ]

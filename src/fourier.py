@@ -11,8 +11,18 @@ import math
 
 import torch
 
-IMAGES_AT_ONCE = 4
-"""A mix goes through its batch in steps of this many, so that its temporaries stay small whatever the batch."""
+CHUNK = 3 * 2**19
+"""Bytes of images that a mix takes at once on a CPU: what it makes of them on the way stays in the cache."""
+
+
+def images_at_once(x: torch.Tensor) -> int:
+    """How many images of a batch (N, ...) a mix takes at once: its temporaries stay small whatever N.
+
+    On a GPU an eighth of the batch: each step starts a dozen kernels, which want work for the whole device.
+    """
+    if x.device.type != "cpu":
+        return math.ceil(len(x) / 8)
+    return max(1, CHUNK // max(1, x[:1].numel() * x.element_size()))
 
 
 def reach(ratio: float, side: int) -> int:
@@ -26,7 +36,7 @@ def analyse(x: torch.Tensor, ratio: float) -> torch.Tensor:
     Columns beyond the box are not transformed along H: at r = .5 that is half of them.
     """
     rows, columns = reach(ratio, x.shape[2]), reach(ratio, x.shape[3])
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    wide = x.to(torch.promote_types(x.dtype, torch.float32)).contiguous()  # channels_last rows transform slowly
     spectrum: torch.Tensor = torch.fft.fft(torch.fft.rfft(wide, dim=3)[..., : columns + 1], dim=2)
     spectrum[:, :, rows + 1 : x.shape[2] - rows] = 0
     return spectrum
@@ -46,9 +56,11 @@ def low_pass(x: torch.Tensor, ratio: float) -> torch.Tensor:
         ratio: r in (0, 1], side of the box as a share of the spectrum's; L(x) = x at 1.
 
     Returns:
-        (N, C, H, W), of x's dtype.
+        (N, C, H, W), of x's dtype and order in memory.
     """
-    return synthesise(analyse(x, ratio), x.shape[3]).to(x.dtype)
+    if reach(ratio, x.shape[2]) == x.shape[2] // 2 and reach(ratio, x.shape[3]) == x.shape[3] // 2:
+        return x.clone()  # every frequency lies inside the box
+    return torch.empty_like(x).copy_(synthesise(analyse(x, ratio), x.shape[3]))
 
 
 def mix_amplitude(x: torch.Tensor, partner: torch.Tensor, lam: torch.Tensor, ratio: float) -> torch.Tensor:
@@ -66,14 +78,15 @@ def mix_amplitude(x: torch.Tensor, partner: torch.Tensor, lam: torch.Tensor, rat
     Returns:
         (N, C, H, W), of x's dtype, not clipped to valid pixels: phases are kept before that, not after.
     """
-    boxes = torch.cat([analyse(part, ratio) for part in torch.split(x, IMAGES_AT_ONCE)])
+    step = images_at_once(x)
+    boxes = torch.cat([analyse(part, ratio) for part in torch.split(x, step)])
     amplitude = boxes.abs()
-    difference = (amplitude[partner] - amplitude).mul_(lam.reshape(-1, 1, 1, 1))
-    # Only the change is brought back: outside of the box there is none.
-    change = boxes.sgn_()
-    torch.view_as_real(change).mul_(difference.unsqueeze(-1))
-    del amplitude, difference  # at r = 1 a copy of the batch
     mixed = torch.empty_like(x)
-    for own, of_own, into in zip(*(torch.split(t, IMAGES_AT_ONCE) for t in (x, change, mixed)), strict=True):
+    parts = (torch.split(t, step) for t in (x, boxes, amplitude, partner, lam.expand(len(x)), mixed))
+    for own, of_own, its_amplitude, places, weight, into in zip(*parts, strict=True):
+        # F(x~) = F(x) (1 + lam (|F(x_partner)| / |F(x)| - 1)). Only the change is brought back: outside of the box
+        # there is none. 1e-30 is below any amplitude but 0.
+        gain = amplitude[places].div_(its_amplitude.clamp_min(1e-30)).sub_(1).mul_(weight.view(-1, 1, 1, 1))
+        torch.view_as_real(of_own).mul_(gain.unsqueeze(-1))
         into.copy_(synthesise(of_own, x.shape[3])).add_(own)
     return mixed

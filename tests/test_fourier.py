@@ -4,7 +4,8 @@ import math
 import pytest
 import torch
 
-from src.fourier import IMAGES_AT_ONCE, low_pass, mix_amplitude, reach
+from src import fourier
+from src.fourier import analyse, images_at_once, low_pass, mix_amplitude, reach, synthesise
 
 SHAPES = [(6, 8), (7, 5), (8, 5), (5, 6)]
 
@@ -106,9 +107,10 @@ def test_mix_amplitude_equals_a_slow_loop(shape: tuple[int, int], ratio: float) 
 
 
 @pytest.mark.parametrize("shape", [(12, 17), (16, 10)])
-def test_mix_amplitude_in_its_analytic_cases(shape: tuple[int, int]) -> None:
-    n = IMAGES_AT_ONCE + 2
+def test_mix_amplitude_in_its_analytic_cases(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    n = 6
     x, partner = images(n, *shape), torch.arange(n).roll(1)
+    monkeypatch.setattr(fourier, "CHUNK", 4 * x[0].numel() * 8)  # steps of 4 images and of 2
     none, half = torch.tensor(0.0), torch.full((n,), 0.5)
     assert torch.equal(mix_amplitude(x, partner, none, 0.5), x)
     torch.testing.assert_close(mix_amplitude(x, torch.arange(n), half, 0.5), x)
@@ -118,6 +120,20 @@ def test_mix_amplitude_in_its_analytic_cases(shape: tuple[int, int]) -> None:
     torch.testing.assert_close(mixed.angle().sin(), before.angle().sin(), atol=1e-6, rtol=0)
     swapped = torch.fft.fft2(mix_amplitude(x, partner, 1 - none, 1.0))
     torch.testing.assert_close(swapped.abs(), before.abs()[partner])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_full_box_passes_everything_through_the_transforms_too(shape: tuple[int, int]) -> None:
+    x = images(2, *shape)
+    torch.testing.assert_close(synthesise(analyse(x, 1.0), shape[1]), x)
+    assert torch.equal(low_pass(x, 1.0), x)
+
+
+def test_a_step_fills_the_cache_and_a_large_image_is_one() -> None:
+    assert images_at_once(torch.empty(128, 3, 224, 224)) == 2
+    assert images_at_once(torch.empty(0, 3, 224, 224)) >= 1
+    assert images_at_once(torch.empty(48, 3, 1024, 1024)) == 1
+    assert images_at_once(torch.empty(100, 3, 8, 8, device="meta")) == 13
 
 
 def test_a_pair_is_mixed_both_ways_by_one_call() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from src.fourier import IMAGES_AT_ONCE
+from src.fourier import images_at_once
 from src.mixing import Batch, Mixed, draw_beta, draw_other_context, draw_partner
 
 
@@ -36,7 +36,7 @@ def foreground(
     """
     weight = torch.lerp(lam_b, lam_f, mask.unsqueeze(1).to(x.dtype))
     mixed = torch.empty_like(x)
-    parts = (torch.split(t, IMAGES_AT_ONCE) for t in (x, weight, partner, mixed))
+    parts = (torch.split(t, images_at_once(x)) for t in (x, weight, partner, mixed))
     for own, of_own, places, into in zip(*parts, strict=True):
         of_other = weight[places]
         torch.mul(of_own, own, out=into)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from src.fourier import IMAGES_AT_ONCE, low_pass
+from src.fourier import images_at_once, low_pass
 from src.mixing import Batch, Mixed, draw_beta, draw_other_context, draw_partner
 
 
@@ -26,11 +26,10 @@ def spectrum(
         (N, C, H, W), of x's dtype.
     """
     mixed = torch.empty_like(x)
-    for own, places, into in zip(*(torch.split(t, IMAGES_AT_ONCE) for t in (x, partner, mixed)), strict=True):
-        other = x[places]
-        difference = own - other
-        torch.addcmul(other, difference, lam_h, out=into)
-        into.addcmul_(low_pass(difference, ratio), lam_l - lam_h)
+    for own, places, into in zip(*(torch.split(t, images_at_once(x)) for t in (x, partner, mixed)), strict=True):
+        torch.index_select(x, 0, places, out=into)
+        low = low_pass(own - into, ratio)
+        into.lerp_(own, lam_h).addcmul_(low, lam_l - lam_h)
     return mixed
 
 

@@ -8,7 +8,6 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from src.fourier import IMAGES_AT_ONCE
 from src.manifest import Sample
 from src.mixing import Mixed, Mixing
 from src.mixing.cutmix import box_of, cutmix
@@ -99,8 +98,9 @@ def test_box(lam: float, centre: tuple[float, float], box: tuple[int, int, int, 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 
 
-def test_foreground_equals_a_slow_loop() -> None:
-    batch, partner = batch_of(IMAGES_AT_ONCE + 3, 5, 4), torch.randperm(IMAGES_AT_ONCE + 3)
+def test_foreground_equals_a_slow_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, partner = batch_of(7, 5, 4), torch.randperm(7)
+    monkeypatch.setattr("src.fourier.CHUNK", 4 * batch.image[0].numel() * 4)  # steps of 4 images and of 3
     x, mask, lam_f, lam_b = batch.image, batch.mask, 0.3, 0.9
     assert mask is not None
     mixed = foreground(x, mask, partner, torch.tensor(lam_f), torch.tensor(lam_b), MEAN)
@@ -145,9 +145,9 @@ def slow_low_pass(x: torch.Tensor, ratio: float) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("shape", [(6, 8), (7, 5), (9, 6)])
-def test_spectrum_equals_a_slow_loop(shape: tuple[int, int]) -> None:
-    n = IMAGES_AT_ONCE + 1
-    x, partner, lam_l, lam_h, ratio = batch_of(n, *shape).image, torch.randperm(n), 0.2, 0.7, 0.5
+def test_spectrum_equals_a_slow_loop(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    x, partner, lam_l, lam_h, ratio = batch_of(5, *shape).image, torch.randperm(5), 0.2, 0.7, 0.5
+    monkeypatch.setattr("src.fourier.CHUNK", 2 * x[0].numel() * 4)  # steps of 2 images
     low = slow_low_pass(x, ratio)
     high = x - low
     mixed = spectrum(x, partner, torch.tensor(lam_l), torch.tensor(lam_h), ratio)
