@@ -5,7 +5,7 @@
 writes `OUT/data` (what the challenge ships) and `OUT/truth` (labels, contexts and foreground masks of every
 image). The class of an object is its shape; colour, texture and pose are drawn without looking at the class.
 The context paints the background and touches the object a little. Track 1 tests on two contexts that training
-never shows, track 2 trains each class mostly in two contexts of its own and tests it in the other four: a
+never shows, track 2 trains each class almost only in two contexts of its own and tests it in the other four: a
 classifier that leans on the background does well in training and fails there.
 """
 
@@ -27,11 +27,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-VERSION = 1  # of the pictures: raise it with every change that alters a byte of the output
+VERSION = 2  # of the pictures: raise it with every change that alters a byte of the output
 JPEG_QUALITY = 92
 SIDES = (96, 161)  # a picture's sides in pixels, lowest and one past the highest
 FOREGROUND = (0.13, 0.35)  # the share of the picture that an object is scaled to
-CELL = {"track1_train": 38, "track1_test": 40, "track2_train": 70, "track2_test": 20}  # images a class and context
+CELL = {"track1_train": 38, "track1_test": 40, "track2_train": 76, "track2_test": 20}  # images a class and context
 
 Pixels = npt.NDArray[np.uint8]
 Field = npt.NDArray[np.float32]
@@ -577,7 +577,9 @@ def plan(scale: float = 1.0) -> dict[tuple[int, str], list[Cell]]:
         others = [context for context in CONTEXTS if context not in own]
         cells[2, "train"] += [Cell(name, context, count["track2_train"]) for context in own]
         cells[2, "test"] += [Cell(name, context, count["track2_test"]) for context in others]
-        strays = 2 * count["track2_train"] // 9  # at most a tenth lies elsewhere, dealt in turn
+        # One in 77 lies elsewhere, dealt in turn. With one in ten, as the data once had, plain training learns from
+        # those few to look past the background, and there is nothing left for a method to gain.
+        strays = count["track2_train"] // 38
         for turn in range(4):
             context = others[(place_in_list + turn) % 4]
             cells[2, "train"].append(Cell(name, context, (strays + 3 - turn) // 4))
