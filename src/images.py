@@ -29,6 +29,11 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
 REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 
 
+def reduced(size: tuple[int, int], factor: int) -> tuple[int, int]:
+    """Height and width of an image that is decoded at 1 / factor of its size."""
+    return -(-size[0] // factor), -(-size[1] // factor)
+
+
 def decode_image(path: Path | str, min_side: int = 0) -> npt.NDArray[np.uint8]:
     """Decode an image to (H, W, 3) uint8 RGB, EXIF rotation applied, whatever its mode.
 
@@ -44,14 +49,16 @@ def decode_image(path: Path | str, min_side: int = 0) -> npt.NDArray[np.uint8]:
     return decode_reduced(path, min_side)[0]
 
 
-def decode_reduced(path: Path | str, min_side: int) -> tuple[npt.NDArray[np.uint8], int]:
-    """As decode_image, and 1, 2, 4 or 8: the part of its size that the image was decoded at."""
+def decode_reduced(path: Path | str, min_side: int) -> tuple[npt.NDArray[np.uint8], int, tuple[int, int]]:
+    """As decode_image, with the factor 1, 2, 4 or 8 by which it was reduced, and the whole image's height and width."""
     with open(path, "rb") as file:
         data = file.read()
     flag, factor = cv2.IMREAD_COLOR_RGB, 1
     size = jpeg_size(data) if min_side else None
     if size:
-        factor = max((f for f in REDUCED if min(size) // f >= min_side), default=1)
+        # A reduced image that is square, the whole one not, would not tell whether EXIF turns it.
+        told_apart = [f for f in REDUCED if size[0] == size[1] or reduced(size, f)[0] != reduced(size, f)[1]]
+        factor = max((f for f in told_apart if min(size) // f >= min_side), default=1)
         if factor > 1:
             flag |= REDUCED[factor] & ~cv2.IMREAD_COLOR_BGR
     image = decode(data, flag)
@@ -60,7 +67,10 @@ def decode_reduced(path: Path | str, min_side: int) -> tuple[npt.NDArray[np.uint
             f"{path} cannot be decoded (empty, cut off, or no image): "
             "replace or remove it; in training, datamodule.on_bad_image=skip leaves such images out"
         )
-    return np.asarray(image, np.uint8), factor
+    height, width = image.shape[:2]
+    if size and factor > 1:
+        height, width = size if reduced(size, factor) == (height, width) else size[::-1]  # turned by EXIF
+    return np.asarray(image, np.uint8), factor, (height, width)
 
 
 def decode(data: bytes, flag: int) -> npt.NDArray[np.generic] | None:
@@ -96,14 +106,13 @@ def decode_pair(
     Raises:
         FileNotFoundError, ValueError: as decode_image; the mask is not of the image's size.
     """
-    image, factor = decode_reduced(image_path, min_side)
+    image, factor, size = decode_reduced(image_path, min_side)
     mask = decode_mask(mask_path)
     height, width = mask.shape
-    if (-(-height // factor), -(-width // factor)) != image.shape[:2]:
-        whole = decode_image(image_path)
+    if (height, width) != size:
         raise ValueError(
-            f"the mask {mask_path} is {width}x{height} pixels, its image {image_path} "
-            f"{whole.shape[1]}x{whole.shape[0]}: make the masks anew"
+            f"the mask {mask_path} is {width}x{height} pixels, its image {image_path} {size[1]}x{size[0]}: "
+            "make the masks anew"
         )
     if factor > 1:
         # The squares at the right and the bottom may be cut off.

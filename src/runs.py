@@ -240,9 +240,12 @@ def predecessors(cfg: DictConfig) -> Predecessors:
     if before.init and not (before.init / "finished.json").exists():
         command = command_for(before.init, "model", "seed")
         missing.append(f"init={before.init} is no finished run: train it first{command}")
-    if before.masks and not before.masks.exists():
-        # The run that makes masks has a model and a seed of its own.
-        missing.append(f"the masks {before.masks} do not exist: make them first{command_for(before.masks.parent)}")
+    if before.masks:
+        maker = before.masks.parent  # a run that has a model and a seed of its own; or somebody's folder
+        if not before.masks.exists():
+            missing.append(f"the masks {before.masks} do not exist: make them first{command_for(maker)}")
+        elif (maker / "config.yaml").exists() and not (maker / "finished.json").exists():
+            missing.append(f"the run {maker} that makes the masks is not finished: resume it{command_for(maker)}")
     if missing:
         raise FileNotFoundError("; ".join(missing))
     return before

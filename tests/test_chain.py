@@ -14,7 +14,10 @@ from safetensors.torch import load_file
 
 from src.callbacks.preemption import Preemption
 from src.callbacks.weight_average import MovingAverage
-from src.manifest import Row
+from src.datamodules.nico import Decoded
+from src.lightning_modules.classifier import Classifier
+from src.lightning_modules.co_teacher import CoTeacher
+from src.manifest import Row, Sample
 from tests.conftest import TINY
 
 Train = Callable[..., Path]
@@ -93,6 +96,110 @@ def test_the_fdg_student_starts_as_its_teacher(train_run: Train, masks: list[str
             torch.testing.assert_close(a[name], b[name])
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_teacher_predicts_in_evaluation_mode_and_is_the_average_of_the_students_steps(
+    train_run: Train, masks: list[str], monkeypatch: pytest.MonkeyPatch, accumulate: int
+) -> None:
+    modes, steps, states = [], [], []
+    step, update = CoTeacher.training_step, CoTeacher.update_teacher
+
+    def training_step(self: CoTeacher, batch: Sample, batch_idx: int) -> torch.Tensor:
+        modes.append(
+            (
+                any(part.training for network in (self.backbone, self.head) for part in network.modules()),
+                all(part.training for part in self.student.modules()),
+            )
+        )
+        return step(self, batch, batch_idx)
+
+    def update_teacher(self: CoTeacher, number: int) -> None:
+        steps.append(number)
+        states.append({name: tensor.clone() for name, tensor in self.student.state_dict().items()})
+        update(self, number)
+
+    monkeypatch.setattr(CoTeacher, "training_step", training_step)
+    monkeypatch.setattr(CoTeacher, "update_teacher", update_teacher)
+    words = ["track=1", *masks, "stage=fdg", "init=null", "datamodule.batch_size=8", "module.max_momentum=0.8",
+             f"trainer.accumulate_grad_batches={accumulate}"]  # fmt: skip
+    run = train_run(*words, "trainer.max_epochs=2")
+    assert set(modes) == {(False, True)}  # before and after a validation
+    assert steps == list(range(-(-len(modes) // 2 // accumulate) * 2))
+    average = states[0]
+    for number, state in enumerate(states):
+        momentum = min(1 - 1 / (number + 1), 0.8)
+        average = {
+            name: momentum * average[name] + (1 - momentum) * tensor if tensor.is_floating_point() else tensor
+            for name, tensor in state.items()
+        }
+    for name, tensor in weights(run).items():  # running statistics too
+        torch.testing.assert_close(tensor, average[name], rtol=1e-4, atol=1e-5)
+
+
+def test_fdg_resumed_in_mid_epoch_ends_with_the_same_weights(
+    train_run: Train, masks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["track=1", *masks, "stage=fdg", "init=null", "datamodule.batch_size=8"]
+    whole = weights(train_run(*words, "tag=whole"))
+    agreed = Preemption.agreed
+    monkeypatch.setattr(
+        Preemption, "agreed", lambda self, t: t.current_epoch == 1 and t.global_step % t.num_training_batches == 2
+    )
+    with pytest.raises(SystemExit):
+        train_run(*words)
+    monkeypatch.setattr(Preemption, "agreed", agreed)
+    resumed = weights(train_run(*words, "resume=true"))
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+
+
+@pytest.mark.parametrize("stage", ["finetune", "fdg"])
+def test_half_precision_and_compiled_networks_train(train_run: Train, masks: list[str], stage: str) -> None:
+    words = ["track=1", *masks, f"stage={stage}", "init=null", "datamodule.batch_size=8", "trainer.max_epochs=1"]
+    half = weights(train_run(*words, "trainer.precision=bf16-mixed"))
+    assert all(tensor.isfinite().all() for tensor in half.values())
+    compiled, graphs = torch.nn.Module.compile, []
+
+    def compile_eagerly(self: torch.nn.Module) -> None:
+        graphs.append(self)
+        compiled(self, backend="eager")  # dynamo's graphs without a C++ compiler's minutes
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.Module, "compile", compile_eagerly)
+        same = weights(train_run(*words, "compile=true", "tag=compiled"))
+    plain = weights(train_run(*words, "tag=plain"))
+    assert graphs and same.keys() == plain.keys()
+    for name, tensor in plain.items():
+        torch.testing.assert_close(same[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_any_strategy_mixes_in_finetune(train_run: Train) -> None:
+    run = train_run("track=2", "stage=finetune", "init=null", MASKS, "mixing=cutmix", "trainer.max_epochs=1")
+    assert run.name == "resnet10t-cutmix-holdout-seed0" and (run / "finished.json").exists()
+
+
+def test_the_recipes_numbers(configure: Callable[..., DictConfig]) -> None:
+    """method.md, sections 5, 6 and 7."""
+    finetune, fdg, adapt = (configure("train", f"stage={name}") for name in ("finetune", "fdg", "adapt"))
+    assert finetune.datamodule.size == [[0, 224], [60, 448]] and finetune.trainer.max_epochs == 120
+    assert fdg.datamodule.size == adapt.datamodule.size == 512
+    assert [cfg.datamodule.batch_size for cfg in (finetune, fdg, adapt)] == [128, 24, 128]
+    assert [cfg.module.optimizer.lr for cfg in (finetune, fdg, adapt)] == [0.1, 0.1, 1e-4]
+    assert (finetune.module.scheduler.start, finetune.module.scheduler.total) == (0, 200)
+    assert (fdg.module.scheduler.start, fdg.module.scheduler.total) == (finetune.trainer.max_epochs, 200)
+    assert finetune.trainer.max_epochs + fdg.trainer.max_epochs == 200 and adapt.trainer.max_epochs == 20
+    assert (fdg.module.ratio, fdg.module.temperature, fdg.module.ramp_up_epochs) == (0.2, 10, 5)
+    assert fdg.module.copy_from_original == fdg.module.original_from_copy == 2
+    assert finetune.callbacks.average.max_momentum == adapt.callbacks.average.max_momentum == 0.9995
+    assert fdg.module.max_momentum == 0.9995 and fdg.mixing._target_.endswith("Foreground")
+    for cfg in (finetune, fdg, adapt):
+        optimizer = cfg.module.optimizer
+        assert (optimizer.momentum, optimizer.weight_decay) == (0.9, 5e-4)
+        assert cfg.trainer.gradient_clip_val is None
+        transform = cfg.datamodule.train_transform
+        assert transform.augmix.chains == 3 and transform.horizontal_flip == transform.vertical_flip == 0.5
+    for cfg in (finetune, adapt):
+        assert (cfg.mixing.by_context, cfg.mixing.alpha, cfg.mixing.ratio) == (0.5, 2, 0.5)
+
+
 def test_without_masks_the_frequency_branch_alone_runs_and_says_so(train_run: Train) -> None:
     with pytest.warns(UserWarning, match="this run has no masks: mixing=decoupled mixes by frequency alone"):
         run = train_run("track=2", "stage=finetune", "init=null", MASKS, "trainer.max_epochs=1")
@@ -127,6 +234,36 @@ def test_a_loss_that_is_no_number_names_its_images(train_run: Train, tmp_path: P
         train_run("track=1", "stage=baseline", "module.optimizer.lr=1e30", "mixing=none")
     said = json.loads(next(tmp_path.rglob("diverged.json")).read_text())
     assert len(said["images"]) == 16 and all(name.endswith(".jpg") for name in said["images"])
+
+
+@pytest.mark.parametrize(
+    ("words", "accumulate", "images"),
+    [(["stage=finetune"], 1, 16), (["stage=fdg"], 1, 32), (["stage=finetune"], 3, 16)],
+)
+def test_a_diverged_step_has_its_number_and_no_checkpoint(
+    train_run: Train, masks: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str],
+    accumulate: int, images: int,
+) -> None:  # fmt: skip
+    seen: list[list[int]] = []
+    module = CoTeacher if "stage=fdg" in words else Classifier
+    step = module.training_step
+
+    def training_step(self: Classifier, batch: Sample, batch_idx: int) -> torch.Tensor:
+        seen.append(batch.position.tolist())
+        loss = step(self, batch, batch_idx)
+        return loss * float("nan") if batch_idx == 1 else loss
+
+    monkeypatch.setattr(module, "training_step", training_step)
+    # Asked to stop in the very batch whose loss is no number: it is not saved over what went well.
+    monkeypatch.setattr(Preemption, "agreed", lambda self, t: len(seen) == 2)
+    number = 2 if accumulate == 1 else 1
+    with pytest.raises(ValueError, match=rf"the loss of step {number}, in epoch 1, is nan"):
+        train_run("track=1", *masks, *words, "init=null", f"trainer.accumulate_grad_batches={accumulate}")
+    said = json.loads(next(tmp_path.rglob("diverged.json")).read_text())
+    assert said["step"] == number and len(said["images"]) == images
+    split = json.loads(next(tmp_path.rglob("split.json")).read_text())
+    assert said["images"] == [split["train"][place] for place in seen[1]]
+    assert not list(tmp_path.rglob("*.ckpt"))
 
 
 # ------------------------------------------------------------------------------------------------ the data module
@@ -186,6 +323,41 @@ def test_a_context_of_one_image_and_no_other_context() -> None:
     assert lonely.of_context[1].tolist() == [5]
 
 
+def test_the_partners_context_is_drawn_uniformly_whatever_its_number_of_images() -> None:
+    from src.datamodules.nico import Images, Pairs
+
+    class Row0(Images):
+        def make(self, epoch: int, index: int, seed: int) -> Decoded:
+            return Decoded(np.zeros((1, 1, 3), np.uint8), 0, int(str(self.rows[index].domain)), index, None)
+
+    rows = [Row(f"{i}.jpg", label=0, domain=0 if i < 98 else i - 97) for i in range(100)]  # 98 images, 1, 1
+    pairs = Pairs(Row0(rows, Path("."), None, None, 0), other_context=False)  # type: ignore[arg-type]
+    drawn = np.bincount([pairs[epoch, 0][1].domain for epoch in range(600)], minlength=3)
+    assert (abs(drawn - 200) < 50).all()  # four standard deviations
+
+
+def test_masks_of_other_images_are_refused(datamodule: Callable[..., object], tmp_path: Path) -> None:
+    path = tmp_path / "masks.json"
+    entries = json.loads(path.read_text())
+    path.write_text(json.dumps(entries[3:]))
+    with pytest.raises(
+        ValueError, match=f"masks.json lacks 3 images of .* lists 0 others .first: {entries[0]['image_path']}"
+    ):
+        datamodule()
+    assert len(datamodule("manifest.check=false").rows) == len(entries) - 3  # type: ignore[attr-defined]
+
+
+def test_masks_of_a_run_that_is_not_finished_are_refused(train_run: Train, tmp_path: Path) -> None:
+    run = tmp_path / "logs/track1/wsss/begun"
+    run.mkdir(parents=True)
+    (run / "config.yaml").touch()
+    (run / "masks.json").write_text("[]")
+    with pytest.raises(
+        FileNotFoundError, match="wsss/begun that makes the masks is not finished: resume it: python train"
+    ):
+        train_run("track=1", "stage=finetune", "init=null", f"masks={run / 'masks.json'}")
+
+
 def test_a_mask_of_another_size_is_named(datamodule: Callable[..., object], tmp_path: Path) -> None:
     module = datamodule()
     row = module.rows[module.split.train[0]]  # type: ignore[attr-defined]
@@ -209,6 +381,25 @@ def test_the_average_is_the_recursion_and_takes_integers_over() -> None:
         average.average([old, count], [now, torch.tensor(k)], k)
         torch.testing.assert_close(old, expected)
         assert count == k
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_count_starts_anew_where_the_size_changes(
+    train_run: Train, monkeypatch: pytest.MonkeyPatch, accumulate: int
+) -> None:
+    counts: list[int] = []
+    update = MovingAverage.average
+
+    def average(self: MovingAverage, averaged: object, current: object, num_averaged: torch.Tensor | int) -> None:
+        if not counts or int(num_averaged) != counts[-1]:  # parameters and buffers are averaged in calls of their own
+            counts.append(int(num_averaged))
+        update(self, averaged, current, num_averaged)
+
+    monkeypatch.setattr(MovingAverage, "average", average)
+    train_run("track=2", "stage=finetune", "init=null", MASKS, "datamodule.size=[[0,32],[2,48]]",
+              "trainer.max_epochs=3", f"trainer.accumulate_grad_batches={accumulate}")  # fmt: skip
+    steps = 6 // accumulate  # an epoch; at k = 0 torch takes the weights over without asking for an average
+    assert counts == [*range(1, 2 * steps), *range(1, steps)]
 
 
 def test_the_averaged_weights_are_validated_and_handed_on(train_run: Train) -> None:

@@ -98,6 +98,30 @@ def test_a_mask_is_reduced_with_its_image(tmp_path: Path, factor: int, shape: tu
     assert (made != bright).mean() < 0.4 * min(shifted)  # they differ on edges alone, a shift on all of these
 
 
+def test_a_mask_that_differs_by_less_than_a_reduced_pixel_is_refused(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.jpg"), np.zeros((800, 1000, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((799, 999), np.uint8))
+    for min_side in (0, 400, 100):
+        with pytest.raises(ValueError, match="is 999x799 pixels, its image .*a.jpg 1000x800"):
+            decode_pair(tmp_path / "a.jpg", tmp_path / "a.png", min_side)
+
+
+@pytest.mark.parametrize("shape", [(99, 100), (96, 100), (96, 96)])
+def test_the_mask_of_an_image_that_is_turned_and_reduced(tmp_path: Path, shape: tuple[int, int]) -> None:
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn: what is stored as (H, W) is seen as (W, H)
+    Image.fromarray(np.zeros((*shape, 3), np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros(shape[::-1], np.uint8))
+    image, mask = decode_pair(tmp_path / "a.jpg", tmp_path / "a.png", 12)
+    assert image.shape[:2] == mask.shape
+    if shape[0] != shape[1]:
+        cv2.imwrite(str(tmp_path / "a.png"), np.zeros(shape, np.uint8))
+        with pytest.raises(ValueError, match=f"its image .*a.jpg {shape[0]}x{shape[1]}"):
+            decode_pair(tmp_path / "a.jpg", tmp_path / "a.png", 12)
+
+
 @pytest.mark.parametrize("min_side", [0, 24])
 def test_a_mask_of_another_size(tmp_path: Path, photo: np.ndarray, min_side: int) -> None:
     cv2.imwrite(str(tmp_path / "a.jpg"), photo)

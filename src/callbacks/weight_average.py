@@ -30,6 +30,10 @@ class MovingAverage(WeightAveraging):
             for old, new in zip(averaged, current, strict=True):
                 old.copy_(old.lerp(new, 1 - momentum) if old.is_floating_point() else new)
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._device = trainer.strategy.root_device  # where the module goes after this: else each step copies it back
+        super().setup(trainer, pl_module, stage)
+
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:

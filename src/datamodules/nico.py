@@ -403,6 +403,8 @@ class NicoDataModule(pl.LightningDataModule):
             raise ValueError(
                 f"{path} has no image_seg_path for {missing[0].image_path}: make the masks with stage=wsss"
             )
+        if self.check:  # else a subset made by hand
+            self.check_masked_images(path)
         paths = [str(row.image_seg_path) for row in self.rows]
         check_links(self.mask_root, paths)
         gone = [name for name in paths if not (self.mask_root / name).exists()]
@@ -410,6 +412,18 @@ class NicoDataModule(pl.LightningDataModule):
             raise FileNotFoundError(
                 f"{len(gone)} masks of {path} are missing below {self.mask_root} (first: {gone[0]}): "
                 "set mask_root, or make the masks with stage=wsss"
+            )
+
+    def check_masked_images(self, path: Path) -> None:
+        """Other images than the manifest's would be another split, and silently so."""
+        bad = set(read_json(self.bad_images_path)["bad_images"]) if self.on_bad_image == "skip" else set()
+        expected = {row.image_path for row in read_manifest(self.manifest)} - bad
+        listed = {row.image_path for row in self.rows} - bad
+        if differing := sorted(expected ^ listed):
+            raise ValueError(
+                f"{path} lacks {len(expected - listed)} images of {self.manifest} and lists {len(listed - expected)} "
+                f"others (first: {differing[0]}): make the masks anew with stage=wsss, or train on the images that it "
+                "lists with manifest.check=false"
             )
 
     def context_names(self, path: Path) -> list[str]:
@@ -471,8 +485,8 @@ class NicoDataModule(pl.LightningDataModule):
             )
         if train and self.batch_size // ranks < 2:
             raise ValueError(
-                f"datamodule.batch_size={self.batch_size} leaves each of {ranks} process(es) one image: mixing and "
-                "BatchNorm need two at least"
+                f"datamodule.batch_size={self.batch_size} leaves each of {ranks} process(es) one image or pair: mixing "
+                "and BatchNorm need two at least"
             )
         if train and len(rows) < self.batch_size:
             raise ValueError(

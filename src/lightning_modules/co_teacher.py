@@ -78,6 +78,7 @@ class CoTeacher(Classifier):
         return self
 
     def on_train_start(self) -> None:
+        self.train()  # Lightning does not call it, and keeps each module's mode over a validation
         if self.trainer.global_step == 0:  # the weights to start from were given to the teacher
             self.student.load_state_dict(self.teacher.state_dict())
 

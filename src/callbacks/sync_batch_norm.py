@@ -1,0 +1,34 @@
+"""BatchNorm over all processes, for every backbone of timm."""
+
+from __future__ import annotations
+
+from pytorch_lightning.plugins import TorchSyncBatchNorm
+from timm.layers.norm_act import convert_sync_batchnorm
+from torch import nn
+
+
+class SyncBatchNorm(TorchSyncBatchNorm):
+    """Convert by timm's function: torch's, which Lightning calls, drops the activation inside timm's BatchNormAct2d.
+
+    In a DenseNet that is every ReLU. The keys of the weights would stay the same, so that nothing would be noticed.
+
+    Args:
+        enabled: the trainer's sync_batchnorm; Lightning uses a plugin whatever that says.
+    """
+
+    def __init__(self, enabled: bool) -> None:
+        self.enabled = enabled
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Convert every BatchNorm of the module, in place."""
+        if not self.enabled:
+            return model
+        converted: nn.Module = convert_sync_batchnorm(model)
+        return converted
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        """Nothing: without other processes to wait for, in evaluation, it computes what BatchNorm does.
+
+        Lightning's way back would drop the activations too.
+        """
+        return model
