@@ -92,6 +92,14 @@ def test_track2_ties_each_class_to_two_contexts(scale: float) -> None:
     assert {context for pair in pairs for context in pair} == set(synthetic.CONTEXTS)
 
 
+@pytest.mark.parametrize("strays", [0, 2, 7])
+def test_the_number_of_strays(strays: int) -> None:
+    for name in synthetic.CLASSES:
+        cells = [cell for cell in synthetic.plan(strays=strays)[2, "train"] if cell.class_name == name]
+        foreign = [cell.images for cell in cells if cell.context not in synthetic.TRACK2_OWN[name]]
+        assert sum(foreign) == strays and max(foreign) - min(foreign) <= 1
+
+
 @pytest.mark.parametrize(("track", "split"), SPLITS)
 def test_masks_fit_their_images(made: Path, track: int, split: str) -> None:
     for row in read_truth(made, track, split):
@@ -181,6 +189,8 @@ def test_a_run_stopped_before_the_last_move_is_made_anew(made: Path, tmp_path: P
 def test_bad_arguments(tmp_path: Path, seed: int, scale: float) -> None:
     with pytest.raises(ValueError, match="but must"):
         synthetic.generate(tmp_path, seed=seed, scale=scale)
+    with pytest.raises(ValueError, match="strays is -1, but must not be negative"):
+        synthetic.generate(tmp_path, strays=-1)
 
 
 def test_command_line_says_errors_in_one_line(tmp_path: Path) -> None:
