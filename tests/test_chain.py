@@ -18,7 +18,7 @@ from src.datamodules.nico import Decoded
 from src.lightning_modules.classifier import Classifier
 from src.lightning_modules.co_teacher import CoTeacher
 from src.manifest import Row, Sample
-from tests.conftest import TINY
+from tests.conftest import TINY, command
 
 Train = Callable[..., Path]
 SIZES = "datamodule.size=[[0,32],[1,48]]"
@@ -169,6 +169,28 @@ def test_half_precision_and_compiled_networks_train(train_run: Train, masks: lis
     assert graphs and same.keys() == plain.keys()
     for name, tensor in plain.items():
         torch.testing.assert_close(same[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_a_sweep_of_stages_on_two_processes(
+    train_run: Train, masks: list[str], places: list[str], tmp_path: Path
+) -> None:
+    train_run("track=1", *masks, "stage=finetune", "init=null", "trainer.max_epochs=1")
+    words = ["track=1", *TINY, *places, *masks, "trainer=ddp_cpu", "trainer.max_epochs=1"]
+    done = command("train.py", "-m", *words, "stage=fdg,adapt")
+    assert done.returncode == 0, done.stderr[-3000:]
+    logs = tmp_path / "logs/track1"
+    taught, member = (
+        logs / "fdg/resnet10t-foreground-holdout-seed0",
+        logs / "adapt/resnet10t-decoupled-r0.5-holdout-seed0",
+    )
+    started_from = json.loads((member / "split.json").read_text())["started_from"]
+    assert started_from == json.loads((taught / "finished.json").read_text())["weights_sha256"]
+    assert (member / "finished.json").exists()
+
+    done = command("train.py", *words, "stage=baseline", "mixing=none", "module.optimizer.lr=1e30")
+    assert done.returncode != 0 and "the training has diverged" in done.stderr
+    said = json.loads(next(tmp_path.rglob("diverged.json")).read_text())
+    assert len(set(said["images"])) == 16  # of both processes
 
 
 def test_any_strategy_mixes_in_finetune(train_run: Train) -> None:
