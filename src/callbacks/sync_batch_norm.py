@@ -21,8 +21,8 @@ class SyncBatchNorm(TorchSyncBatchNorm):
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Convert every BatchNorm of the module, in place."""
-        if not self.enabled:
-            return model
+        if not self.enabled or any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
+            return model  # converted before: a second time, timm's function would drop them as well
         converted: nn.Module = convert_sync_batchnorm(model)
         return converted
 
