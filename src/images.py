@@ -49,16 +49,17 @@ def decode_image(path: Path | str, min_side: int = 0) -> npt.NDArray[np.uint8]:
     return decode_reduced(path, min_side)[0]
 
 
-def decode_reduced(path: Path | str, min_side: int) -> tuple[npt.NDArray[np.uint8], int, tuple[int, int]]:
-    """As decode_image, with the factor 1, 2, 4 or 8 by which it was reduced, and the whole image's height and width."""
+def decode_reduced(path: Path | str, min_side: int) -> tuple[npt.NDArray[np.uint8], int, list[tuple[int, int]]]:
+    """As decode_image, with the factor 1, 2, 4 or 8 by which it was reduced, and the whole image's height and width.
+
+    Of an image that is square only when it is reduced, both orders: it does not tell whether EXIF turned it.
+    """
     with open(path, "rb") as file:
         data = file.read()
     flag, factor = cv2.IMREAD_COLOR_RGB, 1
     size = jpeg_size(data) if min_side else None
     if size:
-        # A reduced image that is square, the whole one not, would not tell whether EXIF turns it.
-        told_apart = [f for f in REDUCED if size[0] == size[1] or reduced(size, f)[0] != reduced(size, f)[1]]
-        factor = max((f for f in told_apart if min(size) // f >= min_side), default=1)
+        factor = max((f for f in REDUCED if min(size) // f >= min_side), default=1)
         if factor > 1:
             flag |= REDUCED[factor] & ~cv2.IMREAD_COLOR_BGR
     image = decode(data, flag)
@@ -67,10 +68,9 @@ def decode_reduced(path: Path | str, min_side: int) -> tuple[npt.NDArray[np.uint
             f"{path} cannot be decoded (empty, cut off, or no image): "
             "replace or remove it; in training, datamodule.on_bad_image=skip leaves such images out"
         )
-    height, width = image.shape[:2]
-    if size and factor > 1:
-        height, width = size if reduced(size, factor) == (height, width) else size[::-1]  # turned by EXIF
-    return np.asarray(image, np.uint8), factor, (height, width)
+    seen = (image.shape[0], image.shape[1])
+    sizes = [one for one in (size, size[::-1]) if reduced(one, factor) == seen] if size and factor > 1 else [seen]
+    return np.asarray(image, np.uint8), factor, sizes
 
 
 def decode(data: bytes, flag: int) -> npt.NDArray[np.generic] | None:
@@ -106,12 +106,12 @@ def decode_pair(
     Raises:
         FileNotFoundError, ValueError: as decode_image; the mask is not of the image's size.
     """
-    image, factor, size = decode_reduced(image_path, min_side)
+    image, factor, sizes = decode_reduced(image_path, min_side)
     mask = decode_mask(mask_path)
     height, width = mask.shape
-    if (height, width) != size:
+    if (height, width) not in sizes:
         raise ValueError(
-            f"the mask {mask_path} is {width}x{height} pixels, its image {image_path} {size[1]}x{size[0]}: "
+            f"the mask {mask_path} is {width}x{height} pixels, its image {image_path} {sizes[0][1]}x{sizes[0][0]}: "
             "make the masks anew"
         )
     if factor > 1:

@@ -244,8 +244,9 @@ def predecessors(cfg: DictConfig) -> Predecessors:
         maker = before.masks.parent  # a run that has a model and a seed of its own; or somebody's folder
         if not before.masks.exists():
             missing.append(f"the masks {before.masks} do not exist: make them first{command_for(maker)}")
-        elif (maker / "config.yaml").exists() and not (maker / "finished.json").exists():
-            missing.append(f"the run {maker} that makes the masks is not finished: resume it{command_for(maker)}")
+        elif (maker / "environment.json").exists() and not (maker / "finished.json").exists():
+            command = read_json(maker / "environment.json")["command"]
+            missing.append(f"the run {maker} that makes the masks is not finished: resume it: {command} resume=true")
     if missing:
         raise FileNotFoundError("; ".join(missing))
     return before

@@ -2,16 +2,20 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
 from safetensors.torch import load_file
 
+from src.callbacks.divergence import Divergence
 from src.callbacks.preemption import Preemption
 from src.callbacks.weight_average import MovingAverage
 from src.datamodules.nico import Decoded
@@ -171,26 +175,18 @@ def test_half_precision_and_compiled_networks_train(train_run: Train, masks: lis
         torch.testing.assert_close(same[name], tensor, rtol=1e-3, atol=1e-4)
 
 
-def test_a_sweep_of_stages_on_two_processes(
+def test_a_sweep_of_stages_runs_them_in_order(
     train_run: Train, masks: list[str], places: list[str], tmp_path: Path
 ) -> None:
     train_run("track=1", *masks, "stage=finetune", "init=null", "trainer.max_epochs=1")
-    words = ["track=1", *TINY, *places, *masks, "trainer=ddp_cpu", "trainer.max_epochs=1"]
-    done = command("train.py", "-m", *words, "stage=fdg,adapt")
+    words = ["track=1", *TINY, *places, *masks, "trainer.max_epochs=1", "stage=fdg,adapt"]
+    done = command("train.py", "-m", *words)
     assert done.returncode == 0, done.stderr[-3000:]
-    logs = tmp_path / "logs/track1"
-    taught, member = (
-        logs / "fdg/resnet10t-foreground-holdout-seed0",
-        logs / "adapt/resnet10t-decoupled-r0.5-holdout-seed0",
-    )
+    taught = tmp_path / "logs/track1/fdg/resnet10t-foreground-holdout-seed0"
+    member = tmp_path / "logs/track1/adapt/resnet10t-decoupled-r0.5-holdout-seed0"
     started_from = json.loads((member / "split.json").read_text())["started_from"]
     assert started_from == json.loads((taught / "finished.json").read_text())["weights_sha256"]
     assert (member / "finished.json").exists()
-
-    done = command("train.py", *words, "stage=baseline", "mixing=none", "module.optimizer.lr=1e30")
-    assert done.returncode != 0 and "the training has diverged" in done.stderr
-    said = json.loads(next(tmp_path.rglob("diverged.json")).read_text())
-    assert len(set(said["images"])) == 16  # of both processes
 
 
 def test_any_strategy_mixes_in_finetune(train_run: Train) -> None:
@@ -277,7 +273,7 @@ def test_a_diverged_step_has_its_number_and_no_checkpoint(
 
     monkeypatch.setattr(module, "training_step", training_step)
     # Asked to stop in the very batch whose loss is no number: it is not saved over what went well.
-    monkeypatch.setattr(Preemption, "agreed", lambda self, t: len(seen) == 2)
+    monkeypatch.setattr(Preemption, "agreed", lambda self, t: len(seen) >= 2)
     number = 2 if accumulate == 1 else 1
     with pytest.raises(ValueError, match=rf"the loss of step {number}, in epoch 1, is nan"):
         train_run("track=1", *masks, *words, "init=null", f"trainer.accumulate_grad_batches={accumulate}")
@@ -334,6 +330,25 @@ def test_pairs(datamodule: Callable[..., object]) -> None:
         assert (batch.domain[:16] != batch.domain[16:]).all()
 
 
+def test_all_processes_stop_when_one_diverges(tmp_path: Path) -> None:
+    """As rank 0, whose own loss is a number, sees it."""
+    strategy = SimpleNamespace(
+        root_device=torch.device("cpu"),
+        reduce=lambda loss, reduce_op: (loss + float("nan")) / 2,
+        all_gather=lambda places: torch.stack([places, places + 2]),
+    )
+    datamodule = SimpleNamespace(split_paths={"train": ["a", "b", "c", "d"]})
+    trainer = SimpleNamespace(
+        strategy=strategy, datamodule=datamodule, current_epoch=2, global_step=7, is_global_zero=True
+    )
+    batch, callback = SimpleNamespace(position=torch.tensor([0, 1])), Divergence(str(tmp_path / "diverged.json"))
+    callback.on_train_batch_start(trainer, None, batch, 0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="the loss of step 8, in epoch 3, is nan"):
+        callback.on_train_batch_end(trainer, None, {"loss": torch.tensor(1.0)}, batch, 0)  # type: ignore[arg-type]
+    said = json.loads((tmp_path / "diverged.json").read_text())
+    assert said == {"epoch": 3, "step": 8, "images": ["a", "b", "c", "d"]}
+
+
 def test_a_context_of_one_image_and_no_other_context() -> None:
     from src.datamodules.nico import Images, Pairs
 
@@ -366,16 +381,31 @@ def test_masks_of_other_images_are_refused(datamodule: Callable[..., object], tm
         ValueError, match=f"masks.json lacks 3 images of .* lists 0 others .first: {entries[0]['image_path']}"
     ):
         datamodule()
-    assert len(datamodule("manifest.check=false").rows) == len(entries) - 3  # type: ignore[attr-defined]
+    with pytest.warns(UserWarning, match="lacks 3 images .* its images are used"):
+        assert len(datamodule("manifest.check=false").rows) == len(entries) - 3  # type: ignore[attr-defined]
+
+
+def test_masks_of_a_run_that_skipped_a_bad_image(datamodule: Callable[..., object], data: Path, tmp_path: Path) -> None:
+    path = tmp_path / "masks.json"
+    entries = json.loads(path.read_text())
+    bad = entries.pop(5)["image_path"]
+    path.write_text(json.dumps(entries))
+    shutil.copytree(data / "data", tmp_path / "data")
+    (tmp_path / "data" / bad).write_bytes(b"")
+    words = [f"data_root={tmp_path / 'data'}", "datamodule.max_bad_share=0.5"]
+    with pytest.raises(ValueError, match="lacks 1 images .*on_bad_image=skip here too"):
+        datamodule(*words)
+    module = datamodule(*words, "datamodule.on_bad_image=skip")
+    assert len(module.rows) == len(entries)  # type: ignore[attr-defined]
 
 
 def test_masks_of_a_run_that_is_not_finished_are_refused(train_run: Train, tmp_path: Path) -> None:
     run = tmp_path / "logs/track1/wsss/begun"
     run.mkdir(parents=True)
-    (run / "config.yaml").touch()
+    (run / "environment.json").write_text('{"command": "python train.py track=1 stage=wsss tag=begun"}')
     (run / "masks.json").write_text("[]")
     with pytest.raises(
-        FileNotFoundError, match="wsss/begun that makes the masks is not finished: resume it: python train"
+        FileNotFoundError, match="wsss/begun that makes the masks is not finished: .*stage=wsss tag=begun resume=true"
     ):
         train_run("track=1", "stage=finetune", "init=null", f"masks={run / 'masks.json'}")
 
@@ -403,6 +433,16 @@ def test_the_average_is_the_recursion_and_takes_integers_over() -> None:
         average.average([old, count], [now, torch.tensor(k)], k)
         torch.testing.assert_close(old, expected)
         assert count == k
+
+
+def test_the_average_lies_where_the_module_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    monkeypatch.setattr(
+        "pytorch_lightning.callbacks.weight_averaging.AveragedModel", lambda model, device, **_: made.append(device)
+    )
+    trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("meta")))
+    MovingAverage(max_momentum=0.9).setup(trainer, pl.LightningModule(), "fit")  # type: ignore[arg-type]
+    assert made == [torch.device("meta")]
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytorch_lightning as pl
-import torch
 
 from src.files import write_json
-
-
-class Step(NamedTuple):
-    """A step whose loss has not been looked at: its number from 1, the loss, and the places of its images."""
-
-    number: int
-    loss: torch.Tensor
-    position: torch.Tensor
 
 
 class Divergence(pl.Callback):
@@ -32,7 +23,6 @@ class Divergence(pl.Callback):
     def __init__(self, path: str) -> None:
         self.path = Path(path)
         self.number = 0
-        self.last: Step | None = None
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -42,34 +32,17 @@ class Divergence(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # The step before: its loss is there, so that looking at it does not make the device wait.
-        step = Step(self.number, outputs["loss"].detach(), batch.position)
-        self.check(trainer)
-        self.last = step
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.check(trainer)
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        self.check(trainer)
-
-    def check(self, trainer: pl.Trainer) -> None:
-        """Raise where the loss of the last step is not finite; every process must ask this at the same place."""
-        step, self.last = self.last, None
-        if step is None:
-            return
-        loss = float(trainer.strategy.reduce(step.loss.clone(), reduce_op="mean"))
+        # On a GPU this waits for the step. A look at the step before would wait just as long, behind this one's work.
+        loss = float(trainer.strategy.reduce(outputs["loss"].detach().clone(), reduce_op="mean"))
         if math.isfinite(loss):
             return
-        places = trainer.strategy.all_gather(step.position.to(trainer.strategy.root_device)).flatten().tolist()
+        places = trainer.strategy.all_gather(batch.position.to(trainer.strategy.root_device)).flatten().tolist()
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         images = [datamodule.split_paths["train"][place] for place in places]
         epoch = trainer.current_epoch + 1
         if trainer.is_global_zero:
-            write_json(self.path, {"epoch": epoch, "step": step.number, "images": images})
+            write_json(self.path, {"epoch": epoch, "step": self.number, "images": images})
         raise ValueError(
-            f"the loss of step {step.number}, in epoch {epoch}, is {loss}, the training has diverged: lower the "
+            f"the loss of step {self.number}, in epoch {epoch}, is {loss}, the training has diverged: lower the "
             f"learning rate, or set trainer.gradient_clip_val; the images of that batch are listed in {self.path}"
         )

@@ -238,7 +238,7 @@ class NicoDataModule(pl.LightningDataModule):
             beforehand and leave such images out.
         max_bad_share: share of such images above which "skip" stops too.
         rebuild: write the manifests anew.
-        check: compare the manifests with the tree.
+        check: compare the manifests with the tree, and the masks' manifest with the other.
     """
 
     def __init__(
@@ -403,8 +403,7 @@ class NicoDataModule(pl.LightningDataModule):
             raise ValueError(
                 f"{path} has no image_seg_path for {missing[0].image_path}: make the masks with stage=wsss"
             )
-        if self.check:  # else a subset made by hand
-            self.check_masked_images(path)
+        self.check_masked_images(path)
         paths = [str(row.image_seg_path) for row in self.rows]
         check_links(self.mask_root, paths)
         gone = [name for name in paths if not (self.mask_root / name).exists()]
@@ -419,12 +418,17 @@ class NicoDataModule(pl.LightningDataModule):
         bad = set(read_json(self.bad_images_path)["bad_images"]) if self.on_bad_image == "skip" else set()
         expected = {row.image_path for row in read_manifest(self.manifest)} - bad
         listed = {row.image_path for row in self.rows} - bad
-        if differing := sorted(expected ^ listed):
+        lacking, others = sorted(expected - listed), sorted(listed - expected)
+        if not lacking and not others:
+            return
+        found = f"{path} lacks {len(lacking)} images of {self.manifest} and lists {len(others)} others"
+        if self.check:
             raise ValueError(
-                f"{path} lacks {len(expected - listed)} images of {self.manifest} and lists {len(listed - expected)} "
-                f"others (first: {differing[0]}): make the masks anew with stage=wsss, or train on the images that it "
-                "lists with manifest.check=false"
+                f"{found} (first: {(lacking + others)[0]}): make the masks anew with stage=wsss; if it leaves out "
+                "images that cannot be decoded, set datamodule.on_bad_image=skip here too; manifest.check=false uses "
+                "it as it is"
             )
+        warnings.warn(f"{found}: its images are used", stacklevel=2)
 
     def context_names(self, path: Path) -> list[str]:
         """The contexts' names by id: the folder above the class folder, as the challenge lays it out."""
