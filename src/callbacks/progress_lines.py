@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import Any
@@ -67,7 +68,9 @@ class ProgressLines(ProgressBar):
         now = time.monotonic()
         if now - self.last >= self.seconds:
             self.last = now
-            print(f"predicted batch {batch_idx + 1} of {trainer.num_predict_batches[0]}", flush=True)
+            total = trainer.num_predict_batches[0]
+            of = f" of {total}" if math.isfinite(total) else ""  # batches by the images' size are not counted before
+            print(f"predicted batch {batch_idx + 1}{of}", flush=True)
 
     def say(self, trainer: pl.Trainer, text: str) -> None:
         if self.enabled and trainer.is_global_zero:
