@@ -363,12 +363,12 @@ def test_a_context_of_one_image_and_no_other_context() -> None:
 def test_the_partners_context_is_drawn_uniformly_whatever_its_number_of_images() -> None:
     from src.datamodules.nico import Images, Pairs
 
-    class Row0(Images):
+    class Undecoded(Images):
         def make(self, epoch: int, index: int, seed: int) -> Decoded:
             return Decoded(np.zeros((1, 1, 3), np.uint8), 0, int(str(self.rows[index].domain)), index, None)
 
     rows = [Row(f"{i}.jpg", label=0, domain=0 if i < 98 else i - 97) for i in range(100)]  # 98 images, 1, 1
-    pairs = Pairs(Row0(rows, Path("."), None, None, 0), other_context=False)  # type: ignore[arg-type]
+    pairs = Pairs(Undecoded(rows, Path("."), None, None, 0), other_context=False)  # type: ignore[arg-type]
     drawn = np.bincount([pairs[epoch, 0][1].domain for epoch in range(600)], minlength=3)
     assert (abs(drawn - 200) < 50).all()  # four standard deviations
 

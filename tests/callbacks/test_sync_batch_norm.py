@@ -1,14 +1,15 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from src.callbacks.sync_batch_norm import SyncBatchNorm
 
-MODELS = sorted(Path("conf/model").glob("*.yaml"))
+MODELS = sorted((Path(__file__).parents[2] / "conf/model").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
@@ -27,7 +28,7 @@ def test_a_converted_network_computes_the_same(path: Path) -> None:
     assert list(network.state_dict()) == keys
 
 
-def test_it_obeys_the_trainer(configure) -> None:  # type: ignore[no-untyped-def]
+def test_it_obeys_the_trainer(configure: Callable[..., DictConfig]) -> None:
     network = nn.Sequential(nn.BatchNorm2d(3))
     assert type(SyncBatchNorm(enabled=False).apply(network)[0]) is nn.BatchNorm2d
     for words, expected in ((["stage=finetune", "trainer=ddp"], True), (["stage=moco", "trainer=ddp"], False)):
