@@ -15,21 +15,43 @@ from src.metrics import ContextAccuracy
 from src.mixing import Mixing
 
 
-class Classifier(pl.LightningModule):
-    """A timm backbone with a linear head.
+class Network(nn.Module):
+    """A timm backbone with a linear head: all that a member is when it predicts.
 
     Args:
         backbone: a network with `num_features`, from (N, 3, H, W) to features (N, num_features).
-        mixing: a mixing strategy (conf/mixing).
         num_classes: K.
-        contexts: names of the training contexts by id; empty where images have none.
         mean, std: of the pixels, by channel, for images in [0, 1].
-        optimizer, scheduler: from parameters to an optimiser, from that to a schedule by epoch.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
     exported = ("backbone", "head")  # what weights.safetensors holds
+
+    def __init__(self, *, backbone: nn.Module, num_classes: int, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.backbone = backbone.to(memory_format=torch.channels_last)  # the order the images arrive in
+        self.head = nn.Linear(int(backbone.num_features), num_classes)  # type: ignore[arg-type]
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Images (N, 3, H, W) float in [0, 1] to logits (N, K); any H and W the backbone takes."""
+        logits: torch.Tensor = self.head(self.backbone((image - self.mean) / self.std))
+        return logits
+
+
+class Classifier(Network, pl.LightningModule):
+    """A Network in training.
+
+    Args:
+        backbone, num_classes, mean, std: as of Network.
+        mixing: a mixing strategy (conf/mixing).
+        contexts: names of the training contexts by id; empty where images have none.
+        optimizer, scheduler: from parameters to an optimiser, from that to a schedule by epoch.
+    """
+
+    network = Network  # what prediction rebuilds from the module's settings, without optimiser, schedule or mixing
 
     def __init__(
         self,
@@ -43,19 +65,10 @@ class Classifier(pl.LightningModule):
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
         scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler],
     ) -> None:
-        super().__init__()
-        self.backbone = backbone.to(memory_format=torch.channels_last)  # the order the images arrive in
-        self.head = nn.Linear(int(backbone.num_features), num_classes)  # type: ignore[arg-type]
+        super().__init__(backbone=backbone, num_classes=num_classes, mean=mean, std=std)
         self.mixing = mixing
         self.optimizer, self.scheduler = optimizer, scheduler
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
         self.accuracy = nn.ModuleList(ContextAccuracy(contexts) for _ in HELD_OUT)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Images (N, 3, H, W) float in [0, 1] to logits (N, K); any H and W the backbone takes."""
-        logits: torch.Tensor = self.head(self.backbone((image - self.mean) / self.std))
-        return logits
 
     def training_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
         mixed = self.mixing(batch)
