@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import logging
 import os
 import re
@@ -21,46 +22,140 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from src import stopping
+
 ROOT = Path(__file__).resolve().parent.parent
+
+
+TEXT = re.compile(
+    r"[+~]*(data_root|manifest_dir|logs_dir|results_dir|mask_root|output|images|truth|init|masks|tag|"
+    r"wsss\.truth_dir|track\.(train_dir|test_dir|label_map)|datamodule\.(data_root|manifest_dir|masks|mask_root))"
+)
+"""Settings whose value is a text, mostly a path: what a person types is meant as it stands."""
+
+CONTEXTS = re.compile(r"[+~]*split\.contexts")
+"""The setting that is a list of names, which may look like numbers."""
 
 
 def prepare_arguments() -> None:
     """Rewrite sys.argv into what Hydra 1.3 understands; a second call changes nothing.
 
-    Hydra takes `track=1` for an int and refuses it as a group's choice, and its parser wants -m before
-    the overrides.
+    Hydra takes `track=1` for an int and refuses it as a group's choice, reads `(`, `=`, `,`, `~` and letters beyond
+    ASCII in a path as its own grammar, and wants -m before the overrides.
     """
-    words = [quoted(word) for word in sys.argv[1:]]
-    flags = [word for word in words if word in ("-m", "--multirun")]
-    sys.argv[1:] = flags + [word for word in words if word not in flags]
+    flags = [word for word in sys.argv[1:] if word in ("-m", "--multirun")]
+    sys.argv[1:] = flags + [quoted(word, bool(flags)) for word in sys.argv[1:] if word not in flags]
 
 
-def quoted(word: str) -> str:
-    """`track=1,2` to `track='1','2'`; other words stay as they are."""
-    if not re.fullmatch(r"track=\d+(,\d+)*", word):
+def quoted(word: str, sweep: bool = False) -> str:
+    """A word of the command line as Hydra takes it: `track=1,2` as `track='1','2'`, a path in quotes.
+
+    A value that stands in quotes already stays as it is. In a sweep a comma parts the values, unless a file of the
+    whole name exists; otherwise it belongs to the value.
+    """
+    key, equals, value = word.partition("=")
+    if not equals or value in ("", "null") or key.startswith("-") or fully_quoted(value):
         return word
-    return "track=" + ",".join(f"'{numeral}'" for numeral in word.removeprefix("track=").split(","))
+    if key == "track" and re.fullmatch(r"\d+(,\d+)*", value):
+        return "track=" + ",".join(f"'{numeral}'" for numeral in value.split(","))
+    if CONTEXTS.fullmatch(key):
+        return f"{key}=" + contexts_of(value, sweep)
+    if TEXT.fullmatch(key):
+        parts = [value] if not sweep or os.path.exists(value) else words_of(value)
+        return f"{key}=" + ",".join(part if fully_quoted(part) or part == "null" else quote(part) for part in parts)
+    return word if understood(word) else f"{key}={quote(value)}"
+
+
+QUOTED = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
+
+
+def fully_quoted(value: str) -> bool:
+    """Whether a value is one quoted text, or a list of them."""
+    return re.fullmatch(rf"(?:{QUOTED})(?:,(?:{QUOTED}))*", value) is not None
+
+
+def words_of(value: str) -> list[str]:
+    """The parts between the commas, of which those in quotes part nothing."""
+    return [part.strip() for part in re.findall(rf"(?:{QUOTED}|[^,])+", value)]
+
+
+def contexts_of(value: str, sweep: bool) -> str:
+    """Names as a list of quoted texts: `[2016,water]`, or `water` alone; in a sweep `[a],[b]` or `a,b` are two."""
+    groups = re.findall(rf"\[((?:{QUOTED}|[^\]])*)\]", value) if value.startswith("[") else [value]
+    if sweep and not value.startswith("["):
+        groups = words_of(value)
+    lists = [[word if fully_quoted(word) else quote(word) for word in words_of(group)] for group in groups]
+    return ",".join(f"[{','.join(words)}]" for words in lists)
+
+
+def quote(text: str) -> str:
+    """A text in Hydra's quotes. `~/` is the home; `${...}` stays an interpolation, unless a file has that name."""
+    if text.startswith("~/") and not os.path.exists(text):
+        text = os.path.expanduser(text)
+    if "${" in text and os.path.exists(text):
+        text = text.replace("${", "\\${")
+    # A backslash is itself, but before a quote, where it would escape it.
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + (f"\\{m[2]}" if m[2] else ""), text) + "'"
+
+
+def command_words() -> list[str]:
+    """This process's command as a person would type it: the script, and its words without the quotes for Hydra."""
+    return [sys.argv[0], *(unquoted(word) for word in sys.argv[1:])]
+
+
+def unquoted(word: str) -> str:
+    """What `quoted` made this word from; the word itself where that is not known."""
+    key, _, value = word.partition("=")
+    plain = re.sub(r"'((?:[^'\\]|\\.)*)'", lambda m: re.sub(r"\\([\\'])", r"\1", m[1]), value)
+    return f"{key}={plain}" if value != plain and quoted(f"{key}={plain}") == word else word
+
+
+def understood(word: str) -> bool:
+    """Whether Hydra can read an override."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        OverridesParser.create().parse_override(word)
+    except HydraException:
+        return False
+    return True
+
+
+MAX_WORD = 60  # bytes of a word in a run's name; a file's name can have 255
 
 
 def dash(value: Any, prefix: str = "") -> str:
-    """For a run's name: "-<prefix>value", the words of a list joined by +, and nothing for null."""
+    """For a run's name: "-<prefix>value", the words of a list joined by +, and nothing for null.
+
+    What a file's name should not hold becomes _, and a long text is cut, its digest behind it.
+    """
     if value is None or value == "" or value == []:
         return ""
     words = [str(value)] if isinstance(value, str | int | float) else [str(word) for word in value]
-    return f"-{prefix}" + re.sub(r"[^\w.+-]", "_", "+".join(words))
+    text = re.sub(r"[^\w.+-]", "_", "+".join(words))
+    if len(text.encode()) > MAX_WORD:
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        text = text.encode()[: MAX_WORD - 9].decode(errors="ignore") + f"-{digest}"
+    return f"-{prefix}{text}"
 
 
 def wandb_offline() -> bool:
-    """Whether W&B has no key to log in with, here or in ~/.netrc."""
-    if os.environ.get("WANDB_MODE"):
-        return os.environ["WANDB_MODE"] != "online"
-    netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
-    known = netrc.is_file() and "wandb" in netrc.read_text(errors="ignore")
+    """Whether W&B is to write to this disk alone: it has no key to log in with, here or in ~/.netrc."""
+    if os.environ.get("WANDB_MODE"):  # the user's word, which may be that W&B is switched off
+        return os.environ["WANDB_MODE"] in ("offline", "dryrun")
+    netrc = Path(os.environ.get("NETRC", os.path.expanduser("~/.netrc")))  # a user may have no home
+    known = os.access(netrc, os.R_OK) and "wandb" in netrc.read_text(errors="ignore")
     return not (os.environ.get("WANDB_API_KEY") or known)
 
 
 def wandb_run_id(run_dir: str) -> str:
-    """The id of the run's W&B run: that of its earlier start, so that a resume goes on in it, or a new one."""
+    """The id of the run's W&B run: that of its earlier start, so that a resume goes on in it, or a new one.
+
+    A user without a home (a number in a container) gets the run's folder for one: W&B looks for its settings there.
+    """
+    if os.path.expanduser("~") == "~":
+        os.environ["HOME"] = os.path.abspath(run_dir)
     earlier = sorted(Path(run_dir).glob("wandb/*run-*-*"), key=lambda path: path.stat().st_mtime)
     return earlier[-1].name.rsplit("-", 1)[-1] if earlier else secrets.token_hex(4)
 
@@ -74,6 +169,7 @@ def register_resolvers() -> None:
 
 def start(main: Any) -> None:
     """Run a Hydra entry point from the project's root."""
+    stopping.install()
     register_resolvers()
     sys.path.insert(0, str(ROOT))
     prepare_arguments()
@@ -103,8 +199,11 @@ def run_sweep_job(script: str) -> bool:
     print(f"sweep job {config.job.num}: {title}", flush=True)
     os.environ.setdefault("WANDB_RUN_GROUP", f"sweep-{time.strftime('%Y%m%d-%H%M%S')}")
     code = run_process([sys.executable, str(ROOT / script), *words])
-    if code == 128 + signal.SIGTERM:
-        sys.exit(code)
+    for signum in stopping.NAMES:
+        if code in (128 + signum, -signum):  # the job was stopped, by its own handler or before it had one
+            stopping.request.signum = stopping.request.signum or signum
+    if stopping.request.signum:
+        stopping.request.leave(f"the sweep is stopped by {stopping.request.name}: resume=true goes on with it")
     if code and str(config.launcher.get("_target_", "")).endswith("BasicLauncher"):
         failed_jobs.append(title)
     elif code:
@@ -117,15 +216,26 @@ failed_jobs: list[str] = []
 
 
 def run_process(words: list[str]) -> int:
-    """Run a command to its end and return its exit code; a SIGTERM is passed on and waited for."""
-    with subprocess.Popen(words) as process:
-        if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
-            return process.wait()
-        before = signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
-        try:
-            return process.wait()
-        finally:
-            signal.signal(signal.SIGTERM, before)
+    """Run a command to its end and return its exit code; a request to stop is passed on, and waited for."""
+    environment = {**os.environ, stopping.PARENT: str(os.getpid())}  # it ends with this process
+    if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
+        return subprocess.run(words, env=environment).returncode
+    process: subprocess.Popen[bytes] | None = None
+
+    def pass_on(signum: int, frame: Any) -> None:
+        stopping.request.signum = stopping.request.signum or signum
+        if process is not None:
+            process.send_signal(signum)
+
+    before = {signum: signal.signal(signum, pass_on) for signum in stopping.NAMES}
+    try:
+        process = subprocess.Popen(words, env=environment)
+        if stopping.request.signum:  # asked while it was started
+            process.send_signal(stopping.request.signum)
+        return process.wait()
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 def quiet_libraries() -> None:
@@ -154,10 +264,12 @@ def clear_errors() -> Iterator[None]:
     quiet_libraries()
     try:
         yield
-    except (ValueError, OSError, RuntimeError, InstantiationException, MisconfigurationException) as error:
+    except (
+        ValueError, OSError, RuntimeError, MemoryError, InstantiationException, MisconfigurationException
+    ) as error:  # fmt: skip
         # Hydra wraps what a constructor raises, and shows the cause in a text of its own.
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
-        text = None if os.environ.get("HYDRA_FULL_ERROR") else sentence(cause)
+        text = None if os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0") else sentence(cause)
         if text is None and not isinstance(cause, MisconfigurationException):
             raise
         sys.exit(f"error: {text or cause}")
@@ -165,7 +277,7 @@ def clear_errors() -> Iterator[None]:
 
 def sentence(error: BaseException) -> str | None:
     """What to tell the user, or None where the error is no user's: one that no `raise` of this project made."""
-    text = str(error)
+    text = "can't allocate memory" if isinstance(error, MemoryError) else str(error)
     if isinstance(error, OSError) and error.errno is not None:
         return text  # the system's: no such file, no space left
     if "Original Traceback" in text:  # from a data-loading worker, which sends the text alone
@@ -185,6 +297,36 @@ def sentence(error: BaseException) -> str | None:
         return (
             f"timm has no model {name}, check model.model_name{': did you mean ' + ', '.join(close) if close else ''}"
         )
-    if re.search(r"[Cc]onnection (closed|reset) by peer|NCCL|process group", text):
-        return "another process of this training has stopped; what it says is the reason"
+    for pattern, advice in KNOWN:
+        if re.search(pattern, text):
+            return advice
     return None
+
+
+FEWER = "lower datamodule.num_workers or datamodule.batch_size"
+KNOWN = (
+    (
+        r"Bus error|torch_\d+|shared memory object",
+        "the data-loading workers ran out of shared memory (/dev/shm): make it larger (docker run --shm-size=8g), or "
+        + FEWER + " (datamodule.num_workers=0 needs none)",
+    ),
+    (
+        r"DataLoader timed out after (\S+) seconds",
+        "no batch came from the data-loading workers within datamodule.timeout seconds: a disk that does not answer or "
+        "is slower than that (raise datamodule.timeout), or too little shared memory (/dev/shm); "
+        "datamodule.num_workers=0 loads in the main process",
+    ),
+    (
+        r"DataLoader worker .*(exited unexpectedly|killed by signal)",
+        "a data-loading worker was killed, most likely for lack of memory: " + FEWER,
+    ),
+    (
+        r"[Cc]onnection (closed|reset|refused)|NCCL|[Pp]rocess group|[Bb]roken pipe",
+        "another process of this training has stopped; what it says is the reason",
+    ),
+    (
+        r"out of memory|can't allocate memory",
+        "memory ran short: lower datamodule.batch_size or datamodule.size (in prediction members_at_once)",
+    ),
+)  # fmt: skip
+"""What libraries say (a pattern), and what to tell the user."""

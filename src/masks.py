@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Mapping
+import multiprocessing.connection
+import os
+import signal
+from collections.abc import Callable, Mapping
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from multiprocessing import resource_tracker
 from pathlib import Path
 from queue import Queue
 from threading import Thread
@@ -17,6 +21,7 @@ import numpy.typing as npt
 from src.crf import refine
 from src.files import write_whole
 from src.images import decode_image
+from src.stopping import NAMES, request
 
 Mask = npt.NDArray[np.bool_]
 
@@ -66,22 +71,51 @@ def encode_mask(foreground: Mask) -> bytes:
     return cv2.imencode(".png", foreground.astype(np.uint8) * 255, PNG)[1].tobytes()
 
 
+def block_signals() -> None:
+    """Keep requests to stop, which reach the whole group, from this thread and the processes that it starts.
+
+    The main process decides when they end; a mask that is being refined is written.
+    """
+    if hasattr(signal, "pthread_sigmask"):
+        resource_tracker.ensure_running()  # it unblocks them when it starts
+        signal.pthread_sigmask(signal.SIG_BLOCK, list(NAMES))
+
+
+def start_refining() -> None:
+    """In a process of the pool: it ends with the main process."""
+    Thread(target=end_with_main, daemon=True).start()
+
+
+def end_with_main() -> None:
+    """Wait for the main process to end, however it ends, and end this one."""
+    main = multiprocessing.parent_process()
+    assert main is not None
+    multiprocessing.connection.wait([main.sentinel])
+    os._exit(1)
+
+
 class MaskPool:
     """Processes that make masks while the caller goes on; a process that dies costs one refinement.
 
-    A thread for each process hands it one task after the other, so that a crash in the CRF's C code is known
-    to be of that task: its thresholded map is written instead. The queue is bounded: `submit` waits.
+    A thread for each process hands it one task after the other, so that a crash in the CRF's C code is known to be of
+    that task. A task that takes two processes down gets its thresholded map written instead. The queue is bounded:
+    `submit` waits.
 
     Args:
         processes: how many.
+        on_crash: called with a mask's path before its unrefined map is written, from several threads.
 
     Attributes:
-        crashed: images whose refinement took its process down.
+        errors: of tasks that could not be done at all; the first one stops everything that is queued.
     """
 
-    def __init__(self, processes: int) -> None:
+    MOST_CRASHES = 3  # one after the other: then it is not the images' fault
+
+    def __init__(self, processes: int, on_crash: Callable[[Path], None] = lambda mask: None) -> None:
+        if processes < 1:
+            raise ValueError(f"callbacks.masks.processes is {processes}: expected at least 1")
         self.tasks: Queue[Task | None] = Queue(maxsize=4 * processes)
-        self.crashed: list[Path] = []
+        self.on_crash, self.in_a_row = on_crash, 0
         self.errors: list[Exception] = []
         self.threads = [Thread(target=self.serve, daemon=True) for _ in range(processes)]
         for thread in self.threads:
@@ -89,28 +123,47 @@ class MaskPool:
 
     def serve(self) -> None:
         """Hand tasks to a process until there are no more."""
-        # A process forked from one with threads and a GPU context can hang: start clean ones.
-        clean = multiprocessing.get_context("spawn")
-        executor = ProcessPoolExecutor(1, mp_context=clean)
+        block_signals()
+        executor = self.executor()
         while (task := self.tasks.get()) is not None:
+            if self.errors or request.signum:
+                continue  # the queue is emptied, so that nobody waits for a place in it
             try:
-                executor.submit(make_mask, task).result()
-            except BrokenExecutor:
-                executor = ProcessPoolExecutor(1, mp_context=clean)
-                self.crashed.append(task.image)
-                make_mask(task._replace(crf=None))
-            except (OSError, ValueError) as error:  # a full disk, an image that went away: said by the caller's thread
+                executor = self.make(task, executor)
+            except Exception as error:  # of any kind: a thread that ended here would leave `submit` waiting
                 self.errors.append(error)
         executor.shutdown()
+
+    @staticmethod
+    def executor() -> ProcessPoolExecutor:
+        """One process. One that is forked from a process with threads and a GPU context can hang: a clean one."""
+        return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=start_refining)
+
+    def make(self, task: Task, executor: ProcessPoolExecutor) -> ProcessPoolExecutor:
+        """Do a task, and return the executor for the next one."""
+        for _ in range(2):  # a process may be killed from outside: the task is to blame when it dies twice
+            try:
+                executor.submit(make_mask, task).result()
+                self.in_a_row = 0
+                return executor
+            except BrokenExecutor:
+                executor = self.executor()
+                if request.signum:  # the whole group is being stopped: the mask is made when the run goes on
+                    return executor
+        self.in_a_row += 1
+        if self.in_a_row > self.MOST_CRASHES:
+            raise MemoryError  # the usual reason for which a system kills processes
+        self.on_crash(task.mask)
+        make_mask(task._replace(crf=None))
+        return executor
 
     def submit(self, task: Task) -> None:
         """Queue a task; waits while the queue is full.
 
         Raises:
-            OSError, ValueError: an earlier task could not be written or its image not be read.
+            OSError, ValueError: an earlier task could not be done: its mask not be written, its image not be read.
         """
-        if self.errors:
-            raise self.errors[0]
+        self.raise_error()
         self.tasks.put(task)
 
     def close(self) -> None:
@@ -119,8 +172,23 @@ class MaskPool:
             self.tasks.put(None)
         for thread in self.threads:
             thread.join()
-        if self.errors:
-            raise self.errors[0]
+        self.raise_error()
+
+    def raise_error(self) -> None:
+        """Raise the first task's error, in a sentence."""
+        if not self.errors:
+            return
+        error = self.errors[0]
+        if isinstance(error, MemoryError):
+            raise ValueError(
+                "the processes that refine masks were killed one after the other, most likely for lack of memory: "
+                "lower callbacks.masks.processes, and go on with resume=true"
+            ) from error
+        if isinstance(error, OSError) and error.errno is not None:
+            raise error
+        if isinstance(error, ValueError | OSError):
+            raise ValueError(str(error)) from error
+        raise ValueError(f"a mask could not be made: {type(error).__name__}: {error}") from error
 
 
 def iou(a: Mask, b: Mask) -> float:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,8 +18,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
-from src import cli
+from src import cli, stopping
 from src.datamodules.synthetic import generate
+from src.files import digest_of
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -114,6 +117,30 @@ def predict(configure: Callable[..., DictConfig], places: list[str], tmp_path: P
         return tmp_path / "results/track1"
 
     return predicted
+
+
+@pytest.fixture
+def signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process answers SIGTERM and SIGINT as an entry point does, and no request is left behind."""
+    monkeypatch.setattr(stopping, "EXIT_WITHIN", 10**6)
+    monkeypatch.setattr(stopping, "started_by", None)
+    before = {signum: signal.getsignal(signum) for signum in stopping.NAMES}
+    stopping.install()
+    yield
+    os.environ.pop(stopping.PARENT)
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+    stopping.request.__init__()  # type: ignore[misc] # the one request of this process, as new
+
+
+def sign(run: Path, **changes: Any) -> None:
+    """Give finished.json the digests of the run's files as they are now, as a run that ended with them would have."""
+    path = run / "finished.json"
+    done = json.loads(path.read_text())
+    files = {name: digest_of(run / name) for name in done["files"] if (run / name).exists()}
+    path.write_text(
+        json.dumps({**done, "weights_sha256": digest_of(run / "weights.safetensors"), "files": files, **changes})
+    )
 
 
 def command(script: str, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -6,25 +6,27 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LEAVES = {"files", "progress"}  # what everybody may use
+LEAVES = {"files", "locks", "progress", "stopping"}  # what everybody may use
 MAY_IMPORT = {
     "manifest": set(), "images": set(), "sampler": set(), "transforms": set(), "losses": set(), "metrics": set(),
     "voting": set(), "schedules": set(), "weights": set(), "cli": set(), "files": set(), "progress": set(),
-    "fourier": set(), "mixing": {"mixing", "fourier"},
+    "locks": set(), "stopping": set(), "fourier": set(), "mixing": {"mixing", "fourier"},
     "datamodules": {"manifest", "images", "transforms", "sampler"},
     "lightning_modules": {"lightning_modules", "mixing", "losses", "fourier", "metrics", "manifest"},
     "crf": set(),
     "masks": {"crf", "images"},
     "callbacks": {"manifest", "metrics", "weights", "sampler", "masks", "images"},
-    "runs": {"manifest", "callbacks"},
+    "runs": {"cli", "manifest", "callbacks"},
     "tta": {"sampler"},
-    "members": {"weights", "manifest", "runs"},
+    "members": {"weights", "manifest", "runs", "lightning_modules"},
     "image_sets": {"manifest", "images", "sampler", "datamodules", "members"},
-    "prediction": {"image_sets", "members", "tta", "datamodules", "manifest"},
-    "export": {"members", "weights"},
+    "prediction": {"image_sets", "members", "tta", "datamodules", "manifest", "runs", "lightning_modules"},
+    "export": {"members", "weights", "lightning_modules"},
     "report": {"metrics", "voting", "image_sets", "members", "runs"},
     "plots": {"metrics"},
-    "pages": {"plots", "report", "metrics", "voting", "images", "datamodules", "members", "prediction", "runs"},
+    "pages": {
+        "callbacks", "plots", "report", "metrics", "voting", "images", "datamodules", "members", "prediction", "runs"
+    },
 }  # fmt: skip
 HOMES = {
     "albumentations": {"transforms"}, "pydensecrf": {"crf"},

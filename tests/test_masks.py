@@ -26,12 +26,13 @@ def test_a_crash_costs_one_refinement(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), image)
     rough = np.zeros((20, 30), bool)
     rough[4:15, 5:22] = True
-    pool = MaskPool(2)
+    crashed: list[Path] = []
+    pool = MaskPool(2, crashed.append)
     for i in range(6):
         crf = Crash(SETTINGS) if i == 2 else None if i == 3 else SETTINGS
         pool.submit(task_of(tmp_path / "a.png", tmp_path / "masks" / f"{i}.png", rough, crf))
     pool.close()
-    assert pool.crashed == [tmp_path / "a.png"]
+    assert crashed == [tmp_path / "masks/2.png"]
     masks = [decode_mask(tmp_path / "masks" / f"{i}.png") for i in range(6)]
     assert np.array_equal(masks[2], rough) and np.array_equal(masks[3], rough)
     assert np.array_equal(masks[0], image[..., 0] > 0)

@@ -7,6 +7,7 @@ import io
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 
@@ -17,7 +18,8 @@ class MetricsFile(pl.Callback):
     """Write the epoch's metrics; a resumed run keeps the rows of the epochs before it.
 
     Args:
-        path: the csv file. Columns: epoch, step, seconds (of the epoch), then the metrics by name.
+        path: the csv file. Columns: epoch, step, seconds (of the epoch), then the metrics by name. In an epoch that was
+            interrupted, `train/first_batch` says where the run went on: its train/ means and seconds are from there on.
     """
 
     def __init__(self, path: str) -> None:
@@ -26,9 +28,16 @@ class MetricsFile(pl.Callback):
         self.begin = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.path.exists():
-            with open(self.path, newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < trainer.current_epoch]
+        if not self.rows and trainer.current_epoch:  # a checkpoint of an older version has no rows
+            self.rows = [*read_metrics(self.path)]
+        self.rows = [row for row in self.rows if int(row["epoch"]) < trainer.current_epoch]
+        self.begin = time.monotonic()  # an epoch that goes on has no start
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = state_dict["rows"]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.begin = time.monotonic()
@@ -37,6 +46,9 @@ class MetricsFile(pl.Callback):
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        went_on, first = trainer.datamodule.resume_at  # type: ignore[attr-defined]
+        if first and went_on == trainer.current_epoch:
+            metrics["train/first_batch"] = float(first)
         seconds = round(time.monotonic() - self.begin, 3)
         self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, "seconds": seconds, **metrics})
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
@@ -45,3 +57,22 @@ class MetricsFile(pl.Callback):
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(self.path, text.getvalue())
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """The rows of a run's metrics.csv, none where the file is not there.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    if not path.exists():
+        return []
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, restkey="", restval=None))
+        whole = all(None not in row.values() and "" not in row and row["epoch"].isdecimal() for row in rows)
+    except (csv.Error, KeyError, ValueError, AttributeError):
+        whole = False
+    if not whole:
+        raise ValueError(f"{path} is damaged: move it away to go on without the rows of the epochs before")
+    return rows

@@ -1,23 +1,24 @@
-"""SIGTERM (a cluster's preemption, `kill`): save at the end of the batch, leave with exit code 143."""
+"""A training that has to stop (SIGTERM, Ctrl-C, a limit of time or steps) saves at the end of the batch."""
 
 from __future__ import annotations
 
 import signal
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Checkpoint, Timer
 
-EXIT_CODE = 128 + signal.SIGTERM
+from src.stopping import NAMES, request
 
 
 class Preemption(pl.Callback):
-    """Write `path` and stop as soon as any rank was asked to.
+    """Write `path` and stop as soon as any rank was asked to, or where Lightning would cut an epoch short.
 
-    The ranks agree at the end of a batch: a handler that saved at once would leave the others waiting in
-    a collective.
+    The ranks agree at the end of a batch: a handler that saved at once would leave the others waiting in a collective.
+    Lightning ends an epoch early for max_time, max_steps and callbacks, and counts it as a whole one: a run that went
+    on from there would skip the rest of its images.
 
     Args:
         path: the checkpoint to write.
@@ -25,44 +26,77 @@ class Preemption(pl.Callback):
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
-        self.asked = False
+        self.cut = False  # whether Lightning wanted to end an epoch between two steps
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        # Lightning's handler of SIGTERM communicates with the other ranks wherever it interrupts this one.
+        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+        # Behind the Timer, which Lightning appends, and all that may ask for an end; before the checkpoints.
+        others = [callback for callback in trainer.callbacks if callback is not self]  # type: ignore[attr-defined]
+        first = next((i for i, c in enumerate(others) if isinstance(c, Checkpoint)), len(others))
+        trainer.callbacks[:] = [*others[:first], self, *others[first:]]  # type: ignore[attr-defined]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        signal.signal(signal.SIGTERM, self.ask)  # after Lightning's own handler, which it replaces
-
-    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        signal.signal(signal.SIGTERM, self.leave)  # predictions are written whole, one by one: nothing to save
-
-    def leave(self, signum: int, frame: FrameType | None) -> None:
-        """Stop at once."""
-        raise SystemExit(EXIT_CODE)
-
-    def ask(self, signum: int, frame: FrameType | None) -> None:
-        self.asked = True
+        request.deferred = True
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.agreed(trainer):  # the epoch before it wrote last.ckpt at its end
-            self.stop(trainer)
+        if signum := self.agreed(trainer):  # the epoch before it wrote last.ckpt at its end
+            self.stop(trainer, signum)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # An epoch's last batch goes on to its validation and its row of metrics. Gradients that wait for more
-        # batches are in no checkpoint.
-        last = batch_idx + 1 >= trainer.num_training_batches
-        if not last and (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and self.agreed(trainer):
+        # An epoch's last batch goes on to its validation and its row of metrics.
+        if batch_idx + 1 >= trainer.num_training_batches:
+            return
+        if trainer.fit_loop.epoch_loop.done:
+            self.cut = True
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            trainer.should_stop = False  # gradients that wait for more batches are in no checkpoint
+        elif (signum := self.agreed(trainer)) or self.cut:
             trainer.save_checkpoint(self.path)
-            self.stop(trainer)
+            self.stop(trainer, signum)
 
-    def agreed(self, trainer: pl.Trainer) -> bool:
-        """Whether any rank was asked to stop; every rank must ask this at the same place."""
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.fit_loop.epoch_loop.batch_progress.current.ready < trainer.num_training_batches:
+            self.stop(trainer, 0)  # cut elsewhere, as by a validation within the epoch: the last checkpoint counts
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        request.deferred = False
+        if signum := self.agreed(trainer):
+            self.stop(trainer, signum)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        request.deferred = False
+        if isinstance(exception, SystemExit) and trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(signal.SIGTERM)  # ranks that this one started do not wait for it
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint.get("callbacks", {}).pop("Timer", None)  # max_time is of one start: the next has all of it again
+
+    def agreed(self, trainer: pl.Trainer) -> int:
+        """The signal that any rank was asked by, 0 for none; every rank must ask this at the same place."""
         if trainer.world_size == 1:
-            return self.asked
-        asked = torch.tensor(float(self.asked), device=trainer.strategy.root_device)
-        return bool(trainer.strategy.reduce(asked, reduce_op="max") > 0)
+            return request.signum
+        asked = torch.tensor(float(request.signum), device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(asked, reduce_op="max"))
 
-    def stop(self, trainer: pl.Trainer) -> None:
-        """Leave with the exit code of a SIGTERM."""
+    @staticmethod
+    def limit(trainer: pl.Trainer) -> str:
+        """The setting by which Lightning ends a training early."""
+        if 0 <= trainer.max_steps <= trainer.global_step:
+            return "trainer.max_steps"
+        timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+        return "trainer.max_time" if any((timer.time_remaining() or 0) <= 0 for timer in timers) else "a callback"
+
+    def stop(self, trainer: pl.Trainer, signum: int) -> None:
+        """Leave, with a signal's exit code or, at a limit of the settings, with 0."""
         if trainer.is_global_zero:
-            print(f"asked to stop: {self.path} is written, resume=true continues", flush=True)
-        raise SystemExit(EXIT_CODE)
+            why = NAMES[signal.Signals(signum)] if signum else self.limit(trainer)
+            epoch = min(trainer.current_epoch + 1, trainer.max_epochs or 1)
+            where = f"in epoch {epoch} of {trainer.max_epochs}, after step {trainer.global_step}"
+            saved = f"{self.path} is written" if self.path.exists() else "nothing was to be saved yet"
+            print(f"stopped by {why} {where}: {saved}, resume=true goes on", flush=True)
+        raise SystemExit(128 + signum if signum else 0)
