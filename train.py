@@ -21,11 +21,11 @@ def train(cfg: DictConfig) -> None:
     import pytorch_lightning as pl
     from hydra.utils import instantiate
 
-    from src import runs
+    from src import members, runs
+    from src.stopping import request
     from src.weights import load_weights, save_weights
 
-    if not 0 <= cfg.seed < 2**32:
-        raise ValueError(f"seed is {cfg.seed}: expected a number from 0 to 2^32 - 1")
+    runs.check_settings(cfg)
     before = runs.predecessors(cfg)
     datamodule = instantiate(cfg.datamodule)
     datamodule.prepare_data()
@@ -33,10 +33,12 @@ def train(cfg: DictConfig) -> None:
     cfg.dataset = {"num_classes": len(datamodule.classes), "contexts": datamodule.contexts}
     facts = (datamodule.classes, datamodule.split_paths)
     inherited = runs.inheritance(before, cfg.model.model_name, *facts)
+    members.check_rebuildable(runs.resolved(cfg), "this run's settings")
     with runs.claim(cfg, *facts, inherited) as run:
         if run.finished:
             print(f"{run.folder} is finished: nothing to do")
             return
+        request.advice = "resume=true goes on"
         pl.seed_everything(cfg.seed, verbose=False)
         module = instantiate(cfg.module)
         if before.init:
@@ -56,14 +58,16 @@ def train(cfg: DictConfig) -> None:
             )
         trainer.fit(module, datamodule, ckpt_path=run.checkpoint, weights_only=True)
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        if cfg.predict:
+        left = runs.left_to_do(trainer, runs.resolved(cfg))
+        if cfg.predict and not left:
             trainer.predict(module, datamodule, return_predictions=False)
         if "wandb" in sys.modules:  # one W&B run for each run, finished before the process goes on
             sys.modules["wandb"].finish()
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and not left:
             save_weights(run.folder / "weights.safetensors", {part: getattr(module, part) for part in module.exported})
             runs.finish(run, figures)
-            print(f"finished {run.folder}")
+        if trainer.is_global_zero:
+            print(f"{run.folder} {left}" if left else f"finished {run.folder}")
 
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 
 from src.files import write_json, write_whole
+from src.lightning_modules.classifier import Network
 from src.members import Member, rebuild
 from src.weights import save_weights
 
@@ -50,13 +50,13 @@ def export(members: Sequence[Member], folder: Path, name: str) -> list[Path]:
         if name == "onnx":
             write_onnx(module, member.size, path)
         else:
-            save_weights(path, {part: getattr(module, part) for part in module.exported})  # type: ignore[union-attr]
+            save_weights(path, {part: getattr(module, part) for part in module.exported})
         write_json(path.with_name("config.json"), description(member))
         print(f"wrote {path}", flush=True)
     return paths
 
 
-def write_onnx(module: pl.LightningModule, size: int, path: Path) -> None:
+def write_onnx(module: Network, size: int, path: Path) -> None:
     """Trace a network in evaluation mode and write it as ONNX."""
     example = torch.rand(2, 3, size, size)
     batch = torch.export.Dim("batch", min=1)

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
-from hydra.utils import instantiate
+import timm
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
-from src.files import digest_of, read_json, write_json, write_text
+from src.files import digest_of, write_json, write_text
+from src.lightning_modules.classifier import Network
 from src.manifest import HELD_OUT
-from src.runs import read_config
+from src.runs import read_classes, read_config, read_finished, read_split
 from src.weights import load_weights, read_weights, uniform_soup, write_weights
 
-TARGETS = re.compile(
-    r"src\.(lightning_modules|mixing)\.\w+\.[A-Z]\w*|src\.(transforms|schedules)\.[A-Z]\w*|torch\.optim\.(lr_scheduler\.)?[A-Z]\w*|timm\.create_model"
-)
-"""What a run's config.yaml may instantiate: a run from elsewhere must not choose what code runs here."""
+MODULES = re.compile(r"src\.lightning_modules\.\w+\.[A-Z]\w*")
+"""The LightningModules that a run's config.yaml may name: what comes from elsewhere must not choose the code."""
+
+TRANSFORMS = re.compile(r"src\.transforms\.[A-Z]\w*")
+"""The evaluation transforms that it may name."""
+
+WEIGHTS = ("pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
+"""Arguments of timm.create_model that say which weights a training started from: a member brings its own."""
 
 
 class Member(NamedTuple):
@@ -60,15 +68,23 @@ class Member(NamedTuple):
         return {"size": self.size, "eval_transform": self.config["datamodule"]["eval_transform"]}
 
 
-def find_members(logs_dir: Path, track: int, stages: Sequence[str]) -> tuple[list[Member], list[tuple[Path, str]]]:
+LeftOut = list[tuple[Path, str]]
+"""Runs that do not vote, with the reason for each."""
+
+
+def find_members(logs_dir: Path, track: int, stages: Sequence[str]) -> tuple[list[Member], LeftOut]:
     """The finished runs of `stages`, and the runs left out with the reason for each.
+
+    Members must agree on the classes: runs whose classes are not those of most runs are left out.
 
     Raises:
         FileNotFoundError: there is no finished run.
-        ValueError: the members were trained with different label maps.
+        ValueError: no stage is given, or as many runs have one list of classes as another.
     """
+    if not stages:
+        raise ValueError("ensemble.stages is empty: name the stages whose runs vote, such as [fdg,adapt]")
     runs = logs_dir / f"track{track}"
-    folders = [path.parent for stage in stages for path in sorted((runs / stage).glob("*/config.yaml"))]
+    folders = [path for stage in stages for path in sorted((runs / stage).glob("*")) if is_run(path)]
     with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter's lock
         found = list(pool.map(read_member, folders))
     members = [member for member in found if isinstance(member, Member)]
@@ -79,58 +95,125 @@ def find_members(logs_dir: Path, track: int, stages: Sequence[str]) -> tuple[lis
             f"no finished run of {' or '.join(stages)} in {logs_dir}/track{track}{unfinished}: "
             f"train one (python train.py track={track} stage={stages[0]}) or choose another ensemble="
         )
-    for member in members[1:]:
-        if member.classes != members[0].classes:
-            raise ValueError(
-                f"the members {members[0].folder} and {member.folder} were trained with different label maps: "
-                "remove or retrain one of them"
-            )
-    return members, left_out
+    maps = Counter(tuple(member.classes) for member in members).most_common(2)
+    if len(maps) > 1 and maps[0][1] == maps[1][1]:
+        first, second = (next(m for m in members if tuple(m.classes) == classes) for classes, _ in maps)
+        raise ValueError(
+            f"the members {first.folder} and {second.folder} were trained with different label maps: "
+            "remove or retrain one of them"
+        )
+    strangers = [member for member in members if tuple(member.classes) != maps[0][0]]
+    left_out += [(member.folder, f"its classes are not those of the {maps[0][1]} other runs") for member in strangers]
+    return [member for member in members if member not in strangers], left_out
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder below a stage's is meant as a run, whatever became of it."""
+    return any((folder / name).exists() for name in ("config.yaml", "finished.json", "weights.safetensors"))
 
 
 def read_member(folder: Path) -> Member | str:
-    """A run as a member, or why it is none."""
-    weights = folder / "weights.safetensors"
-    if not (folder / "finished.json").is_file():
-        return "it has not reached its end"
-    done = read_json(folder / "finished.json")
-    if not weights.is_file() or digest_of(weights) != done["weights_sha256"]:
-        return "its weights are missing or not those it finished with"
-    config, classes = read_config(folder), read_json(folder / "classes.json")
-    if "num_classes" not in config["module"]:
-        return f"the stage {folder.parent.name} trains no classifier"
+    """A run as a member, or why it is not one."""
+    try:
+        if not (folder / "finished.json").is_file():
+            return "it has not reached its end"
+        done = read_finished(folder)
+        weights = folder / "weights.safetensors"
+        if not weights.is_file() or digest_of(weights) != done["weights_sha256"]:
+            return "its weights are missing or not those it finished with"
+        config, classes = read_config(folder), read_classes(folder)
+        if not isinstance(config.get("module"), Mapping) or "num_classes" not in config["module"]:
+            return f"the stage {folder.parent.name} trains no classifier"
+        check_rebuildable(config, f"the settings of {folder}")
+        read_split(folder)
+        if config["module"]["num_classes"] != len(classes):
+            return f"its network has {config['module']['num_classes']} classes, its classes.json {len(classes)}"
+    except (OSError, ValueError) as error:
+        return str(error)
     return Member(folder, folder.parent.name, folder.name, config, classes, done["metrics"], done["weights_sha256"])
 
 
-def rebuild(member: Member) -> pl.LightningModule:
-    """The member's module with its weights, in evaluation mode.
+def rebuild(member: Member) -> Network:
+    """The member's network with its weights, in evaluation mode: without optimiser, schedule and mixing.
 
     Raises:
-        ValueError: its config.yaml asks for code or files that a member has no business with.
+        ValueError: its config.yaml asks for code or files that a member has no business with, or for a network that
+            cannot be built or does not fit the weights.
     """
     settings = member.config["module"]
-    check_targets(settings, member.folder)
-    module: pl.LightningModule = instantiate(settings)
-    parts = {part: getattr(module, part) for part in module.exported}  # type: ignore[union-attr]
-    load_weights(member.folder / "weights.safetensors", parts)
-    return module.eval()
+    check_rebuildable(member.config, f"the settings of {member.folder}")
+    backbone = {key: value for key, value in settings["backbone"].items() if key not in ("_target_", *WEIGHTS)}
+    try:
+        network = network_of(settings["_target_"], "these settings")(
+            backbone=timm.create_model(**backbone), num_classes=settings["num_classes"],
+            mean=settings["mean"], std=settings["std"],
+        )  # fmt: skip
+    except Exception as error:  # whatever timm says of settings that it does not know
+        raise ValueError(f"the network of {member.folder} cannot be built: {error}") from error
+    load_weights(member.folder / "weights.safetensors", {part: getattr(network, part) for part in network.exported})
+    return network.eval()
 
 
-def check_targets(settings: Any, folder: Path) -> None:
-    """Raise ValueError where settings name a target outside of TARGETS, or a model to download or unpickle."""
+def check_rebuildable(config: Mapping[str, Any], whose: str) -> None:
+    """Raise ValueError for a classifier that `rebuild` would not build again from the settings alone.
+
+    A member may come from elsewhere: its settings name networks of timm, their plain arguments, and an evaluation
+    transform of ours; nothing that is imported, downloaded, unpickled or filled in later. A stage that trains no
+    classifier may have any.
+    """
+    module, datamodule = config.get("module"), config.get("datamodule")
+    if not isinstance(module, Mapping) or not isinstance(datamodule, Mapping):
+        raise ValueError(f"{whose} have no module and datamodule")
+    if "num_classes" not in module:
+        return
+    backbone, view = module.get("backbone"), datamodule.get("eval_transform")
+    network_of(str(module.get("_target_")), whose)
+    if not isinstance(backbone, Mapping) or backbone.get("_target_") != "timm.create_model":
+        raise ValueError(f"{whose} name a backbone that is not made by timm.create_model, so that it could not predict")
+    name = backbone.get("model_name")
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
+        raise ValueError(f"{whose} name the backbone {name!r}: expected a name of timm's, without a hub or a path")
+    if not isinstance(view, Mapping) or not TRANSFORMS.fullmatch(str(view.get("_target_"))):
+        raise ValueError(f"{whose} name an evaluation transform that is not one of src.transforms")
+    for part in ({key: value for key, value in backbone.items() if key not in ("_target_", *WEIGHTS)},
+                 {key: value for key, value in view.items() if key != "_target_"}):  # fmt: skip
+        check_plain(part, whose)
+    if type(module["num_classes"]) is not int or module["num_classes"] < 1:
+        raise ValueError(f"{whose} have module.num_classes={module['num_classes']!r}")
+    for key in ("mean", "std"):
+        values = module.get(key)
+        if not isinstance(values, list) or len(values) != 3 or not all(type(v) in (int, float) for v in values):
+            raise ValueError(f"{whose} have module.{key}={values!r}: expected three numbers")
+    sizes = datamodule.get("size")
+    last = sizes[-1] if isinstance(sizes, list) and sizes else [0, sizes]
+    if not isinstance(last, list) or len(last) != 2 or type(last[1]) is not int or last[1] < 1:
+        raise ValueError(f"{whose} have datamodule.size={sizes!r}: expected a size, or pairs [first epoch, size]")
+
+
+def network_of(target: str, whose: str) -> type[Network]:
+    """The network that a LightningModule hands on, by the module's name in the settings.
+
+    Raises:
+        ValueError: the name is not that of a module of ours that trains a classifier.
+    """
+    with suppress(ImportError, ValueError):
+        network = getattr(get_class(target), "network", None) if MODULES.fullmatch(target) else None
+        if isinstance(network, type) and issubclass(network, Network):
+            return network
+    raise ValueError(f"{whose} name the module {target}: expected one of src.lightning_modules with a `network`")
+
+
+def check_plain(settings: Any, whose: str) -> None:
+    """Raise ValueError where settings hold more than plain values: a target, or something to be filled in."""
     if isinstance(settings, Mapping):
-        target = str(settings.get("_target_", "timm.create_model"))
-        foreign = settings.keys() & {"pretrained", "checkpoint_path", "pretrained_cfg", "_args_"}
-        if not TARGETS.fullmatch(target) or foreign or not set(str(settings.get("model_name", ""))).isdisjoint(":/"):
-            raise ValueError(
-                f"the settings of {folder} ask for {target}{' with ' + ', '.join(foreign) if foreign else ''}"
-            )
+        if "_target_" in settings or "_args_" in settings:
+            raise ValueError(f"{whose} ask for {settings.get('_target_')} where a plain value is expected")
         settings = list(settings.values())
-    if isinstance(settings, str) and "${" in settings:  # it would be filled in after this check
-        raise ValueError(f"the settings of {folder} ask for {settings}: a finished run's are filled in")
     if isinstance(settings, list):
         for value in settings:
-            check_targets(value, folder)
+            check_plain(value, whose)
+    elif isinstance(settings, str) and "${" in settings:
+        raise ValueError(f"{whose} ask for {settings}: a finished run's are filled in")
 
 
 def open_images(settings: DictConfig, member: Member) -> pl.LightningDataModule:
@@ -140,7 +223,6 @@ def open_images(settings: DictConfig, member: Member) -> pl.LightningDataModule:
         settings: of the data module, without size and evaluation transform.
         member: completes them.
     """
-    check_targets(member.view, member.folder)
     datamodule: pl.LightningDataModule = instantiate(settings, **member.view)
     return datamodule
 
@@ -153,7 +235,7 @@ def held_out(members: Sequence[Member]) -> dict[str, list[str]]:
     """
     parts: dict[str, list[str]] = {}
     for member in members:
-        split = read_json(member.folder / "split.json")
+        split = read_split(member.folder)
         own = {part: split[part] for part in HELD_OUT if split[part]}
         if not own:
             raise ValueError(f"the member {member.folder} holds out no image (split=none)")
@@ -173,12 +255,12 @@ def make_soups(members: Sequence[Member], folder: Path) -> list[Member]:
     Raises:
         ValueError: there are several members, and no two share a start, or some that do hold out different images.
     """
-    starts = [read_json(member.folder / "split.json").get("started_from") for member in members]
+    starts = [read_split(member.folder).get("started_from") for member in members]
     groups: dict[str, list[Member]] = {}
     for member, start in zip(members, starts, strict=True):
-        whole = {"backbone", "head"} <= set(member.config["init_parts"])
+        whole = {"backbone", "head"} <= set(member.config.get("init_parts") or ())
         shared = member.digest if member.digest in starts else start if whole else None
-        key = str([member.config["model"], member.view, shared]) if shared else member.digest
+        key = str([member.config["module"]["backbone"], member.view, shared]) if shared else member.digest
         groups.setdefault(key, []).append(member)
     if len(groups) == len(members) > 1:
         raise ValueError(
@@ -191,7 +273,7 @@ def make_soups(members: Sequence[Member], folder: Path) -> list[Member]:
 
 def make_soup(members: Sequence[Member], folder: Path) -> Member:
     """Write the run directory of a soup of `members`, and read it as a member."""
-    splits = [read_json(member.folder / "split.json") for member in members]
+    splits = [read_split(member.folder) for member in members]
     held = {part: splits[0][part] for part in HELD_OUT}
     if any(split[part] != held[part] for split in splits for part in HELD_OUT):
         raise ValueError(
@@ -202,7 +284,7 @@ def make_soup(members: Sequence[Member], folder: Path) -> Member:
     before = {path for split in splits for path in split["trained_on_before"]} - train
     weights = uniform_soup([read_weights(member.folder / "weights.safetensors") for member in members])
     first = members[0]
-    run = folder / f"{first.config['model']['model_name']}-of-{len(members)}-{first.digest[:8]}"
+    run = folder / f"{first.config['module']['backbone']['model_name']}-of-{len(members)}-{first.digest[:8]}"
     write_weights(run / "weights.safetensors", weights)
     write_text(run / "config.yaml", (first.folder / "config.yaml").read_text())
     write_json(run / "classes.json", first.classes)

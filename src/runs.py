@@ -8,23 +8,25 @@ weights.safetensors  what the next stage reads          finished.json      writt
 
 from __future__ import annotations
 
-import csv
-import fcntl
 import importlib.metadata
 import os
 import platform
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytorch_lightning as pl
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
+from src.cli import command_words
 from src.files import digest_of, read_json, write_json, write_text
+from src.locks import Lock
+from src.manifest import HELD_OUT
 
 FREE = (
     "resume",
@@ -46,6 +48,7 @@ FREE = (
     "datamodule.manifest_dir",
     "datamodule.mask_root",
     "datamodule.num_workers",
+    "datamodule.timeout",
     "datamodule.persistent_workers",
     "datamodule.rebuild",
     "datamodule.check",
@@ -56,6 +59,12 @@ FREE = (
     "trainer.logger",
     "trainer.callbacks",
     "trainer.plugins",
+    "trainer._convert_",
+    "trainer.max_time",  # limits of one start; where they cut a run, resume=true goes on
+    "trainer.max_steps",
+    "trainer.profiler",
+    "trainer.detect_anomaly",
+    "mixing_name",
     "dataset",
 )
 """Settings that may differ between a run and its continuation: where things lie and who computes them."""
@@ -72,16 +81,16 @@ class Run:
         finished: whether the run is complete and nothing is left to do.
     """
 
-    def __init__(self, folder: Path, checkpoint: Path | None, finished: bool, lock: Any) -> None:
+    def __init__(self, folder: Path, checkpoint: Path | None, finished: bool, lock: Lock | None) -> None:
         self.folder, self.checkpoint, self.finished = folder, checkpoint, finished
-        self._lock = lock  # an open file; the system closes it when the process ends, however it ends
+        self._lock = lock
 
     def __enter__(self) -> Run:
         return self
 
     def __exit__(self, *error: object) -> None:
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
 
 
 class Inheritance(NamedTuple):
@@ -101,6 +110,18 @@ class Inheritance(NamedTuple):
 NOTHING = Inheritance(set(), None, None)
 
 
+def check_settings(cfg: DictConfig) -> None:
+    """Raise ValueError for settings that no run can have, before anything is done."""
+    if not 0 <= cfg.seed < 2**32:
+        raise ValueError(f"seed is {cfg.seed}: expected a number from 0 to 2^32 - 1")
+    end = cfg.trainer.max_epochs
+    if type(end) is not int or end < 1:
+        raise ValueError(
+            f"trainer.max_epochs is {end}: expected at least 1, as the schedule of the rate must know the end "
+            "(trainer.max_time and trainer.max_steps limit a single start)"
+        )
+
+
 def claim(cfg: DictConfig, classes: Sequence[str], split: Mapping[str, Sequence[str]], inherited: Inheritance) -> Run:
     """Make the run's directory and describe the run in it, or take up an existing one with resume=true.
 
@@ -118,24 +139,37 @@ def claim(cfg: DictConfig, classes: Sequence[str], split: Mapping[str, Sequence[
             are damaged, or it belongs to a live process.
     """
     folder = Path(cfg.run_dir)
-    finished = (folder / "finished.json").exists()
     if getattr(rank_zero_only, "rank", 0):
-        return Run(folder, newest_checkpoint(folder) if cfg.resume else None, finished and cfg.resume, None)
+        finished = cfg.resume and is_finished(folder)
+        return Run(folder, newest_checkpoint(folder) if cfg.resume else None, finished, None)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = open(folder / ".lock", "a")  # noqa: SIM115 (held until the process ends)
+    lock = Lock(folder / ".lock")
+    if not lock.acquire():
+        raise ValueError(f"the run {folder} is being trained by another process right now ({lock.words()})")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of two starts at once, one gets it
-    except OSError as error:
-        lock.close()
-        raise ValueError(f"the run {folder} is being trained by another process right now") from error
+        return open_run(cfg, folder, classes, split, inherited, lock)
+    except BaseException:
+        lock.release()
+        raise
+
+
+def open_run(
+    cfg: DictConfig,
+    folder: Path,
+    classes: Sequence[str],
+    split: Mapping[str, Sequence[str]],
+    inherited: Inheritance,
+    lock: Lock,
+) -> Run:
+    """As `claim`, of a folder whose lock this process holds."""
     settings = resolved(cfg)
     parts: dict[str, Any] = {part: list(paths) for part, paths in split.items()}
     parts["trained_on_before"] = sorted(inherited.images - set(parts["train"]))
     parts["started_from"] = inherited.weights_sha256
     parts["masks_from"] = inherited.masks_sha256
-    finished = (folder / "finished.json").exists()
     for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
         leftover.unlink()
+    finished = is_finished(folder)
     if not finished and not any(folder.glob("*.ckpt")):
         write_text(folder / "config.yaml", OmegaConf.to_yaml(settings))
         write_json(folder / "split.json", parts)
@@ -195,31 +229,109 @@ def check_same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint whose digest verifies; None where the run never wrote one.
+    """The newest checkpoint whose digest verifies, None where the run never wrote one; damaged ones are named.
 
     Raises:
         ValueError: there are checkpoints and every one is damaged.
     """
-    from src.callbacks.checkpoint_io import verifies
+    from src.callbacks.checkpoint_io import progress_of, verifies
 
     checkpoints = sorted(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
     whole = next((path for path in checkpoints if verifies(path)), None)
     if checkpoints and whole is None:
         raise ValueError(f"every checkpoint in {folder} is damaged: remove the folder and train again")
+    if whole is not None and whole != checkpoints[0] and not getattr(rank_zero_only, "rank", 0):
+        damaged = " and ".join(path.name for path in checkpoints[: checkpoints.index(whole)])
+        print(f"{folder}: {damaged} is damaged; {whole.name} goes back to {progress_of(whole)}", flush=True)
     return whole
+
+
+MAX_CONFIG = 2**20  # bytes of a config.yaml; one of ours has five thousand
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """A run's config.yaml.
 
     Raises:
-        FileNotFoundError: `folder` is no run.
+        FileNotFoundError: `folder` is not a run.
+        ValueError: the file is not one that a run wrote; nothing that it refers to is looked at.
     """
     path = folder / "config.yaml"
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} is no run: it has no config.yaml")
-    settings = OmegaConf.to_container(OmegaConf.load(path), resolve=False)  # it was written resolved
-    return {str(key): value for key, value in settings.items()} if isinstance(settings, dict) else {}
+        raise FileNotFoundError(f"{folder} is not a run: it has no config.yaml")
+    try:
+        if path.stat().st_size > MAX_CONFIG:
+            raise ValueError("it is larger than a megabyte")
+        depth = 0
+        for event in yaml.parse(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > 32 or isinstance(event, yaml.AliasEvent):  # which a few bytes can make enormous
+                raise ValueError("it nests too deeply, or refers to itself")
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))  # it was written resolved: "${" is itself
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(settings, dict) or not settings:
+        raise ValueError(f"{path} is damaged: it holds no settings")
+    return {str(key): value for key, value in settings.items()}
+
+
+def read_finished(folder: Path) -> dict[str, Any]:
+    """A finished run's finished.json: the digest of its weights, those of its other files, its last figures.
+
+    Raises:
+        FileNotFoundError: the run is not finished.
+        ValueError: the file is damaged, or one that describes the run has changed since.
+    """
+    path = folder / "finished.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} is not a finished run")
+    done = read_json(path)
+    if not isinstance(done, dict) or not isinstance(done.get("weights_sha256"), str):
+        raise ValueError(f"{path} is damaged: remove it, and resume=true writes it again")
+    metrics, files = done.get("metrics"), done.get("files", {})
+    numbers = isinstance(metrics, dict) and all(type(value) in (int, float) for value in metrics.values())
+    if not numbers or not isinstance(files, dict):
+        raise ValueError(f"{path} is damaged: remove it, and resume=true writes it again")
+    for name, digest in files.items():
+        if Path(name).name != name or not (folder / name).is_file() or digest_of(folder / name) != digest:
+            raise ValueError(f"{folder}/{name} is missing or has changed since the run finished")
+    return done
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run reached its end.
+
+    Raises:
+        ValueError: see read_finished.
+    """
+    return (folder / "finished.json").exists() and bool(read_finished(folder))
+
+
+def read_classes(folder: Path) -> list[str]:
+    """A run's class names by id.
+
+    Raises:
+        OSError, ValueError: its classes.json is missing or damaged.
+    """
+    classes = read_json(folder / "classes.json")
+    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"{folder}/classes.json is damaged: expected a list of names")
+    return classes
+
+
+def read_split(folder: Path) -> dict[str, Any]:
+    """A run's split.json: image paths of "train", the held-out parts and "trained_on_before", and where it started.
+
+    Raises:
+        OSError, ValueError: it is missing or damaged.
+    """
+    split = read_json(folder / "split.json")
+    parts = ("train", *HELD_OUT, "trained_on_before")
+    if not isinstance(split, dict) or not all(
+        isinstance(split.get(part), list) and all(isinstance(name, str) for name in split[part]) for part in parts
+    ):
+        raise ValueError(f"{folder}/split.json is damaged: expected lists of images by part")
+    return split
 
 
 class Predecessors(NamedTuple):
@@ -237,15 +349,15 @@ def predecessors(cfg: DictConfig) -> Predecessors:
     """
     before = Predecessors(*(Path(name) if name and name != "none" else None for name in (cfg.init, cfg.masks)))
     missing = []
-    if before.init and not (before.init / "finished.json").exists():
+    if before.init and not is_finished(before.init):
         command = command_for(before.init, "model", "seed")
-        missing.append(f"init={before.init} is no finished run: train it first{command}")
+        missing.append(f"init={before.init} is not a finished run: train it first{command}")
     if before.masks:
         maker = before.masks.parent  # a run that has a model and a seed of its own; or somebody's folder
         if not before.masks.exists():
             missing.append(f"the masks {before.masks} do not exist: make them first{command_for(maker)}")
-        elif (maker / "environment.json").exists() and not (maker / "finished.json").exists():
-            command = read_json(maker / "environment.json")["command"]
+        elif (maker / "environment.json").exists() and not is_finished(maker):
+            command = command_of(maker)
             missing.append(f"the run {maker} that makes the masks is not finished: resume it: {command} resume=true")
     if missing:
         raise FileNotFoundError("; ".join(missing))
@@ -264,14 +376,14 @@ def inheritance(
     images: set[str] = set()
     weights = masks = None
     if before.init:
-        backbone = read_config(before.init)["model"]["model_name"]
+        backbone = model_name_of(read_config(before.init))
         if backbone != model_name:
             raise ValueError(
                 f"the run {before.init} has the backbone {backbone}, this run {model_name}: "
                 f"train it with this run's model= first{command_for(before.init, 'model', 'seed')}"
             )
         images |= trained_on(before.init, command_for(before.init, "model", "seed"), classes, split)
-        weights = read_json(before.init / "finished.json")["weights_sha256"]
+        weights = read_finished(before.init)["weights_sha256"]
         if digest_of(before.init / "weights.safetensors") != weights:
             raise ValueError(f"{before.init}/weights.safetensors is damaged: it is not what the run finished with")
     if before.masks:
@@ -290,9 +402,9 @@ def trained_on(run: Path, command: str, classes: Sequence[str], split: Mapping[s
     Raises:
         ValueError: they had other classes, or one of the images is held out by `split`.
     """
-    if read_json(run / "classes.json") != list(classes):
-        raise ValueError(f"the run {run} was trained on other classes than this data set's: train it anew")
-    parts = read_json(run / "split.json")
+    if read_classes(run) != list(classes):
+        raise ValueError(f"the run {run} was trained on other classes than this data set's: train it again")
+    parts = read_split(run)
     images = set(parts["train"]) | set(parts["trained_on_before"])
     shared = images & {path for part, paths in split.items() if part != "train" for path in paths}
     if shared:
@@ -301,6 +413,21 @@ def trained_on(run: Path, command: str, classes: Sequence[str], split: Mapping[s
             f"which would make its accuracy a lie: train it with this run's split= first{command}"
         )
     return images
+
+
+def model_name_of(config: Mapping[str, Any]) -> str:
+    """The name of a run's backbone, "" where its settings have none."""
+    model = config.get("model")
+    return str(model.get("model_name", "")) if isinstance(model, Mapping) else ""
+
+
+def command_of(folder: Path) -> str:
+    """The command that started a run, "" where it is not known."""
+    try:
+        described = read_json(folder / "environment.json")
+    except (OSError, ValueError):
+        return ""
+    return str(described.get("command", "")) if isinstance(described, dict) else ""
 
 
 def command_for(folder: Path, *more: str) -> str:
@@ -316,7 +443,7 @@ def command_for(folder: Path, *more: str) -> str:
     shared = "|".join(("scale", "split", "data_root", "manifest_dir", "logs_dir", *more))
     same = re.compile(rf"({shared})[.\w]*=")
     return ": " + shlex.join(
-        ["python", "train.py", f"track={track[5:]}", f"stage={stage}", *filter(same.match, sys.argv[1:])]
+        ["python", "train.py", f"track={track[5:]}", f"stage={stage}", *filter(same.match, command_words()[1:])]
     )
 
 
@@ -332,8 +459,7 @@ def environment() -> dict[str, Any]:
             return ""
 
     return {
-        # Without the quotes that cli.prepare_arguments puts around a track for Hydra's sake.
-        "command": shlex.join(["python", *(re.sub(r"^(track=)'(\d)'$", r"\1\2", word) for word in sys.argv)]),
+        "command": shlex.join(["python", *command_words()]),
         "revision": git("rev-parse", "HEAD") or None,
         "uncommitted_changes": bool(git("status", "--porcelain")),
         "python": platform.python_version(),
@@ -343,19 +469,64 @@ def environment() -> dict[str, Any]:
     }
 
 
+DESCRIBED_BY = ("config.yaml", "classes.json", "split.json")
+"""The files of a finished run whose change would change what it says."""
+
+
 def finish(run: Run, figures: Mapping[str, float]) -> None:
-    """Mark a run as complete, with the digest of its weights and its last figures."""
+    """Mark a run as complete, with the digests of its weights and of what describes it, and its last figures."""
     metrics = dict(figures) or last_row(run.folder / "metrics.csv")
-    done = {"weights_sha256": digest_of(run.folder / "weights.safetensors"), "metrics": metrics}
+    done = {
+        "weights_sha256": digest_of(run.folder / "weights.safetensors"),
+        "files": {name: digest_of(run.folder / name) for name in DESCRIBED_BY},
+        "metrics": metrics,
+    }
     write_json(run.folder / "finished.json", done)
 
 
-def last_row(path: Path) -> dict[str, float]:
-    """The metrics of the last epoch, for a run that was interrupted between its last epoch and its end."""
-    if not path.exists():
-        return {}
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {
-        name: float(value) for name, value in rows[-1].items() if value and name not in ("epoch", "step", "seconds")
+def left_to_do(trainer: pl.Trainer, settings: Mapping[str, Any]) -> str:
+    """What keeps a run whose training returned from being finished, as the end of a sentence; "" where nothing does.
+
+    Args:
+        trainer: after fit.
+        settings: the run's; the end is that of trainer.max_epochs.
+    """
+    debugging = debug_settings(settings["trainer"])
+    if debugging:
+        return f"is a debug run ({', '.join(debugging)}), which is never finished and never votes"
+    end = settings["trainer"]["max_epochs"]
+    if trainer.current_epoch < end:
+        return f"stopped after epoch {trainer.current_epoch} of {end} and is not finished: resume=true goes on"
+    return ""
+
+
+def debug_settings(trainer: Mapping[str, Any]) -> list[str]:
+    """The settings of the trainer by which a run sees a part of its data alone, as name=value."""
+    # What each is without a limit. To Lightning 1 is one batch, and 1.0 all of them.
+    whole = {
+        "fast_dev_run": ("None", "False", "0"),
+        "overfit_batches": ("None", "0", "0.0"),
+        "limit_train_batches": ("None", "1.0"),
+        "limit_val_batches": ("None", "1.0", "0", "0.0"),  # a stage may validate nothing
     }
+    limits = {name: str(trainer.get(name)) for name in whole}
+    return [f"trainer.{name}={value}" for name, value in limits.items() if value not in whole[name]]
+
+
+def last_row(path: Path) -> dict[str, float]:
+    """The metrics of the last epoch, for a run that was interrupted between its last epoch and its end.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    from src.callbacks.metrics_file import read_metrics
+
+    rows = read_metrics(path)
+    try:
+        return {
+            name: float(value)
+            for name, value in (rows[-1].items() if rows else ())
+            if value and name not in ("epoch", "step", "seconds")
+        }
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: its last row holds something that is not a number") from error

@@ -64,7 +64,9 @@ def test_the_chain_hands_over(train_run: Train, masks: list[str], monkeypatch: p
     # Stopped after the size has changed, and resumed: average, count and size go on where they were.
     agreed = Preemption.agreed
     monkeypatch.setattr(
-        Preemption, "agreed", lambda self, t: t.current_epoch == 1 and t.global_step % t.num_training_batches == 2
+        Preemption,
+        "agreed",
+        lambda self, t: 15 * (t.current_epoch == 1 and t.global_step % t.num_training_batches == 2),
     )
     stopped = [*short, "stage=finetune", "init=null", SIZES, "tag=stopped", "trainer.max_epochs=3"]
     with pytest.raises(SystemExit):
@@ -146,7 +148,9 @@ def test_fdg_resumed_in_mid_epoch_ends_with_the_same_weights(
     whole = weights(train_run(*words, "tag=whole"))
     agreed = Preemption.agreed
     monkeypatch.setattr(
-        Preemption, "agreed", lambda self, t: t.current_epoch == 1 and t.global_step % t.num_training_batches == 2
+        Preemption,
+        "agreed",
+        lambda self, t: 15 * (t.current_epoch == 1 and t.global_step % t.num_training_batches == 2),
     )
     with pytest.raises(SystemExit):
         train_run(*words)
@@ -229,7 +233,7 @@ def test_without_masks_the_frequency_branch_alone_runs_and_says_so(train_run: Tr
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["stage=finetune"], "moco/.* is no finished run: train it first: python train.py track=1 stage=moco.*; "
+        (["stage=finetune"], "moco/.* is not a finished run: train it first: python train.py track=1 stage=moco.*; "
                              "the masks .* do not exist: make them first: python train.py track=1 stage=wsss"),
         (["stage=fdg", MASKS], "finetune/.*: train it first: python train.py track=1 stage=finetune"),
         (["stage=adapt", MASKS], "fdg/.*: train it first: python train.py track=1 stage=fdg"),
@@ -273,7 +277,7 @@ def test_a_diverged_step_has_its_number_and_no_checkpoint(
 
     monkeypatch.setattr(module, "training_step", training_step)
     # Asked to stop in the very batch whose loss is no number: it is not saved over what went well.
-    monkeypatch.setattr(Preemption, "agreed", lambda self, t: len(seen) >= 2)
+    monkeypatch.setattr(Preemption, "agreed", lambda self, t: 15 * (len(seen) >= 2))
     number = 2 if accumulate == 1 else 1
     with pytest.raises(ValueError, match=rf"the loss of step {number}, in epoch 1, is nan"):
         train_run("track=1", *masks, *words, "init=null", f"trainer.accumulate_grad_batches={accumulate}")

@@ -1,4 +1,6 @@
 import json
+import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +11,7 @@ import yaml
 
 from src import members
 from src.members import Member
-from tests.conftest import command
+from tests.conftest import command, sign
 
 
 def test_from_runs_to_prediction_json(
@@ -72,31 +74,115 @@ def test_a_stage_without_a_classifier_is_no_member(
     config = yaml.safe_load((two_members[0] / "config.yaml").read_text())
     del config["module"]["num_classes"]
     (two_members[0] / "config.yaml").write_text(yaml.safe_dump(config))
+    sign(two_members[0])
     predict()
     assert f"left out {two_members[0]}: the stage baseline trains no classifier" in capsys.readouterr().out
 
 
-def test_members_of_other_classes(two_members: list[Path], predict: Callable[..., Path]) -> None:
-    (two_members[0] / "classes.json").write_text('["bus"]')
+def test_members_of_other_classes(
+    two_members: list[Path], predict: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = json.loads((two_members[0] / "classes.json").read_text())
+    (two_members[0] / "classes.json").write_text(json.dumps(["bus", *names[1:]]))
+    sign(two_members[0])
     with pytest.raises(SystemExit, match="different label maps"):
         predict()
+    third = two_members[0].with_name("third")
+    shutil.copytree(two_members[1], third)
+    predict()
+    assert f"left out {two_members[0]}: its classes are not those of the 2 other runs" in capsys.readouterr().out
 
 
-def test_a_forged_config_chooses_no_code(two_members: list[Path], predict: Callable[..., Path]) -> None:
+def test_a_forged_config_chooses_no_code(
+    two_members: list[Path], predict: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     path = two_members[0] / "config.yaml"
     settings = yaml.safe_load(path.read_text())
     for change in (
         {"_target_": "os.system", "command": "true"},
         {"_target_": "timm.create_model", "model_name": "hf-hub:someone/model"},
-        {"_target_": "timm.create_model", "model_name": "resnet10t", "checkpoint_path": "x.pth"},
-        {"_target_": "timm.create_model", "model_name": "resnet10t", "pretrained": True},
+        {"_target_": "timm.create_model", "model_name": "resnet10t", "act_layer": {"_target_": "os.getcwd"}},
+        {"_target_": "timm.create_model", "model_name": "resnet10t", "nonsense": 1},
         {"_target_": "src.lightning_modules.classifier.nn.Linear"},
         {"_target_": "timm.create_model", "model_name": "${oc.env:HOME}"},
     ):
         settings["module"]["backbone"] = change
         path.write_text(yaml.safe_dump(settings))
-        with pytest.raises(SystemExit, match="error: the settings of .* ask for"):
-            predict()
+        sign(two_members[0])
+        capsys.readouterr()
+        predict()
+        assert re.search(rf"left out {two_members[0]}: .*(the settings of|cannot be built)", capsys.readouterr().out)
+
+
+CORRUPTIONS: dict[str, Callable[[Path], object]] = {
+    "finished.json broken": lambda run: (run / "finished.json").write_text("{"),
+    "finished.json a list": lambda run: (run / "finished.json").write_text("[]"),
+    "finished.json without metrics": lambda run: sign(run, metrics=None),
+    "finished.json with text for a figure": lambda run: sign(run, metrics={"val/in_domain/accuracy": "<script>"}),
+    "finished.json binary": lambda run: (run / "finished.json").write_bytes(b"\xff\xfe\x00"),
+    "config.yaml changed": lambda run: edit(run, "seed: 0", "seed: 7"),
+    "config.yaml empty": lambda run: ((run / "config.yaml").write_text(""), sign(run)),
+    "config.yaml missing": lambda run: (run / "config.yaml").unlink(),
+    "config.yaml binary": lambda run: ((run / "config.yaml").write_bytes(b"\x00\xff"), sign(run)),
+    "config.yaml of another size": lambda run: (edit(run, "  size: 32", "  size: big"), sign(run)),
+    "config.yaml with two means": lambda run: (edit(run, "  - 0.406\n", "", 1), sign(run)),
+    "config.yaml that grows": lambda run: (
+        add(run, "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nd: [*c, *c]\n"), sign(run)
+    ),
+    "config.yaml that holds itself": lambda run: (add(run, "deep: &d [*d]\n"), sign(run)),
+    "config.yaml nested deeply": lambda run: (add(run, "deep: " + "[" * 3000 + "]" * 3000), sign(run)),
+    "config.yaml with code": lambda run: (add(run, "code: !!python/object/apply:os.getcwd []\n"), sign(run)),
+    "classes.json broken": lambda run: ((run / "classes.json").write_text("["), sign(run)),
+    "classes.json too short": lambda run: ((run / "classes.json").write_text('["bus"]'), sign(run)),
+    "split.json missing": lambda run: (run / "split.json").unlink(),
+    "split.json without parts": lambda run: ((run / "split.json").write_text("{}"), sign(run)),
+    "weights cut": lambda run: (os.truncate(run / "weights.safetensors", 5000), sign(run)),
+    "weights not weights": lambda run: ((run / "weights.safetensors").write_text("<html>404</html>"), sign(run)),
+    "weights gone": lambda run: (run / "weights.safetensors").unlink(),
+}  # fmt: skip
+
+
+def edit(run: Path, old: str, new: str, count: int = -1) -> None:
+    text = (run / "config.yaml").read_text()
+    assert old in text
+    (run / "config.yaml").write_text(text.replace(old, new, count))
+
+
+def add(run: Path, text: str) -> None:
+    with open(run / "config.yaml", "a") as file:
+        file.write(text)
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_one_broken_run_never_stops_the_vote(
+    two_members: list[Path], predict: Callable[..., Path], capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    CORRUPTIONS[name](two_members[0])
+    results = predict("report=true")
+    printed = capsys.readouterr().out
+    assert f"left out {two_members[0]}: " in printed and "1 members" in printed
+    assert json.loads((results / "prediction.json").read_text()) and (results / "report.html").exists()
+
+
+def test_a_member_needs_no_more_than_its_network(
+    train_run: Callable[..., Path], predict: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    # What made it, an optimiser of timm's here, is not built again; weights that it started from are its own matter.
+    optimizer = ["module.optimizer._target_=timm.optim.Lamb", "~module.optimizer.momentum"]
+    train_run("track=1", "stage=baseline", "trainer.max_epochs=1", *optimizer, "+model.pretrained=false")
+    predict()
+    assert "1 members" in capsys.readouterr().out
+
+
+def test_what_could_not_predict_is_refused_before_it_is_trained(train_run: Callable[..., Path], tmp_path: Path) -> None:
+    for words, what in (
+        (["model._target_=torchvision.models.resnet18"], "a backbone that is not made by timm.create_model"),
+        (["model.model_name=hf-hub:someone/model"], "a name of timm's, without a hub or a path"),
+        (["datamodule.eval_transform._target_=torch.nn.Identity"], "an evaluation transform that is not one of src"),
+    ):
+        with pytest.raises(ValueError, match=what):
+            train_run("track=1", "stage=baseline", *words)
+    assert not (tmp_path / "logs").exists()
 
 
 def test_a_full_disk_leaves_the_old_result(
@@ -156,9 +242,11 @@ def test_what_all_members_hold_out(two_members: list[Path], tmp_path: Path) -> N
     assert members.held_out(found(tmp_path)) == {"in_domain": split["in_domain"]}
     fewer = {**split, "in_domain": split["in_domain"][1:]}
     (two_members[1] / "split.json").write_text(json.dumps(fewer))
+    sign(two_members[1])
     with pytest.raises(ValueError, match=r"seed0 and .*seed1 hold out different images \(split=\)"):
         members.held_out(found(tmp_path))
     (two_members[1] / "split.json").write_text(json.dumps({**split, "in_domain": []}))
+    sign(two_members[1])
     with pytest.raises(ValueError, match=r"seed1 holds out no image \(split=none\)"):
         members.held_out(found(tmp_path))
 
@@ -180,6 +268,7 @@ def test_greedy_chooses_on_held_out_images_alone(
     assert "chosen on: too good" in capsys.readouterr().out
     split = json.loads((two_members[1] / "split.json").read_text())
     (two_members[1] / "split.json").write_text(json.dumps({**split, "in_domain": []}))
+    sign(two_members[1])
     with pytest.raises(
         SystemExit, match="error: ensemble.select=greedy chooses on held-out images: .* holds out no image"
     ):

@@ -29,8 +29,8 @@ def test_a_resumed_run_ends_with_the_queue_of_one_never_stopped(
     whole = train_run(*more, "tag=whole")
     agreed = Preemption.agreed
 
-    def stop_in_the_second_epoch(self: Preemption, trainer) -> bool:  # type: ignore[no-untyped-def]
-        return trainer.current_epoch == 1 and trainer.global_step % trainer.num_training_batches == 2
+    def stop_in_the_second_epoch(self: Preemption, trainer) -> int:  # type: ignore[no-untyped-def]
+        return 15 * (trainer.current_epoch == 1 and trainer.global_step % trainer.num_training_batches == 2)
 
     monkeypatch.setattr(Preemption, "agreed", stop_in_the_second_epoch)
     with pytest.raises(SystemExit):
