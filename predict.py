@@ -21,6 +21,7 @@ def predict(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from src import export, image_sets, members, prediction, report, runs, voting
+    from src.locks import locked
 
     settings, results = runs.resolved(cfg), Path(cfg.run_dir)
     report.check_settings(settings)
@@ -35,17 +36,28 @@ def predict(cfg: DictConfig) -> None:
         return
 
     if cfg.images:
-        shown, unreadable = image_sets.folder_images(Path(cfg.images))
+        shown = image_sets.folder_images(Path(cfg.images))
     else:
-        shown, unreadable = image_sets.test_images(instantiate(cfg.datamodule), cfg.truth, voters[0].classes), []
+        shown = image_sets.test_images(instantiate(cfg.datamodule), cfg.truth, voters[0].classes)
     training, greedy = instantiate(cfg.datamodule, part="train"), cfg.ensemble.select == "greedy"
     wanted = greedy or (not cfg.images and (shown.truth is not None or cfg.report or cfg.logger))
     held_out, why_not = image_sets.held_out_images(training, voters, greedy) if wanted else ([], "")
     how = prediction.how(cfg.datamodule, training, tta, settings, trainer, results / "members")
-    stacks = [prediction.predict(voters, images, how) for images in (shown, *held_out)]
+    voters, stacks, failed = prediction.predict_all(voters, [shown, *held_out], how)
+    left_out += failed
+    for folder, reason in failed if trainer.is_global_zero else []:
+        print(f"left out {folder}: {reason}")
     if not trainer.is_global_zero:
         return  # the other ranks' rows are with rank 0
-
+    unreadable = [
+        prediction.unreadable(images, stack) for images, stack in zip((shown, *held_out), stacks, strict=True)
+    ]
+    if cfg.images:
+        shown, stacks[0] = prediction.without_unreadable(shown, stacks[0])
+    else:
+        stacks[0] = prediction.with_guesses(stacks[0])
+    for i, images in enumerate(held_out, 1):
+        held_out[i - 1], stacks[i] = prediction.without_unreadable(images, stacks[i])
     chosen = list(range(len(voters)))
     if greedy:
         chosen = voting.greedy(stacks[1], held_out[0].label, cfg.ensemble.rounds)
@@ -54,10 +66,11 @@ def predict(cfg: DictConfig) -> None:
         for images, stack in zip((shown, *held_out), stacks, strict=True)
     ]
     if cfg.images:
-        report.write_images(outcomes[0], voters[0].classes, cfg.top, Path(cfg.output), unreadable)
+        report.write_images(outcomes[0], voters[0].classes, cfg.top, Path(cfg.output), unreadable[0])
         return
-    findings = report.findings(voters, left_out, chosen, outcomes, settings, why_not)
-    report.write_findings(findings, results)
+    findings = report.findings(voters, left_out, chosen, outcomes, settings, why_not, unreadable)
+    with locked(results):  # of two predictions at once, one after the other writes
+        report.write_findings(findings, results)
     if cfg.report or cfg.logger:
         from src import pages  # matplotlib and jinja2 are an extra
 
@@ -65,6 +78,8 @@ def predict(cfg: DictConfig) -> None:
         pages.publish(
             page, results / "report.html" if cfg.report else None, instantiate(cfg.logger) if cfg.logger else None
         )
+    if findings.unreadable:
+        raise ValueError(report.unreadable_words(findings, results))
 
 
 if __name__ == "__main__":

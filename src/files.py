@@ -1,10 +1,10 @@
-"""Files that are whole or not there: atomic writing, digests, locks."""
+"""Files that are whole or not there: atomic writing, digests."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,16 +12,57 @@ from pathlib import Path
 from typing import IO, Any
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; a broken one is a ValueError that names the file and the position."""
+def read_json(path: Path, twice: bool = True) -> Any:
+    """Read a JSON file of UTF-8, with or without a byte order mark, with any ends of lines.
+
+    Args:
+        path: the file.
+        twice: whether an object may have a key twice (the last one counts).
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is not JSON, or absurd; the sentence names the file and the place.
+    """
+    data = path.read_bytes()
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise ValueError(f"{path} is encoded in UTF-16: save it as UTF-8")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path} is no valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
-        ) from error
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no valid JSON: byte {error.start} is no UTF-8") from error
+        raise ValueError(f"{path} is not valid JSON: byte {error.start} is not UTF-8, save it as UTF-8") from error
+    try:
+        pairs = None if twice else unique
+        return json.loads(text, parse_float=finite, parse_constant=refuse_constant, object_pairs_hook=pairs)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise ValueError(f"{path} is not valid JSON: {error.msg} at {where}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} is not a file of this project: its lists nest too deeply") from error
+    except ValueError as error:  # a number of thousands of digits, or what the functions below refuse
+        raise ValueError(f"{path} is not valid JSON: {str(error).partition(';')[0]}") from error
+
+
+def finite(text: str) -> float:
+    """A float that is not out of range."""
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"the number {text[:20]} is out of range")
+    return value
+
+
+def refuse_constant(text: str) -> Any:
+    """NaN and Infinity are not JSON."""
+    raise ValueError(f"{text} is not a number that JSON has")
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of pairs whose keys differ."""
+    made: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in made:
+            raise ValueError(f"the key {key!r} stands in it twice")
+        made[key] = value
+    return made
 
 
 @contextmanager
@@ -32,7 +73,8 @@ def write_whole(path: Path) -> Iterator[IO[bytes]]:
         OSError: the file cannot be written; what was there is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # in the same folder: a rename, not a copy
+    # In the same folder: a rename, not a copy. Its name stays short, as `path`'s may have as many bytes as a name can.
+    temporary = path.with_name(f".{hashlib.sha256(path.name.encode()).hexdigest()[:16]}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
             yield file
@@ -66,15 +108,9 @@ def digest_files(data_root: Path, paths: Sequence[str]) -> str:
     """A digest of files' paths, sizes and times of change: equal as long as nobody touched them."""
     state = hashlib.sha256()
     for path in paths:
-        stat = os.stat(data_root / path)
-        state.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        try:
+            stat = os.stat(data_root / path)
+            state.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        except OSError:  # a file that is not there, or may not be looked at, is in a state as well
+            state.update(f"{path}\0\n".encode())
     return state.hexdigest()
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock, which the system gives back when the process ends, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

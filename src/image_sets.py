@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from src.datamodules.nico import NicoDataModule
 from src.files import digest_files, read_json
-from src.images import find_bad_images
 from src.manifest import Row, read_manifest, scan_folder
 from src.members import Member, held_out
 from src.sampler import keyed_seed
@@ -123,19 +122,14 @@ def rows_of(rows: Sequence[Row], paths: Sequence[str]) -> list[Row]:
     return [by_path[path] for path in paths]
 
 
-def folder_images(folder: Path) -> tuple[ImageSet, list[str]]:
-    """The images below any folder, named by their path in it, and those that cannot be decoded.
+def folder_images(folder: Path) -> ImageSet:
+    """The images below any folder, named by their path in it.
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: no image in it that can be decoded.
+        ValueError: no image in it.
     """
-    rows = [Row(image_path=path, image_name=path) for path in scan_folder(folder)]
-    bad = find_bad_images(folder, [row.image_path for row in rows])
-    good = [row for row in rows if row.image_path not in set(bad)]
-    if not good:
-        raise ValueError(f"none of the {len(bad)} images in images={folder} can be decoded (first: {bad[0]})")
-    return ImageSet("folder", folder, good), bad
+    return ImageSet("folder", folder, [Row(image_path=path, image_name=path) for path in scan_folder(folder)])
 
 
 def draw_bank(rows: Sequence[Row], paths: Sequence[str], count: int, seed: int) -> list[Row]:

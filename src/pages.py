@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,8 +17,9 @@ from matplotlib.figure import Figure
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from src import plots
+from src.callbacks.metrics_file import read_metrics
 from src.datamodules.nico import NicoDataModule
-from src.files import read_json, write_text
+from src.files import write_text
 from src.images import decode_image
 from src.members import Member, open_images, rebuild
 from src.metrics import calibration, temper
@@ -38,10 +38,11 @@ from src.report import (
     read_runs,
     runs_table,
 )
-from src.runs import environment, read_config
+from src.runs import command_of, environment, read_config, read_finished
 from src.voting import agreement_matrix, entropy
 
 TITLES = {"test": "test", "in_domain": "in-domain (held out)", "out_of_domain": "unseen contexts (left out)"}
+NO_CURVE = ("epoch", "step", "seconds", "train/first_batch")
 SIDE = 176  # of a picture, pixels
 SHOWN = 9  # pictures of a kind
 Picture = npt.NDArray[np.uint8]
@@ -196,11 +197,12 @@ def photos_of(found: Findings, images: Any) -> dict[str, list[Photo]]:
     votes, labels = test.votes, test.ballot.labels
     voter = found.members[int(np.argmax(test.ballot.weights))]
     confidence = test.pooled[np.arange(len(labels)), labels]
+    shown = ~np.isin(test.images.names, found.unreadable)  # the others have no picture
     disputed = np.lexsort((np.arange(len(labels)), confidence, -entropy(test.probabilities)))
-    places = {"disputed": disputed[:SHOWN]} if len(votes) > 1 else {}
+    places = {"disputed": disputed[shown[disputed]][:SHOWN]} if len(votes) > 1 else {}
     truth = test.images.truth
     if truth is not None:
-        mistakes = np.flatnonzero(labels != truth.label)
+        mistakes = np.flatnonzero((labels != truth.label) & shown)
         places = {"mistakes": mistakes[np.argsort(-confidence[mistakes], kind="stable")][:SHOWN], **places}
 
     def caption(i: int) -> str:
@@ -239,7 +241,10 @@ def photo_of(folder: Path, name: str, rows: int | None = None) -> Photo | None:
     path = folder / name
     if not path.is_file():
         return None
-    return Photo(decode_image(path)[:rows], f"{folder.parent.name}/{folder.name}: {name}")
+    try:
+        return Photo(decode_image(path)[:rows], f"{folder.parent.name}/{folder.name}: {name}")
+    except (OSError, ValueError):  # damaged: as good as not there
+        return None
 
 
 def batches_of(runs: Sequence[Path]) -> list[Photo]:
@@ -259,38 +264,53 @@ def batches_of(runs: Sequence[Path]) -> list[Photo]:
 def chain(members: Sequence[Member], logs_dir: Path) -> dict[Path, list[Path]]:
     """The runs that led to the members and the members, each after those that it was made from: {run: those}."""
     order: dict[Path, list[Path]] = {}
+    seen: set[Path] = set()
 
-    def visit(folder: Path) -> None:
-        if folder in order:
-            return
-        config, done = read_config(folder), read_json(folder / "finished.json")
-        made_from = [Path(path) for path in done.get("soup_of", [])]
-        if not made_from:
-            named = [Path(config["init"])] if config["init"] else []
-            named += [Path(config["masks"]).parent] if config["masks"] else []
-            made_from = [moved(path, config, logs_dir) for path in named]
-        made_from = [path for path in made_from if (path / "finished.json").is_file()]
-        for path in made_from:
-            visit(path)
-        order[folder] = made_from
+    def visit(folder: Path) -> bool:
+        """Whether the folder is a run that can be read; one that leads back to itself is read once."""
+        if folder in seen:
+            return folder in order
+        seen.add(folder)
+        try:
+            made_from = predecessors_of(folder, logs_dir)
+        except (OSError, ValueError):
+            return False
+        order[folder] = [path for path in made_from if visit(path)]
+        order[folder] = order.pop(folder)  # behind those
+        return True
 
     for member in members:
         visit(member.folder)
     return order
 
 
+def predecessors_of(folder: Path, logs_dir: Path) -> list[Path]:
+    """The folders of the runs that a finished run names as those that it was made from.
+
+    Raises:
+        OSError, ValueError: it is not a finished run, or damaged.
+    """
+    config, done = read_config(folder), read_finished(folder)
+    soup = done.get("soup_of")
+    if isinstance(soup, list):
+        return [Path(str(path)) for path in soup]
+    init, masks = config.get("init"), config.get("masks")
+    named = [Path(init)] if isinstance(init, str) and init != "none" else []
+    named += [Path(masks).parent] if isinstance(masks, str) and masks != "none" else []
+    return [moved(path, config, logs_dir) for path in named]
+
+
 def moved(path: Path, config: Mapping[str, Any], logs_dir: Path) -> Path:
     """Where a run lies now whose path was written when `config`'s logs_dir was where it lay."""
-    there = Path(config["logs_dir"])
+    there = Path(str(config.get("logs_dir")))
     return logs_dir / path.relative_to(there) if path.is_relative_to(there) else path
 
 
 def link_of(folder: Path, made_from: Sequence[Path]) -> Link:
     """A run's command and settings."""
-    where = read_json(folder / "environment.json") if (folder / "environment.json").is_file() else {}
     titles = [f"{path.parent.name}/{path.name}" for path in made_from]
     text = (folder / "config.yaml").read_text()
-    return Link(f"{folder.parent.name}/{folder.name}", where.get("command", ""), text, titles)
+    return Link(f"{folder.parent.name}/{folder.name}", command_of(folder), text, titles)
 
 
 def curves_of(runs: Sequence[Path]) -> dict[str, dict[str, dict[str, list[float]]]]:
@@ -299,10 +319,12 @@ def curves_of(runs: Sequence[Path]) -> dict[str, dict[str, dict[str, list[float]
     for folder in runs:
         if not (folder / "metrics.csv").is_file():
             continue
-        with open(folder / "metrics.csv", newline="") as file:
-            rows = list(csv.DictReader(file))
-        names = [name for name in (rows[0] if rows else {}) if name not in ("epoch", "step", "seconds")]
-        columns = {name: [float(row[name] or "nan") for row in rows] for name in names}
+        try:
+            rows = read_metrics(folder / "metrics.csv")
+            names = [name for name in (rows[0] if rows else {}) if name not in NO_CURVE]
+            columns = {name: [float(row[name] or "nan") for row in rows] for name in names}
+        except ValueError:  # damaged: the run has no curve
+            continue
         stages.setdefault(folder.parent.name, {})[folder.name] = columns
     return stages
 

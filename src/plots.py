@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 
 import cv2
 import matplotlib
 import numpy as np
 import numpy.typing as npt
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -22,8 +24,17 @@ INK, FAINT = "#22303c", "#d9dee3"
 matplotlib.rcParams.update(
     {"font.size": 9, "axes.edgecolor": FAINT, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK,
      "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "report",
-     "axes.titlesize": 10}
+     "axes.titlesize": 10, "text.parse_math": False}
 )  # fmt: skip
+
+WIDE = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans", "WenQuanYi Zen Hei", "PingFang SC", "Hiragino Sans",
+        "Microsoft YaHei", "Arial Unicode MS", "Noto Sans Arabic", "Noto Sans Hebrew")  # fmt: skip
+"""Fonts, of which some are installed, for names beyond DejaVu's letters."""
+
+installed = {font.name for font in font_manager.fontManager.ttflist}
+matplotlib.rcParams["font.family"] = ["DejaVu Sans", *(name for name in WIDE if name in installed)]
+# A letter that no font has is drawn as a box; the page's tables have the name itself.
+warnings.filterwarnings("ignore", "Glyph .* missing from (current )?font")
 
 
 def as_data_url(figure: Figure) -> str:

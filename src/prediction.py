@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +16,17 @@ import torch
 from torch import nn
 
 from src.datamodules.nico import NicoDataModule
-from src.files import digest_files, read_json, write_whole
-from src.image_sets import ImageSet, draw_bank
+from src.files import digest_files, write_whole
+from src.image_sets import ImageSet, Truth, draw_bank
+from src.lightning_modules.classifier import Network
 from src.manifest import Row, Sample
-from src.members import Member, open_images, rebuild
+from src.members import LeftOut, Member, open_images, rebuild
+from src.runs import read_split
 from src.tta import Views
 
 Probabilities = npt.NDArray[np.float32]
+UNREADABLE = -1.0
+"""The probabilities of an image whose file could not be read: no network looked at it."""
 
 
 class Panel(pl.LightningModule):
@@ -40,13 +44,33 @@ class Panel(pl.LightningModule):
     def __init__(self, networks: Sequence[nn.Module], tta: Views, names: Sequence[str], bank: torch.Tensor) -> None:
         super().__init__()
         self.networks, self.tta, self.names = nn.ModuleList(networks), tta, names
+        self.failed: dict[int, str] = {}
         self.register_buffer("bank", bank, persistent=False)
 
     def predict_step(self, batch: Sample, batch_idx: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Positions (N,) and probabilities (M, N, K) float32, the views' logits averaged; on the CPU."""
+        """Positions (N,) and probabilities (M, N, K) float32, the views' logits averaged; on the CPU.
+
+        Those of a network that cannot look at the images are NaN, with the reason in `failed`; those of an image that
+        could not be read are UNREADABLE.
+        """
         views = self.tta.views(batch.image, [self.names[i] for i in batch.position.tolist()], self.bank)
-        logits = [torch.stack([network(view).float() for view in views]).mean(0) for network in self.networks]
-        return batch.position.cpu(), torch.stack(logits).softmax(2).cpu()
+        logits = torch.stack([self.logits(i, views) for i in range(len(self.networks))])
+        probabilities = logits.softmax(2)
+        if batch.readable is not None:
+            probabilities[:, ~batch.readable] = UNREADABLE
+        return batch.position.cpu(), probabilities.cpu()
+
+    def logits(self, i: int, views: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Network i's mean logits (N, K) float32 over views (N, 3, H, W)."""
+        network = self.networks[i]
+        assert isinstance(network, Network)
+        try:
+            return torch.stack([network(view).float() for view in views]).mean(0)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # of a size that it does not take, say; the other networks go on
+            self.failed[i] = " ".join(str(error).split())[:300]
+            return views[0].new_full((len(views[0]), network.head.out_features), torch.nan, dtype=torch.float32)
 
 
 class How(NamedTuple):
@@ -91,31 +115,112 @@ class Task(NamedTuple):
     key: str
 
 
-def predict(members: Sequence[Member], images: ImageSet, how: How) -> Probabilities:
-    """Every member's probabilities (M, N, K) float32; kept ones where nothing that they depend on changed.
+Result = Probabilities | str
+"""What a member says of N images: probabilities (N, K) float32, or why it could not say anything."""
 
-    Ranks other than 0 get an empty array.
+
+def predict_all(
+    members: Sequence[Member], sets: Sequence[ImageSet], how: How
+) -> tuple[list[Member], list[Probabilities], LeftOut]:
+    """Every member's probabilities of every set: a member that cannot predict never stops the others.
+
+    Returns:
+        The members that could, their probabilities (M, N, K) float32 of each set (empty arrays on ranks other than
+        0), and the members that are left out, with the reason.
 
     Raises:
-        ValueError: a member predicts NaN, or the ranks' files are not those of every image once.
+        ValueError: no member could.
+    """
+    voters, left_out = list(members), []
+    made: list[list[Probabilities]] = []
+    for images in sets:
+        results = predict(voters, images, how)
+        broken = {i: result for i, result in enumerate(results) if isinstance(result, str)}
+        left_out += [(voters[i].folder, why) for i, why in broken.items()]
+        voters = [voter for i, voter in enumerate(voters) if i not in broken]
+        made = [[one for i, one in enumerate(row) if i not in broken] for row in made]
+        made.append([result for result in results if not isinstance(result, str)])
+        if not voters:
+            raise ValueError(f"no member could predict; the first one, {left_out[0][0]}: {left_out[0][1]}")
+    main = how.trainer.is_global_zero
+    return voters, [np.stack(row) if main else np.empty(0, np.float32) for row in made], left_out
+
+
+def predict(members: Sequence[Member], images: ImageSet, how: How) -> list[Result]:
+    """Every member's result; kept ones where nothing that they depend on changed.
+
+    Ranks other than 0 get the reasons of those that failed, and empty arrays.
+
+    Raises:
+        ValueError: the ranks' files are not those of every image once.
     """
     digest = images.digest
     tasks = [task_of(member, images.name, digest, how) for member in members]
     known = [stored(task) for task in tasks]
+    broken: dict[int, str] = {}
     main = how.trainer.is_global_zero
     for i, (task, kept) in enumerate(zip(tasks, known, strict=True), 1):
-        state = " (predictions kept)" if kept is not None else " (changed: made anew)" if task.path.exists() else ""
+        state = " (predictions kept)" if kept is not None else " (changed: made again)" if task.path.exists() else ""
         if main:
             print(f"member {i} of {len(tasks)}: {task.member.folder}, {images.name}{state}", flush=True)
     for places in groups(tasks, known, how.at_once):
-        batches = how.trainer.predict(*panel_of([tasks[i] for i in places], images, how))
+        networks: dict[int, Network] = {}
+        for i in places:
+            try:
+                networks[i] = rebuild(tasks[i].member)
+            except (OSError, ValueError) as error:
+                broken[i] = str(error)
+        if not networks:
+            continue
+        panel, datamodule = panel_of(tasks[places[0]], list(networks.values()), images, how)
+        batches = how.trainer.predict(panel, datamodule)
         assert batches is not None
         made = gather(how.trainer, how.folder, batches, len(images.rows))  # type: ignore[arg-type]
-        if made is not None:
-            for i, probabilities in zip(places, made, strict=True):
-                store(tasks[i], images.names, probabilities)
-                known[i] = probabilities
-    return np.stack([part for part in known if part is not None]) if main else np.empty(0, np.float32)
+        for place, i in enumerate(networks):
+            if made is None:
+                known[i] = np.empty(0, np.float32)
+            elif not np.isfinite(made[place]).all():
+                broken[i] = panel.failed.get(place, "it predicts NaN: remove the run or train it again")
+            else:
+                known[i] = made[place]
+                store(tasks[i], images.names, made[place])
+    broken = how.trainer.strategy.broadcast(broken)  # a rank sees its own images alone
+    results: list[Result] = []
+    for i, one in enumerate(known):
+        results.append(broken[i] if i in broken else np.empty(0, np.float32) if one is None else one)
+    return results
+
+
+def unreadable(images: ImageSet, stack: Probabilities) -> list[str]:
+    """Names of the images, of N with probabilities (M, N, K), that no member could look at.
+
+    Raises:
+        ValueError: not one image could be read.
+    """
+    names = [images.names[i] for i in np.flatnonzero((stack < 0).any((0, 2)))]
+    if names and len(names) == len(images.rows):
+        raise ValueError(f"not one of the {len(names)} images below {images.root} can be read (first: {names[0]})")
+    return names
+
+
+def without_unreadable(images: ImageSet, stack: Probabilities) -> tuple[ImageSet, Probabilities]:
+    """An image set and its probabilities (M, N, K), both without the images that could not be read."""
+    keep = np.flatnonzero((stack >= 0).all((0, 2)))
+    truth = images.truth and Truth(images.truth.label[keep], [images.truth.contexts[i] for i in keep])
+    return images._replace(rows=[images.rows[i] for i in keep], truth=truth), stack[:, keep]
+
+
+def with_guesses(stack: Probabilities) -> Probabilities:
+    """Probabilities (M, N, K) in which unreadable images have each member's mean over the others.
+
+    A challenge wants a label for every image: this is the best guess of somebody who has not seen it.
+    """
+    guessed = (stack < 0).any((0, 2))
+    if not guessed.any():
+        return stack
+    made = stack.copy()
+    made[:, guessed] = stack[:, ~guessed].mean(1, keepdims=True)
+    return made
 
 
 def task_of(member: Member, name: str, digest: str, how: How) -> Task:
@@ -135,7 +240,7 @@ def task_of(member: Member, name: str, digest: str, how: How) -> Task:
 
 def trained_on(member: Member) -> list[str]:
     """Paths of the images that a member was trained on."""
-    return list(read_json(member.folder / "split.json")["train"])
+    return list(read_split(member.folder)["train"])
 
 
 def groups(tasks: Sequence[Task], known: Sequence[Probabilities | None], at_once: int) -> Iterator[list[int]]:
@@ -149,13 +254,13 @@ def groups(tasks: Sequence[Task], known: Sequence[Probabilities | None], at_once
             yield places[begin : begin + at_once]
 
 
-def panel_of(tasks: Sequence[Task], images: ImageSet, how: How) -> tuple[Panel, NicoDataModule]:
-    """The tasks' networks, and a data module that shows them the images."""
-    datamodule = open_images(how.images, tasks[0].member)
+def panel_of(task: Task, networks: Sequence[nn.Module], images: ImageSet, how: How) -> tuple[Panel, NicoDataModule]:
+    """Networks of members that see the same pixels as `task`'s, and a data module that shows them the images."""
+    datamodule = open_images(how.images, task.member)
     assert isinstance(datamodule, NicoDataModule)
-    bank = datamodule.pixels(tasks[0].bank, datamodule.last_size)
+    bank = datamodule.pixels(task.bank, datamodule.last_size)
     datamodule.show(images.rows, images.root)
-    return Panel([rebuild(task.member) for task in tasks], how.tta, images.names, bank), datamodule
+    return Panel(networks, how.tta, images.names, bank), datamodule
 
 
 def gather(
@@ -174,7 +279,8 @@ def gather(
     """
     rows = [(position.numpy(), probabilities.numpy()) for position, probabilities in batches]
     if trainer.world_size > 1:
-        files = [folder / f".rank{rank}.npz" for rank in range(trainer.world_size)]
+        call = trainer.strategy.broadcast(secrets.token_hex(8))  # another prediction may use the folder at this time
+        files = [folder / f".rank{rank}-{call}.npz" for rank in range(trainer.world_size)]
         with write_whole(files[trainer.global_rank]) as file:
             np.savez(file, *(part for pair in rows for part in pair))
         trainer.strategy.barrier("every rank has written its rows")
@@ -202,27 +308,35 @@ def read_rows(path: Path) -> list[tuple[npt.NDArray[np.int64], Probabilities]]:
 
 
 def stored(task: Task) -> Probabilities | None:
-    """A member's probabilities (N, K) of an earlier call under the same key."""
+    """A member's probabilities (N, K) of an earlier call under the same key; None without, or of a damaged file."""
     if not task.path.is_file():
         return None
     try:
         with np.load(task.path, allow_pickle=False) as file:
-            probabilities: Probabilities = file["probabilities"]
-            return probabilities if str(file["key"]) == task.key else None
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # damaged: as good as not there
+            kept = {name: file[name] for name in ("key", "names", "probabilities", "digest")}
+    except Exception:  # a damaged byte ends in any error of zipfile's or NumPy's
         return None
+    own = digest_of_arrays(kept["key"], kept["names"], kept["probabilities"])
+    if str(kept["digest"]) != own or str(kept["key"]) != task.key:
+        return None
+    return np.asarray(kept["probabilities"], np.float32)
 
 
 def store(task: Task, names: Sequence[str], probabilities: Probabilities) -> None:
-    """Keep a member's probabilities (N, K) with the images' names.
-
-    Raises:
-        ValueError: they are not finite.
-    """
-    if not np.isfinite(probabilities).all():
-        raise ValueError(f"the member {task.member.folder} predicts NaN: remove the run or train it again")
+    """Keep a member's probabilities (N, K) with the images' names."""
+    key, listed = np.array(task.key), np.array(names)
+    digest = np.array(digest_of_arrays(key, listed, probabilities))
     with write_whole(task.path) as file:
-        np.savez(file, key=np.array(task.key), names=np.array(names), probabilities=probabilities)
+        np.savez(file, key=key, names=listed, probabilities=probabilities, digest=digest)
+
+
+def digest_of_arrays(*arrays: npt.NDArray[Any]) -> str:
+    """sha256 of arrays' types, shapes and bytes: a zip file's own check is not made when an array is read from it."""
+    state = hashlib.sha256()
+    for array in arrays:
+        state.update(f"{array.dtype.str}{array.shape}".encode())
+        state.update(np.ascontiguousarray(array).tobytes())
+    return state.hexdigest()
 
 
 def class_activation(module: Any, image: torch.Tensor, label: torch.Tensor) -> torch.Tensor | None:

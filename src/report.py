@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from src.files import read_json, write_json, write_text
+from src.files import write_json, write_text
 from src.image_sets import ImageSet
 from src.members import Member
 from src.metrics import (
@@ -30,7 +30,7 @@ from src.metrics import (
     temper,
     top_hits,
 )
-from src.runs import environment, read_config
+from src.runs import environment, model_name_of, read_config, read_finished
 from src.voting import RULES, Ballot, agreement, agreement_matrix, pooled
 
 BINS = 15  # of the calibration error, as Guo et al. 2017
@@ -70,6 +70,7 @@ class Findings(NamedTuple):
         temperature: of the vote's probability; None without held-out images.
         settings: of the call.
         notes: what a reader must know.
+        unreadable: names of the test images whose label is a guess, as their files could not be read.
     """
 
     track: int
@@ -82,6 +83,7 @@ class Findings(NamedTuple):
     temperature: float | None
     settings: dict[str, Any]
     notes: list[str]
+    unreadable: list[str]
 
     @property
     def in_domain(self) -> Outcome | None:
@@ -125,9 +127,13 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 
 def findings(
     members: Sequence[Member], left_out: Sequence[tuple[Path, str]], chosen: Sequence[int],
-    outcomes: Sequence[Outcome], settings: dict[str, Any], why_no_held_out: str,
+    outcomes: Sequence[Outcome], settings: dict[str, Any], why_no_held_out: str, unreadable: Sequence[list[str]],
 ) -> Findings:  # fmt: skip
-    """Evaluate what members said of the test images (the first outcome) and of held-out parts (the others)."""
+    """Evaluate what members said of the test images (the first outcome) and of held-out parts (the others).
+
+    `unreadable` has the names of the images of each that could not be read: the test images have a guess, the others
+    are left out.
+    """
     test, *held_out = outcomes
     in_domain = next((outcome for outcome in held_out if outcome.images.name == "in_domain"), None)
     temperature = temperature_of(in_domain)
@@ -141,9 +147,15 @@ def findings(
         notes.append(f"No figures on held-out images, and no temperature: {why_no_held_out}.")
     if settings["ensemble"]["select"] == "greedy":
         notes.append("In-domain figures of the vote are of the images that its members were chosen on: too good.")
+    if unreadable[0]:
+        notes.append(f"{len(unreadable[0])} test images could not be read (first: {unreadable[0][0]}): their label is "
+                     "a guess, each member's mean probability over the others, and counts as one.")  # fmt: skip
+    for part, names in zip(held_out, unreadable[1:], strict=True):
+        if names:
+            notes.append(f"{len(names)} images of {part.images.name} could not be read (first: {names[0]}): skipped.")
     track = settings["track"]["id"]
     return Findings(track, list(members), list(left_out), list(chosen), test, held_out, evaluations, temperature,
-                    settings, notes)  # fmt: skip
+                    settings, notes, list(unreadable[0]))  # fmt: skip
 
 
 def write_findings(found: Findings, folder: Path) -> None:
@@ -153,6 +165,10 @@ def write_findings(found: Findings, folder: Path) -> None:
     for member, votes in zip(found.members, found.test.votes, strict=True):
         write_labels(folder / "members" / member.stage / f"{member.name}.json", names, votes)
     write_json(folder / "ensemble.json", ensemble(found))
+    if found.unreadable:
+        write_json(folder / "bad_images.json", found.unreadable)
+    else:
+        (folder / "bad_images.json").unlink(missing_ok=True)
     write_json(folder / "figures.json", found.evaluations)  # {} without truth: no older figures beside a new vote
     if found.settings["report"]:
         runs = read_runs(Path(found.settings["logs_dir"]) / f"track{found.track}")
@@ -163,6 +179,16 @@ def write_findings(found: Findings, folder: Path) -> None:
         print(note)
     vote = found.settings["vote"]
     print(f"wrote {folder / 'prediction.json'}: {len(names)} images, {len(found.members)} members, vote={vote}")
+
+
+def unreadable_words(found: Findings, folder: Path) -> str:
+    """The sentence that ends a prediction of which some images could not be read."""
+    names = ", ".join(found.unreadable[:3]) + (", ..." if len(found.unreadable) > 3 else "")
+    return (
+        f"{len(found.unreadable)} of {len(found.test.images.rows)} test images cannot be read ({names}): "
+        f"{folder / 'prediction.json'} is written, with a guess for each of them; {folder / 'bad_images.json'} lists "
+        "them: replace the files and predict again"
+    )
 
 
 def write_labels(path: Path, names: Sequence[str], labels: npt.NDArray[np.int64]) -> None:
@@ -185,6 +211,7 @@ def ensemble(found: Findings) -> dict[str, Any]:
         "tta": found.settings["tta"],
         "precision": found.settings["trainer"]["precision"],
         "images": {"count": len(found.test.images.rows), "digest": found.test.images.digest},
+        "unreadable": found.unreadable,
         "temperature": found.temperature,
         "members": members,
         "left_out": [{"run": str(folder), "reason": reason} for folder, reason in found.left_out],
@@ -415,10 +442,21 @@ def as_markdown(table: Table) -> str:
 
 
 def as_csv(table: Iterable[Sequence[Any]]) -> str:
-    """For a program."""
+    """For a program, and for a spreadsheet: a text that would be a formula there gets an apostrophe before it."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(table)
+    csv.writer(text, lineterminator="\n").writerows([harmless(cell) for cell in row] for row in table)
     return text.getvalue()
+
+
+def harmless(cell: Any) -> Any:
+    """A cell that no spreadsheet computes: names come from folders and files of anybody's."""
+    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
 
 
 # ------------------------------------------------------------------------------- runs beside each other
@@ -445,12 +483,17 @@ def read_runs(track_dir: Path) -> list[RunRow]:
     """The finished runs of a track, by stage and name."""
     rows = []
     for path in sorted(track_dir.glob("*/*/finished.json")):
-        config = read_config(path.parent)
-        mixing = config["module"].get("mixing") or {}
-        kind = str(mixing.get("_target_", "")).split(".")[-2:][0]
-        model, ratio = config["model"]["model_name"], str(mixing.get("ratio", ""))
-        words = (path.parent.parent.name, model, kind, ratio, config["split_name"], config["tag"] or "")
-        rows.append(RunRow(*words, seed=config["seed"], figures=read_json(path)["metrics"]))
+        try:
+            config, figures = read_config(path.parent), read_finished(path.parent)["metrics"]
+            mixing = config["module"].get("mixing") or {}
+            # The yaml's name: two files of one class are two strategies. Runs of older versions have the class alone.
+            kind = config.get("mixing_name") if mixing else ""
+            kind = str(mixing.get("_target_", "")).split(".")[-2:][0] if kind is None else str(kind)
+            ratio = str(mixing.get("ratio", ""))
+            words = (path.parent.parent.name, model_name_of(config), kind, ratio, str(config["split_name"]))
+            rows.append(RunRow(*words, str(config["tag"] or ""), int(config["seed"]), figures))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # a damaged run: it is left out by name where it would vote
     return rows
 
 

@@ -33,8 +33,8 @@ def test_any_folder(data: Path, tmp_path: Path) -> None:
     (tmp_path / "cut.jpg").write_bytes(source[1].read_bytes()[:300])
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / ".hidden.jpg").write_text("no image")
-    images, bad = folder_images(tmp_path)
-    assert images.names == ["b/c/deep.JPG", "top.jpg"] and bad == ["cut.jpg"]
+    images = folder_images(tmp_path)
+    assert images.names == ["b/c/deep.JPG", "cut.jpg", "top.jpg"]
     before = images.digest
     os.utime(tmp_path / "top.jpg", (1, 1))
     assert images.digest != before
@@ -42,9 +42,6 @@ def test_any_folder(data: Path, tmp_path: Path) -> None:
         folder_images(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no image found in .*empty or below: expected files with"):
-        folder_images(tmp_path / "empty")
-    (tmp_path / "empty/cut.jpg").write_text("x")
-    with pytest.raises(ValueError, match=r"none of the 1 images in .* can be decoded \(first: cut.jpg\)"):
         folder_images(tmp_path / "empty")
     (tmp_path / "empty/out.jpg").symlink_to(source[0])
     with pytest.raises(ValueError, match="leads out of"):

@@ -91,7 +91,7 @@ def test_published_manifests_load(tmp_path: Path) -> None:
     [
         ('{"car": 0, "bus": 0}', "gives the id 0 to two classes, 'car' and 'bus'"),
         ('{"bus": 0}', "lacks the class 'car'"),
-        ('{"bus": 0,\n "car" 1}', "no valid JSON: .* line 2, column 8"),
+        ('{"bus": 0,\n "car" 1}', "not valid JSON: .* line 2, column 8"),
         ("[1]", "no JSON object"),
     ],
 )
@@ -148,7 +148,7 @@ def test_links_that_leave_the_root_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('[{"image_path": "a.jpg",}]', "no valid JSON: .* at line 1, column"),
+        ('[{"image_path": "a.jpg",}]', "not valid JSON: .* at line 1, column"),
         ('{"a": 1}', "expected a JSON list"),
         ('[{"image_path": "a.jpg"}, {"label": 1}]', "entry 1 of .* has no image_path"),
         ('[{"image_path": "a.jpg", "label": "car"}]', "entry 0 of .* has the label 'car'"),

@@ -14,6 +14,7 @@ import yaml
 
 from src.members import find_members
 from src.pages import chain
+from tests.conftest import sign
 
 Predict = Callable[..., Path]
 
@@ -64,6 +65,7 @@ def report(two_members: list[Path], predict: Predict, data: Path) -> Path:
     config = yaml.safe_load((two_members[1] / "config.yaml").read_text())
     config["masks"] = f"{config['logs_dir']}/track1/wsss/made/track1_train_with_mask_label.json"
     (two_members[1] / "config.yaml").write_text(yaml.safe_dump(config))
+    sign(two_members[1])
     return predict(f"truth={data / 'truth/track1_test_truth.json'}", "report=true") / "report.html"
 
 
@@ -104,6 +106,7 @@ def test_a_member_alone_without_held_out_images(two_members: list[Path], predict
     shutil.rmtree(two_members[1])
     split = json.loads((two_members[0] / "split.json").read_text())
     (two_members[0] / "split.json").write_text(json.dumps({**split, "in_domain": []}))
+    sign(two_members[0])
     shutil.rmtree(two_members[0] / "pictures")
     text = (predict("report=true", f"truth={data / 'truth/track1_test_truth.json'}") / "report.html").read_text()
     assert "holds out no image" in text and "Most disputed" not in text
@@ -136,6 +139,7 @@ def test_the_chain_is_in_order_and_follows_moved_logs(two_members: list[Path], t
         config = yaml.safe_load((run / "config.yaml").read_text())
         config |= {key: f"{config['logs_dir']}/{value}" for key, value in changes.items()}
         (run / "config.yaml").write_text(yaml.safe_dump(config))
+        sign(run)
 
     first = f"track1/baseline/{two_members[0].name}"
     started_from(masks, init=first)

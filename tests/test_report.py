@@ -11,6 +11,7 @@ from src.image_sets import ImageSet, Truth
 from src.manifest import Row
 from src.report import Outcome, RunRow, as_csv, as_markdown, diversity, evaluate, read_runs, runs_table, temperature_of
 from src.voting import elect
+from tests.conftest import sign
 
 
 def outcome(votes: list[list[int]], label: list[int], contexts: list[str], sure: float = 0.8) -> Outcome:
@@ -112,6 +113,7 @@ def test_members_that_hold_out_different_images(
 ) -> None:
     split = json.loads((two_members[1] / "split.json").read_text())
     (two_members[1] / "split.json").write_text(json.dumps({**split, "in_domain": split["in_domain"][1:]}))
+    sign(two_members[1])
     results = predict(f"truth={data / 'truth/track1_test_truth.json'}")
     assert "No figures on held-out images, and no temperature: the members" in capsys.readouterr().out
     assert set(json.loads((results / "figures.json").read_text())) == {"test"}
