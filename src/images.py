@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from src.progress import progress
 
@@ -82,16 +85,97 @@ def decode(data: bytes, flag: int) -> npt.NDArray[np.generic] | None:
 
 
 def decode_mask(path: Path | str) -> npt.NDArray[np.bool_]:
-    """Decode an 8-bit mask PNG to (H, W) bool, True where the value exceeds 127.
+    """Decode a mask to (H, W) bool, True on the foreground, for what its values mean.
+
+    0 and 1: 1 is foreground. 0 and 255, or grey levels between them: what exceeds 127 (of 16 bits: 32767). A palette
+    of colours, as Pascal VOC has: every index but 0 and 255, which is void. A picture of one colour with a varying
+    opacity: its opacity.
 
     Raises:
-        FileNotFoundError, ValueError: as decode_image.
+        FileNotFoundError: no such file.
+        ValueError: it cannot be decoded, or its values can be read in two ways.
     """
     with open(path, "rb") as file:
-        mask = decode(file.read(), cv2.IMREAD_GRAYSCALE)
-    if mask is None:
+        data = file.read()
+    depth, colours = (data[24], data[25]) if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > 25 else (8, 0)
+    if colours == 3:
+        values = palette_values(data)
+    elif colours == 0 and depth <= 8:  # the usual ones, and ours
+        values = decode(data, cv2.IMREAD_GRAYSCALE)
+    else:
+        values = decode(data, cv2.IMREAD_UNCHANGED)
+    if values is None:
         raise ValueError(f"the mask {path} cannot be decoded: write it again as an 8-bit PNG of 0 and 255")
-    return np.asarray(mask) > 127
+    if values.dtype == np.bool_:
+        return np.asarray(values, np.bool_)
+    layer = one_layer(values)
+    mask = None if layer is None else foreground_of(layer)
+    if mask is None:
+        raise ValueError(
+            f"the mask {path} has values or colours that can be read in several ways: write it as an 8-bit PNG, 0 on "
+            "the background and 255 on the foreground"
+        )
+    return mask
+
+
+def palette_values(data: bytes) -> npt.NDArray[np.generic] | None:
+    """A palette PNG's grey levels (H, W) uint8, or where it has colours, its foreground (H, W) bool; None if broken."""
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            index = np.asarray(picture, np.int64)
+            palette = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    except (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError):
+        return None
+    seen = palette[np.unique(index).clip(max=len(palette) - 1)]
+    if (seen == seen[:, :1]).all():
+        return np.asarray(palette[index.clip(max=len(palette) - 1), 0])
+    return np.asarray((index > 0) & (index < 255))
+
+
+def one_layer(values: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
+    """The layer (H, W) of a picture that says what is foreground; None where several differ."""
+    if values.ndim == 2:
+        return values
+    colour, opacity = (values[..., :-1], values[..., -1]) if values.shape[2] in (2, 4) else (values, None)
+    if opacity is not None and (opacity != opacity.flat[0]).any():
+        return opacity if (colour == colour[:1, :1]).all() else None
+    return colour[..., 0] if (colour == colour[..., :1]).all() else None
+
+
+def foreground_of(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
+    """Grey levels (H, W) as foreground; None where they can be read in two ways."""
+    if values.dtype not in (np.uint8, np.uint16):
+        return None
+    highest, full = int(values.max(initial=0)), 255 if values.max(initial=0) <= 255 else 65535
+    if highest <= 1:
+        return np.asarray(values == 1)
+    if highest <= full // 2:  # indices of classes, say
+        return None
+    mask = np.asarray(values > full // 2)
+    low = values[~mask]
+    if low.any() and highest == 255 and full == 255 and (values[mask] == 255).all() and int(low.max()) < 64:
+        return None  # indices of classes, with 255 as void
+    return mask
+
+
+NEARLY = (0.02, 0.9)
+"""Mean share of foreground below and above which a set of masks separates nothing."""
+
+
+def says_nothing(share: float, empty: float, full: float) -> str:
+    """What is wrong with a set of masks that are nearly all background or foreground, "" where nothing is.
+
+    Args:
+        share: mean share of foreground.
+        empty, full: shares of the masks without foreground and without background.
+    """
+    if NEARLY[0] <= share <= NEARLY[1] and max(empty, full) <= 0.5:
+        return ""
+    return (
+        f"the masks are {100 * share:.1f} % foreground on average, {100 * empty:.0f} % of them empty and "
+        f"{100 * full:.0f} % full: they tell no object from its background, and mixing by context is then plain mixup; "
+        "look at them before they are used"
+    )
 
 
 def decode_pair(

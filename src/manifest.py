@@ -14,6 +14,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,7 +51,8 @@ class Sample(NamedTuple):
     Shapes: image (N, H, W, 3) uint8 on the way to the device and (N, 3, H, W) float32 in [0, 1] in a
     module's steps, (N, 2, ...) where a transform makes two views; label and domain (N,) int64, -1 where
     unknown; position (N,) int64, the image's place in its dataset; mask (N, H, W) bool, True on the
-    foreground, or None where there are no masks.
+    foreground, or None where there are no masks; readable (N,) bool, False where the file could not be decoded and
+    the image is black, or None where all could.
     """
 
     image: torch.Tensor
@@ -58,6 +60,7 @@ class Sample(NamedTuple):
     domain: torch.Tensor
     position: torch.Tensor
     mask: torch.Tensor | None = None
+    readable: torch.Tensor | None = None
 
 
 class Layout(NamedTuple):
@@ -388,6 +391,7 @@ def leave_context_out(
         raise ValueError(
             "split=leave_context_out needs images with contexts, which this track has not: use split=holdout"
         )
+    contexts = [spelled(context, names) for context in ([contexts] if isinstance(contexts, str) else contexts)]
     unknown = [name for name in contexts if name not in names]
     if unknown or not contexts or len(set(contexts)) >= len(names):
         raise ValueError(
@@ -398,6 +402,15 @@ def leave_context_out(
     rest = [i for i, row in enumerate(rows) if row.domain not in left_out]
     train, held = stratified([rows[i] for i in rest], fraction, seed)
     return Split([rest[i] for i in train], [rest[i] for i in held], out)
+
+
+def spelled(context: object, names: Sequence[str]) -> str:
+    """A context as its folder spells it: a yaml file reads 2016, 0.5 and true as a number or a truth value."""
+    for name in [] if isinstance(context, str) else names:
+        with suppress(ValueError):
+            if name.lower() == str(context).lower() or (type(context) is not bool and float(name) == context):
+                return name
+    return str(context)
 
 
 def no_split(rows: Sequence[Row], contexts: Sequence[str]) -> Split:

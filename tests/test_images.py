@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.images import decode_image, decode_mask, decode_pair, find_bad_images, jpeg_size
+from src.images import decode_image, decode_mask, decode_pair, find_bad_images, jpeg_size, says_nothing
 
 
 @pytest.fixture
@@ -129,3 +129,59 @@ def test_a_mask_of_another_size(tmp_path: Path, photo: np.ndarray, min_side: int
         cv2.imwrite(str(tmp_path / "a.png"), np.zeros(shape, np.uint8))
         with pytest.raises(ValueError, match=f"a.png is {shape[1]}x{shape[0]} pixels, its image .*a.jpg 160x96: make"):
             decode_pair(tmp_path / "a.jpg", tmp_path / "a.png", min_side)
+
+
+OBJECT = np.zeros((6, 8), bool)
+OBJECT[2:5, 1:6] = True
+
+
+def mask_file(tmp_path: Path, values: np.ndarray, mode: str | None = None, palette: list[int] | None = None) -> Path:
+    picture = Image.fromarray(values) if mode is None else Image.fromarray(values).convert(mode)
+    if palette is not None:
+        picture = Image.fromarray(values, "P")
+        picture.putpalette(palette)
+    picture.save(tmp_path / "mask.png")
+    return tmp_path / "mask.png"
+
+
+@pytest.mark.parametrize(
+    "kind", ["0/1", "0/255", "boolean", "soft", "16 bits", "rgb", "opacity", "palette", "grey palette"]
+)
+def test_masks_of_others_are_read_for_what_they_mean(tmp_path: Path, kind: str) -> None:
+    one = OBJECT.astype(np.uint8)
+    soft = np.where(OBJECT, 200, 40).astype(np.uint8)
+    soft[0, 0], soft[2, 1] = 127, 128
+    voc = one * 7
+    voc[0, 0] = 255  # void
+    path = {
+        "0/1": lambda: mask_file(tmp_path, one),
+        "0/255": lambda: mask_file(tmp_path, one * 255),
+        "boolean": lambda: mask_file(tmp_path, OBJECT),
+        "soft": lambda: mask_file(tmp_path, soft),
+        "16 bits": lambda: mask_file(tmp_path, one.astype(np.uint16) * 65535),
+        "rgb": lambda: mask_file(tmp_path, np.repeat(one[..., None] * 255, 3, 2)),
+        "opacity": lambda: mask_file(tmp_path, np.dstack([np.full((6, 8, 3), 90, np.uint8), one * 255])),
+        "palette": lambda: mask_file(tmp_path, voc, palette=[0, 0, 0, *[128, 0, 30] * 255]),
+        "grey palette": lambda: mask_file(tmp_path, one, palette=[0, 0, 0, 255, 255, 255]),
+    }[kind]()
+    assert np.array_equal(decode_mask(path), OBJECT)
+
+
+@pytest.mark.parametrize("kind", ["indices", "indices with void", "colours"])
+def test_masks_that_can_be_read_in_two_ways_are_refused(tmp_path: Path, kind: str) -> None:
+    values = OBJECT.astype(np.uint8) * 7
+    if kind == "indices with void":
+        values[0, 0] = 255
+    if kind == "colours":
+        values = np.dstack([values * 20, values, values])
+    with pytest.raises(ValueError, match=r"mask\.png has values or colours that can be read in several ways: write it"):
+        decode_mask(mask_file(tmp_path, values))
+
+
+@pytest.mark.parametrize(
+    ("share", "empty", "full", "warned"),
+    [(0.4, 0.0, 0.1, False), (0.984, 0.0, 0.3, True), (0.01, 0.2, 0.0, True), (0.5, 0.0, 0.6, True)],
+)
+def test_masks_that_tell_nothing(share: float, empty: float, full: float, warned: bool) -> None:
+    assert bool(says_nothing(share, empty, full)) == warned
+    assert not warned or f"{100 * share:.1f} % foreground" in says_nothing(share, empty, full)

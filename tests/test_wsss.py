@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from src.callbacks.mask_writer import mask_names
 from src.images import decode_image, decode_mask
 from src.manifest import read_manifest
 from src.masks import iou
@@ -108,7 +109,7 @@ def test_without_a_crf_the_map_is_the_mask(train_run: Train, data: Path) -> None
 
 def test_what_is_missing_is_named(train_run: Train, data: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        FileNotFoundError, match="is no finished run: train it first: python train.py track=1 stage=baseline"
+        FileNotFoundError, match="is not a finished run: train it first: python train.py track=1 stage=baseline"
     ):
         train_run(*WSSS)
     train_run("track=1", "stage=baseline", "trainer.max_epochs=1")
@@ -120,3 +121,22 @@ def test_what_is_missing_is_named(train_run: Train, data: Path, tmp_path: Path) 
         train_run(*WSSS, narrow, made)
     with pytest.raises(FileNotFoundError, match="true masks are missing in wsss.truth_dir="):
         train_run(*WSSS, "trainer.max_epochs=1", f"wsss.truth_dir={tmp_path}")
+
+
+def test_images_of_one_stem_have_masks_of_their_own() -> None:
+    paths = ["a/0.jpg", "a/0.png", "a/1.jpg", "b/0.jpg", "a/2.jpg", "a/2.JPG", "a/0.jpg.jpg"]
+    names = mask_names(paths)
+    assert len(set(names.values())) == len(paths) and all(name.endswith(".png") for name in names.values())
+    assert names["a/1.jpg"] == "a/1.png" and names["b/0.jpg"] == "b/0.png"
+    assert names["a/0.jpg"] == "a/0.jpg.png" and names["a/2.JPG"] == "a/2.JPG.png"
+
+
+def test_masks_that_tell_nothing_are_warned_of_when_they_are_used(train_run: Train) -> None:
+    train_run("track=1", "stage=baseline", "trainer.max_epochs=1")
+    with pytest.warns(UserWarning, match="% foreground on average.*plain mixup"):
+        run = train_run(*WSSS, "crf=none", "trainer.max_epochs=1", "callbacks.masks.threshold=0.0")
+    with pytest.warns(UserWarning, match="track1_train_with_mask_label.json: the masks are 100.0 % foreground"):
+        train_run("track=1", "stage=baseline", f"masks={run / 'track1_train_with_mask_label.json'}", "tag=masks")
+    (run / "masks.json").unlink()  # masks of somebody else's: a sample is looked at
+    with pytest.warns(UserWarning, match="the masks are 100.0 % foreground"):
+        train_run("track=1", "stage=baseline", f"masks={run / 'track1_train_with_mask_label.json'}", "tag=others")

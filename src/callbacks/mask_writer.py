@@ -6,9 +6,12 @@ import hashlib
 import json
 import shutil
 import time
+import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from threading import Lock
 from typing import Any
 
 import cv2
@@ -19,8 +22,8 @@ import torch
 from pytorch_lightning.callbacks import BasePredictionWriter
 from pytorch_lightning.loggers import WandbLogger
 
-from src.files import write_json, write_text, write_whole
-from src.images import decode_image, decode_mask
+from src.files import read_json, write_json, write_text, write_whole
+from src.images import decode_image, decode_mask, says_nothing
 from src.manifest import Row, write_manifest
 from src.masks import MaskPool, iou, task_of
 from src.progress import progress
@@ -58,10 +61,11 @@ class MaskWriter(BasePredictionWriter):
         self.threshold, self.crf, self.processes = threshold, dict(crf) if crf else None, processes
         self.truth_dir = Path(truth_dir) if truth_dir else None
         self.tiles = self.run / "masks" / ".tiles"
+        self.one_at_a_time = Lock()
 
     def mask_path(self, row: Row) -> str:
         """A mask's path below the run: the data root's tree, with .png."""
-        return str(Path("masks", row.image_path).with_suffix(".png"))
+        return f"masks/{self.names[row.image_path]}"
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Before predicting: drop masks that other weights made, and have the data module skip the others."""
@@ -69,6 +73,7 @@ class MaskWriter(BasePredictionWriter):
             return
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         rows: list[Row] = datamodule.rows
+        self.names = mask_names([row.image_path for row in rows])
         if self.truth_dir:
             self.check_truth(rows)
         made_by = self.run / "masks" / ".made_by"
@@ -76,6 +81,9 @@ class MaskWriter(BasePredictionWriter):
         if trainer.is_global_zero and (not made_by.exists() or made_by.read_text() != key):
             shutil.rmtree(made_by.parent, ignore_errors=True)
             write_text(made_by, key)  # after the old masks went, before the first new one comes
+        for path in made_by.parent.glob(".crashed-*.json") if trainer.is_global_zero else ():
+            # Noted before the mask is written: one that was not written after all is made now.
+            write_json(path, [name for name in read_json(path) if (self.run / name).exists()])
         trainer.strategy.barrier("masks of other weights are gone")
         missing = [i for i, row in enumerate(rows) if not (self.run / self.mask_path(row)).exists()]
         trainer.strategy.barrier("every rank has seen the same masks")
@@ -99,19 +107,21 @@ class MaskWriter(BasePredictionWriter):
         if gone:
             raise FileNotFoundError(
                 f"{len(gone)} true masks are missing in wsss.truth_dir={self.truth_dir} (first: {gone[0]}): "
-                "it must mirror the data root, with .png"
+                "it must mirror the data root, with .png for the image's own ending (behind it, for images of one stem)"
             )
 
     def truth_path(self, row: Row) -> Path:
         assert self.truth_dir is not None
-        return self.truth_dir / Path(row.image_path).with_suffix(".png")
+        return self.truth_dir / self.names[row.image_path]
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.pool = MaskPool(self.processes)
+        self.pool = MaskPool(self.processes, self.remember_crash)
+        self.crashes = self.run / "masks" / f".crashed-{trainer.global_rank}.json"
         self.begin = self.last = time.monotonic()
         self.done = 0
-        self.tiled = {int(path.stem.split("-")[0]) for path in self.tiles.glob("*.png")}
-        labels = max((row.label or 0 for row in trainer.datamodule.rows), default=0) + 1  # type: ignore[attr-defined]
+        rows = trainer.datamodule.rows  # type: ignore[attr-defined]
+        self.first = {row.label or 0: i for i, row in reversed(list(enumerate(rows)))}  # a class's first image
+        labels = max(self.first, default=0) + 1
         self.map_iou = torch.zeros(labels, 2, dtype=torch.float64)  # sum and number of each class
 
     def write_on_batch_end(
@@ -131,14 +141,13 @@ class MaskWriter(BasePredictionWriter):
             values = activation.float().cpu().numpy()
             foreground = values > self.threshold
             image = datamodule.data_root / row.image_path
-            self.pool.submit(task_of(image, self.run / self.mask_path(row), foreground, self.crf))
             label = row.label or 0
+            if self.first[label] == position:  # before its mask: a mask that exists is not made again
+                self.write_tile(label, position, image, values)
+            self.pool.submit(task_of(image, self.run / self.mask_path(row), foreground, self.crf))
             if self.truth_dir:
                 overlap = iou(foreground, self.true_mask(row, foreground.shape))
                 self.map_iou[label] += torch.tensor([overlap, 1.0], dtype=torch.float64)
-            if label not in self.tiled:
-                self.tiled.add(label)
-                self.write_tile(label, position, image, values)
         self.say(trainer, len(prediction))
 
     def say(self, trainer: pl.Trainer, count: int) -> None:
@@ -166,20 +175,23 @@ class MaskWriter(BasePredictionWriter):
         overlay = cv2.addWeighted(picture, 0.4, heat[..., ::-1].astype(np.uint8), 0.6, 0)
         write_png(self.tiles / f"{label}-{position}.png", np.hstack([picture, overlay]))
 
+    def remember_crash(self, mask: Path) -> None:
+        """Note on disk that a mask is the unrefined map, for whoever ends this run."""
+        with self.one_at_a_time:
+            known = read_json(self.crashes) if self.crashes.exists() else []
+            write_json(self.crashes, [*known, str(mask.relative_to(self.run))])
+
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.pool.close()
         # float32 for devices that have no other; sums of at most some thousands of values in [0, 1]
         map_iou = trainer.strategy.reduce(self.map_iou.float().to(pl_module.device), reduce_op="sum").cpu().double()
-        crashed = trainer.strategy.reduce(
-            torch.tensor(float(len(self.pool.crashed)), device=pl_module.device), reduce_op="sum"
-        )
         trainer.strategy.barrier("every rank has written its masks")
         if trainer.is_global_zero:
-            self.judge(trainer, int(crashed), map_iou)
+            self.judge(trainer, map_iou)
             self.write_sheet(trainer)
         trainer.strategy.barrier("the masks are judged")
 
-    def judge(self, trainer: pl.Trainer, crashed: int, map_iou: torch.Tensor) -> None:
+    def judge(self, trainer: pl.Trainer, map_iou: torch.Tensor) -> None:
         """Write the manifest with masks, and what a person needs to judge them."""
         rows: list[Row] = trainer.datamodule.rows  # type: ignore[attr-defined]
         write_manifest(
@@ -199,14 +211,18 @@ class MaskWriter(BasePredictionWriter):
         classes = sorted(set(names))
         empty = [row.image_path for row, area in zip(rows, share, strict=True) if area == 0]
         full = [row.image_path for row, area in zip(rows, share, strict=True) if area == 1]
+        crashed = sorted({name for path in self.tiles.parent.glob(".crashed-*.json") for name in read_json(path)})
         report: dict[str, Any] = {
             "images": len(rows),
             "foreground_share": float(share.mean()),
             "foreground_share_by_class": by_class(share, names, classes),
-            "crf_crashed": crashed,
+            "crf_crashed": len(crashed),
+            "crf_crashed_masks": crashed,  # the thresholded map, as the CRF took its process down
             "empty": empty,  # all foreground where images are mixed
             "full": full,
         }
+        if warning := says_nothing(float(share.mean()), len(empty) / len(rows), len(full) / len(rows)):
+            warnings.warn(f"{self.run}: {warning}", stacklevel=2)
         line = f"{len(rows)} masks: {100 * share.mean():.1f} % foreground, {len(empty)} empty, {len(full)} full"
         if self.truth_dir:
             overlap = np.array([value for _, value, _ in measured], np.float64)
@@ -258,6 +274,17 @@ class MaskWriter(BasePredictionWriter):
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image("masks", [sheet])
+
+
+def mask_names(paths: Sequence[str]) -> dict[str, str]:
+    """A mask's path for each image's: .png for its ending; behind it where that would be another one's too."""
+    names = {path: str(PurePosixPath(path).with_suffix(".png")) for path in paths}
+    while True:
+        counts = Counter(names.values())
+        shared = [path for path, name in names.items() if counts[name] > 1 and name != f"{path}.png"]
+        if not shared:
+            return names
+        names |= {path: f"{path}.png" for path in shared}
 
 
 def write_png(path: Path, picture: npt.NDArray[np.uint8]) -> None:

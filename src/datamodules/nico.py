@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
+import signal
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,10 +16,12 @@ import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loops.progress import _ProcessedTracker
+from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.data import DataLoader, Dataset
 
-from src.files import digest_files, locked, read_json, write_json
-from src.images import decode_image, decode_pair, find_bad_images
+from src.files import digest_files, read_json, write_json
+from src.images import decode_image, decode_mask, decode_pair, find_bad_images, says_nothing
+from src.locks import locked
 from src.manifest import (
     HELD_OUT,
     NO_DOMAIN,
@@ -35,7 +40,10 @@ from src.manifest import (
     write_manifest,
 )
 from src.sampler import KeyedSampler, keyed_seed
-from src.transforms import Transform
+from src.transforms import Transform, TwoViews
+
+OF_THE_SYSTEM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Errors in opening a file that say nothing about it: too many open files, no memory."""
 
 
 class Decoded(NamedTuple):
@@ -46,6 +54,12 @@ class Decoded(NamedTuple):
     domain: int
     position: int
     mask: npt.NDArray[np.bool_] | None
+    readable: bool = True
+
+
+def epoch_and_index(key: tuple[int, int] | int) -> tuple[int, int]:
+    """A dataset's key; a plain index, as of the sampler that Lightning puts in for overfit_batches, is of epoch 0."""
+    return key if isinstance(key, tuple) else (0, key)
 
 
 class Images(Dataset[Decoded]):
@@ -58,6 +72,7 @@ class Images(Dataset[Decoded]):
         transform: from the decoded image to the network's size.
         seed: key of the augmentation, with epoch and index.
         later: transforms that take over from an epoch on.
+        tolerant: a file that cannot be decoded is a black image that is marked, as in prediction; else an error.
     """
 
     def __init__(
@@ -68,15 +83,17 @@ class Images(Dataset[Decoded]):
         transform: Transform,
         seed: int,
         later: Mapping[int, Transform] | None = None,
+        tolerant: bool = False,
     ) -> None:
         self.rows, self.data_root, self.mask_root = rows, data_root, mask_root
         self.transform, self.seed, self.later = transform, seed, later or {}
+        self.tolerant = tolerant
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, key: tuple[int, int]) -> Decoded:
-        epoch, index = key
+    def __getitem__(self, key: tuple[int, int] | int) -> Decoded:
+        epoch, index = epoch_and_index(key)
         return self.make(epoch, index, keyed_seed(self.seed, epoch, index))
 
     def make(self, epoch: int, index: int, seed: int) -> Decoded:
@@ -84,16 +101,21 @@ class Images(Dataset[Decoded]):
         row = self.rows[index]
         started = [first for first in self.later if first <= epoch]
         transform = self.later[max(started)] if started else self.transform
-        path, mask = self.data_root / row.image_path, None
+        path, mask, readable = self.data_root / row.image_path, None, True
         if self.mask_root is None:
-            image = decode_image(path, transform.min_side)
+            try:
+                image = decode_image(path, transform.min_side)
+            except (ValueError, OSError) as error:
+                if not self.tolerant or getattr(error, "errno", None) in OF_THE_SYSTEM:
+                    raise
+                image, readable = np.zeros((transform.min_side, transform.min_side, 3), np.uint8), False
         else:
             image, mask = decode_pair(path, self.mask_root / str(row.image_seg_path), transform.min_side)
             if not mask.any():
                 mask[:] = True  # nothing was found: all foreground, so that the image still takes part in mixing
         image, mask = transform(image, mask, seed)
         domain = row.domain if isinstance(row.domain, int) else NO_DOMAIN
-        return Decoded(image, NO_DOMAIN if row.label is None else row.label, domain, index, mask)
+        return Decoded(image, NO_DOMAIN if row.label is None else row.label, domain, index, mask, readable)
 
 
 class Pairs(Dataset[tuple[Decoded, Decoded]]):
@@ -120,8 +142,8 @@ class Pairs(Dataset[tuple[Decoded, Decoded]]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Decoded, Decoded]:
-        epoch, index = key
+    def __getitem__(self, key: tuple[int, int] | int) -> tuple[Decoded, Decoded]:
+        epoch, index = epoch_and_index(key)
         first = self.images[key]
         rng = np.random.default_rng(keyed_seed("pair", self.images.seed, epoch, index))
         contexts = [domain for domain in self.of_context if not self.other_context or domain != first.domain]
@@ -199,6 +221,9 @@ def collate(samples: Sequence[Decoded]) -> Sample:
         domain=torch.tensor([sample.domain for sample in samples]),
         position=torch.tensor([sample.position for sample in samples]),
         mask=torch.from_numpy(np.stack(masks)) if masks else None,
+        readable=None
+        if all(sample.readable for sample in samples)
+        else torch.tensor([sample.readable for sample in samples]),
     )
 
 
@@ -210,9 +235,37 @@ def collate_pairs(pairs: Sequence[tuple[Decoded, Decoded]]) -> Sample:
 def start_worker(worker_id: int) -> None:
     """A worker is one thread: several would fight over the cores that the other workers have."""
     cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches all: the main process answers it
 
 
 AnyBatch = TypeVar("AnyBatch", Sample, Native)
+
+
+MASKS_LOOKED_AT = 200  # of somebody else's, before a training: a second
+PREFETCH = 2  # batches that each worker prepares ahead, as torch has it
+MAX_SIZE = 8192  # pixels of a network's input on a side: a batch of two such images is 400 MB
+
+
+def check_shared_memory(workers: int, bytes_a_batch: int, folder: Path = Path("/dev/shm")) -> None:
+    """Raise ValueError where the batches that workers prepare ahead do not fit into the shared memory.
+
+    They travel through it: in a container, where it is small, a training would stop in its midst, or hang.
+
+    Args:
+        workers: processes of this loader.
+        bytes_a_batch: of its batches.
+        folder: where the system has its shared memory; elsewhere than on Linux there is no such folder.
+    """
+    needed = workers * PREFETCH * bytes_a_batch
+    if not workers or not folder.is_dir():
+        return
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ValueError(
+            f"{workers} data-loading worker(s) with batches of {bytes_a_batch / 2**20:.1f} MB need "
+            f"{needed / 2**20:.1f} MB of shared memory, and {folder} has {free / 2**20:.1f} MB: make it larger "
+            "(docker run --shm-size=8g), or lower datamodule.num_workers (0 needs none) or datamodule.batch_size"
+        )
 
 
 class NicoDataModule(pl.LightningDataModule):
@@ -228,6 +281,7 @@ class NicoDataModule(pl.LightningDataModule):
         size: side of the network's input in pixels; or a schedule of pairs [first epoch, size], the first from 0.
         batch_size: global, divided by the ranks.
         num_workers: processes that decode, for each rank.
+        timeout: seconds that a batch of theirs may take; 0: any time.
         persistent_workers: keep them between epochs.
         seed: key of order and augmentation.
         pairs: train on pairs: each image with one of "any_context" or of "other_context"; None: on single images.
@@ -254,6 +308,7 @@ class NicoDataModule(pl.LightningDataModule):
         size: int | Sequence[Sequence[int]],
         batch_size: int,
         num_workers: int,
+        timeout: float,
         persistent_workers: bool,
         seed: int,
         pairs: str | None,
@@ -266,6 +321,11 @@ class NicoDataModule(pl.LightningDataModule):
         check: bool,
     ) -> None:
         super().__init__()
+        for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
+            if type(value) is not int or value < least:
+                raise ValueError(f"datamodule.{name} is {value}: expected a whole number of at least {least}")
+        if not timeout >= 0:
+            raise ValueError(f"datamodule.timeout is {timeout}: expected seconds, or 0 for any time")
         if on_bad_image not in ("stop", "skip"):
             raise ValueError(f"datamodule.on_bad_image is {on_bad_image!r}: expected stop or skip")
         if pairs not in (None, "any_context", "other_context"):
@@ -276,11 +336,14 @@ class NicoDataModule(pl.LightningDataModule):
         self.split_rule = split
         self.train_transform, self.eval_transform = train_transform, eval_transform
         self.sizes = {0: size} if isinstance(size, int) else {int(epoch): int(side) for epoch, side in size}
-        if 0 not in self.sizes or list(self.sizes) != sorted(self.sizes):
+        sides = self.sizes.values()
+        if 0 not in self.sizes or list(self.sizes) != sorted(self.sizes) or min(sides) < 1 or max(sides) > MAX_SIZE:
             raise ValueError(
-                f"datamodule.size is {size}: expected a size, or pairs [first epoch, size] from epoch 0 on"
+                f"datamodule.size is {size}: expected a size of 1 to {MAX_SIZE} pixels, or pairs [first epoch, size] "
+                "from epoch 0 on"
             )
         self.batch_size, self.seed, self.pairs = batch_size, seed, pairs
+        self.timeout = timeout
         self.num_workers, self.persistent_workers = num_workers, persistent_workers and num_workers > 0
         self.masks = Path(masks) if masks and masks != "none" else None
         self.mask_root = Path(mask_root) if mask_root else self.masks.parent if self.masks else None
@@ -288,6 +351,7 @@ class NicoDataModule(pl.LightningDataModule):
         self.rebuild, self.check = rebuild, check
         self.native_pixels = native_pixels
         self.native_rows: list[int] | None = None
+        self.tolerant = False
         self.rows: list[Row] = []
         self.classes: list[str] = []
         self.contexts: list[str] = []
@@ -359,8 +423,8 @@ class NicoDataModule(pl.LightningDataModule):
             self.setup_training(path)
 
     def show(self, rows: Sequence[Row], data_root: Path) -> None:
-        """Predict `rows`, which lie below `data_root`, whatever the manifest lists."""
-        self.rows, self.data_root = list(rows), data_root
+        """Predict `rows`, which lie below `data_root`, whatever the manifest lists; unreadable ones are marked."""
+        self.rows, self.data_root, self.tolerant = list(rows), data_root, True
 
     def pixels(self, rows: Sequence[Row], size: int) -> torch.Tensor:
         """Images as networks of a size see them in evaluation: (N, 3, size, size) uint8."""
@@ -412,6 +476,24 @@ class NicoDataModule(pl.LightningDataModule):
                 f"{len(gone)} masks of {path} are missing below {self.mask_root} (first: {gone[0]}): "
                 "set mask_root, or make the masks with stage=wsss"
             )
+        self.warn_of_masks(path)
+
+    def warn_of_masks(self, path: Path) -> None:
+        """Warn of masks that separate nothing: by what the run that made them measured, else by a sample of them."""
+        if getattr(rank_zero_only, "rank", 0):
+            return
+        assert self.mask_root is not None
+        known = path.parent / "masks.json"
+        if known.is_file():
+            measured = read_json(known)
+            share, parts = measured["foreground_share"], [len(measured[part]) for part in ("empty", "full")]
+            empty, full = (part / measured["images"] for part in parts)
+        else:
+            order = np.random.default_rng(0).permutation(len(self.rows))[:MASKS_LOOKED_AT]
+            shares = np.array([decode_mask(self.mask_root / str(self.rows[i].image_seg_path)).mean() for i in order])
+            share, empty, full = float(shares.mean()), float((shares == 0).mean()), float((shares == 1).mean())
+        if warning := says_nothing(share, empty, full):
+            warnings.warn(f"{path}: {warning}", stacklevel=2)
 
     def check_masked_images(self, path: Path) -> None:
         """Other images than the manifest's would be another split, and silently so."""
@@ -509,8 +591,12 @@ class NicoDataModule(pl.LightningDataModule):
         if train:
             sampler.resume(*self.resume_at)
         first, *later = ((epoch, transform(size=size)) for epoch, size in sizes.items())
-        images = Images(rows, self.data_root, self.mask_root if train else None, first[1], self.seed, dict(later))
+        mask_root = self.mask_root if train else None
+        images = Images(rows, self.data_root, mask_root, first[1], self.seed, dict(later), self.tolerant)
         paired = train and self.pairs is not None
+        views = 2 if paired or (train and isinstance(first[1], TwoViews)) else 1
+        pixels = self.batch_size // ranks * views * max(sizes.values()) ** 2
+        check_shared_memory(self.num_workers, pixels * (4 if images.mask_root else 3))
         return DataLoader(
             Pairs(images, self.pairs == "other_context") if paired else images,
             batch_size=self.batch_size // ranks,
@@ -530,6 +616,8 @@ class NicoDataModule(pl.LightningDataModule):
         """What every loader has: its workers."""
         return {
             "num_workers": self.num_workers,
+            "timeout": self.timeout if self.num_workers else 0,
+            "prefetch_factor": PREFETCH if self.num_workers else None,
             "pin_memory": self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             "worker_init_fn": start_worker,
             # The loader draws a seed for its workers from this, not from the generator that the training
