@@ -9,5 +9,6 @@ runs       weights                         run directories, and what one stage h
 members    image_sets  tta                 finished runs, what they look at, and how
 prediction voting                          members x images -> probabilities -> votes -> prediction.json
 report     plots   pages   export          what a person reads of it; networks for use elsewhere
+precision                                  what stays float32 under bf16-mixed
 cli        progress                        the command line, and how long work shows itself
 """

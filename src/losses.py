@@ -1,4 +1,4 @@
-"""Losses as pure functions of tensors."""
+"""Losses as pure functions of tensors, float32 under autocast too."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import math
 import torch
 import torch.nn.functional as F
 
+from src.precision import in_float32
 
+
+@in_float32
 def mixed_cross_entropy(
     logits: torch.Tensor, label: torch.Tensor, partner_label: torch.Tensor, lam: torch.Tensor
 ) -> torch.Tensor:
@@ -30,6 +33,7 @@ SIMILARITY_RANGE = (0.0005, 0.9995)
 """Cosine similarities are clamped to this before their logarithm (method.md, section 3)."""
 
 
+@in_float32
 def cosine_similarity(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Clamped cosine similarity of all rows of two matrices.
 
@@ -43,6 +47,7 @@ def cosine_similarity(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (F.normalize(a, dim=1) @ F.normalize(b, dim=1).T).clamp(*SIMILARITY_RANGE)
 
 
+@in_float32
 def rank_weights(similarity: torch.Tensor, alpha: float) -> torch.Tensor:
     """w_ij = exp(-alpha (r_ij - 1)), r_ij the rank of s_ij in its row, the row's own entry having rank 0 (C2AM, eq. 5).
 
@@ -59,6 +64,7 @@ def rank_weights(similarity: torch.Tensor, alpha: float) -> torch.Tensor:
     return torch.exp(-alpha * (rank.to(similarity.dtype) - 1))
 
 
+@in_float32
 def pull_loss(features: torch.Tensor, alpha: float) -> torch.Tensor:
     """Pull representations of one kind together, most of all those that are close already (C2AM, eq. 6).
 
@@ -73,17 +79,17 @@ def pull_loss(features: torch.Tensor, alpha: float) -> torch.Tensor:
     return -(rank_weights(similarity, alpha) * similarity.log()).mean()
 
 
+@in_float32
 def push_loss(foreground: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
     """Push foreground and background representations, (N, C) each, apart: mean_ij -log(1 - s_ij) (C2AM, eq. 3)."""
     return -torch.log1p(-cosine_similarity(background, foreground)).mean()
 
 
+@in_float32
 def info_nce(
     query: torch.Tensor, key: torch.Tensor, negatives: torch.Tensor, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """-log exp(q.k / t) / (exp(q.k / t) + sum_j exp(q.n_j / t)), averaged over the batch (MoCo, eq. 1).
-
-    Computed in float32 under autocast too.
 
     Args:
         query, key: (N, C) float, rows of unit length; row i of the two is a positive pair.
@@ -94,12 +100,12 @@ def info_nce(
         The loss, a scalar, and the logits (N, K + 1), the positive in the last place: where all are equal,
         as after a collapse, it comes after every negative.
     """
-    with torch.autocast(query.device.type, enabled=False):
-        positive = (query.float() * key.float()).sum(dim=1, keepdim=True)
-        logits = torch.cat([query.float() @ negatives.float().T, positive], dim=1) / temperature
-        return F.cross_entropy(logits, logits.new_full((len(logits),), len(negatives), dtype=torch.long)), logits
+    positive = (query * key).sum(dim=1, keepdim=True)
+    logits = torch.cat([query @ negatives.T, positive], dim=1) / temperature
+    return F.cross_entropy(logits, logits.new_full((len(logits),), len(negatives), dtype=torch.long)), logits
 
 
+@in_float32
 def consistency(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
     """KL(p_t || p_s) of softened predictions, averaged over the batch, without a factor T^2 (method.md, section 6).
 
@@ -109,11 +115,10 @@ def consistency(student: torch.Tensor, teacher: torch.Tensor, temperature: float
         temperature: T > 0, which divides both.
 
     Returns:
-        A scalar, float32.
+        A scalar.
     """
-    # In float32 under autocast too: at T = 10 the logarithms differ in digits that bfloat16 has not.
-    own = F.log_softmax(student.float() / temperature, dim=1)
-    aim = F.log_softmax(teacher.detach().float() / temperature, dim=1)
+    own = F.log_softmax(student / temperature, dim=1)
+    aim = F.log_softmax(teacher.detach() / temperature, dim=1)
     return F.kl_div(own, aim, reduction="batchmean", log_target=True)
 
 

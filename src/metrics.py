@@ -10,6 +10,8 @@ import numpy.typing as npt
 import torch
 from torchmetrics import Metric
 
+from src.precision import in_float32
+
 Hits = npt.NDArray[np.bool_]
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating]
@@ -66,6 +68,7 @@ def accuracy_by_context(hits: Sequence[int], images: Sequence[int], names: Seque
     return {"accuracy": sum(hits) / sum(images), **by_context, **worst}
 
 
+@in_float32
 def knn_scores(
     queries: torch.Tensor, bank: torch.Tensor, label: torch.Tensor, num_classes: int, k: int, temperature: float
 ) -> torch.Tensor:

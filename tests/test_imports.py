@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LEAVES = {"files", "locks", "progress", "stopping"}  # what everybody may use
+LEAVES = {"files", "locks", "precision", "progress", "stopping"}  # what everybody may use
 MAY_IMPORT = {
     "manifest": set(), "images": set(), "sampler": set(), "transforms": set(), "losses": set(), "metrics": set(),
     "voting": set(), "schedules": set(), "weights": set(), "cli": set(), "files": set(), "progress": set(),
-    "locks": set(), "stopping": set(), "fourier": set(), "mixing": {"mixing", "fourier"},
+    "locks": set(), "precision": set(), "stopping": set(), "fourier": set(), "mixing": {"mixing", "fourier"},
     "datamodules": {"manifest", "images", "transforms", "sampler"},
     "lightning_modules": {"lightning_modules", "mixing", "losses", "fourier", "metrics", "manifest"},
     "crf": set(),

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from src.manifest import HELD_OUT
 from src.metrics import ContextAccuracy, knn_scores
+from src.precision import in_float32
 
 
 class Bank(NamedTuple):
@@ -93,7 +94,7 @@ class Neighbours(pl.Callback):
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             for batch in loader:
                 batch = trainer.strategy.batch_to_device(batch)
-                rows.append((F.normalize(pl_module(batch.image).float(), dim=1), batch.label, batch.domain))
+                rows.append((in_float32(F.normalize)(pl_module(batch.image), dim=1), batch.label, batch.domain))
         pl_module.train()
         return Bank(*(torch.cat(parts) for parts in zip(*rows, strict=True)))
 

@@ -7,6 +7,7 @@ a label: foreground representations should resemble each other, and differ from 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
@@ -14,8 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from src.lightning_modules.backbone import check_sizes, run_sizes
+from src.lightning_modules.optimizer import make_optimizer
 from src.losses import pull_loss, push_loss
 from src.manifest import Sample
+from src.precision import Sequential, in_float32
 
 
 class Representations(NamedTuple):
@@ -26,6 +30,7 @@ class Representations(NamedTuple):
     activation: torch.Tensor
 
 
+@in_float32
 def disentangle(features: torch.Tensor, activation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """v_fg = P.Z / hw and v_bg = (1 - P).Z / hw (C2AM, eq. 1 and 2).
 
@@ -34,14 +39,15 @@ def disentangle(features: torch.Tensor, activation: torch.Tensor) -> tuple[torch
         activation: P, (N, 1, h, w) in [0, 1].
 
     Returns:
-        Two (N, C).
+        Two (N, C), float32.
     """
-    foreground = (activation * features).mean(dim=(2, 3))
-    return foreground, features.mean(dim=(2, 3)) - foreground
+    # Not as the mean of Z minus v_fg: where P is close to 1 that is the small difference of two large numbers.
+    return (activation * features).mean(dim=(2, 3)), ((1 - activation) * features).mean(dim=(2, 3))
 
 
+@in_float32
 def border_mean(activation: torch.Tensor) -> torch.Tensor:
-    """Mean of each map on a frame of max(1, h // 7) cells: (N, 1, h, w) to (N,)."""
+    """Mean of each map on a frame of max(1, h // 7) cells: (N, 1, h, w) to (N,) float32 (method.md, section 3)."""
     height, width = activation.shape[2:]
     margin = max(1, height // 7)
     frame = torch.ones(height, width, dtype=torch.bool, device=activation.device)
@@ -51,6 +57,9 @@ def border_mean(activation: torch.Tensor) -> torch.Tensor:
 
 class C2AM(pl.LightningModule):
     """A backbone and the head that disentangles foreground from background.
+
+    Under autocast the backbone alone is computed in lower precision; the head, the representations and their
+    similarities are float32: bfloat16 has no .9995, and a clamp there would not keep log(1 - s) finite.
 
     Args:
         backbone: a timm network with `num_features` and `forward_features` to (N, C, h, w).
@@ -86,8 +95,8 @@ class C2AM(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.backbone = backbone.to(memory_format=torch.channels_last)
-        width = int(backbone.num_features)  # type: ignore[arg-type]
-        self.head = nn.Sequential(nn.Conv2d(width, 1, 3, padding=1, bias=False), nn.BatchNorm2d(1))
+        width = int(backbone.num_features)  # type: ignore[arg-type] # timm's; channels of the map, not of a head
+        self.head = Sequential(nn.Conv2d(width, 1, 3, padding=1, bias=False), nn.BatchNorm2d(1))
         self.alpha, self.area_weight = alpha, area_weight
         self.lr, self.momentum, self.weight_decay, self.power = lr, momentum, weight_decay, power
         self.head_multiplier, self.bias_multiplier = head_multiplier, bias_multiplier
@@ -98,7 +107,7 @@ class C2AM(pl.LightningModule):
         self.register_buffer("inverted", torch.tensor(False))
 
     def represent(self, image: torch.Tensor) -> Representations:
-        """Images (N, 3, H, W) in [0, 1] to representations and the map as trained, whatever its sign."""
+        """Images (N, 3, H, W) in [0, 1] to representations and the map as trained, float32, whatever its sign."""
         features = self.backbone.forward_features((image - self.mean) / self.std)  # type: ignore[operator]
         activation = torch.sigmoid(self.head(features))
         return Representations(*disentangle(features, activation), activation)
@@ -107,6 +116,10 @@ class C2AM(pl.LightningModule):
         """Images (N, 3, H, W) in [0, 1] to foreground maps (N, 1, h, w) in [0, 1], h and w by the output stride."""
         activation = self.represent(image).activation
         return torch.where(self.inverted, 1 - activation, activation)
+
+    def on_fit_start(self) -> None:
+        # Masks are made of images of any size, here one of two tiles of 64 pixels.
+        check_sizes(self.backbone, [*run_sizes(self.trainer), (64, 128)], features=True)
 
     def training_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
         mine = self.represent(batch.image)
@@ -167,11 +180,9 @@ class C2AM(pl.LightningModule):
             multiplier = self.head_multiplier if name.startswith("head.") else 1.0
             multiplier *= self.bias_multiplier if name.endswith(".bias") else 1.0
             groups.setdefault(multiplier, []).append(parameter)
-        optimizer = torch.optim.SGD(
-            [{"params": parameters, "lr": self.lr * multiplier} for multiplier, parameters in groups.items()],
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-        )
+        sgd = partial(torch.optim.SGD, momentum=self.momentum, weight_decay=self.weight_decay)
+        rated = [{"params": parameters, "lr": self.lr * multiplier} for multiplier, parameters in groups.items()]
+        optimizer = make_optimizer(sgd, rated, "module")
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.decay)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

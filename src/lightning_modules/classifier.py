@@ -9,17 +9,22 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from src.lightning_modules.backbone import check_sizes, run_sizes, width_of
+from src.lightning_modules.optimizer import make_optimizer
 from src.losses import mixed_cross_entropy
 from src.manifest import HELD_OUT, Sample
 from src.metrics import ContextAccuracy
 from src.mixing import Mixing
+from src.precision import Linear
 
 
 class Network(nn.Module):
     """A timm backbone with a linear head: all that a member is when it predicts.
 
+    The head computes in float32 under autocast too: logits of bfloat16 tie.
+
     Args:
-        backbone: a network with `num_features`, from (N, 3, H, W) to features (N, num_features).
+        backbone: a timm network without classifier, from (N, 3, H, W) to features (N, C).
         num_classes: K.
         mean, std: of the pixels, by channel, for images in [0, 1].
     """
@@ -31,12 +36,12 @@ class Network(nn.Module):
     def __init__(self, *, backbone: nn.Module, num_classes: int, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.backbone = backbone.to(memory_format=torch.channels_last)  # the order the images arrive in
-        self.head = nn.Linear(int(backbone.num_features), num_classes)  # type: ignore[arg-type]
+        self.head = Linear(width_of(backbone), num_classes)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Images (N, 3, H, W) float in [0, 1] to logits (N, K); any H and W the backbone takes."""
+        """Images (N, 3, H, W) float in [0, 1] to logits (N, K) float32; any H and W the backbone takes."""
         logits: torch.Tensor = self.head(self.backbone((image - self.mean) / self.std))
         return logits
 
@@ -70,6 +75,9 @@ class Classifier(Network, pl.LightningModule):
         self.optimizer, self.scheduler = optimizer, scheduler
         self.accuracy = nn.ModuleList(ContextAccuracy(contexts) for _ in HELD_OUT)
 
+    def on_fit_start(self) -> None:
+        check_sizes(self.backbone, run_sizes(self.trainer))
+
     def training_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
         mixed = self.mixing(batch)
         logits = self(mixed.image)
@@ -94,5 +102,5 @@ class Classifier(Network, pl.LightningModule):
             accuracy.reset()
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(self.parameters())
+        optimizer = make_optimizer(self.optimizer, self.parameters(), "module.optimizer")
         return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer)}

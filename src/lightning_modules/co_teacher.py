@@ -17,6 +17,7 @@ from torch import nn
 
 from src.fourier import mix_amplitude
 from src.lightning_modules.classifier import Classifier
+from src.lightning_modules.optimizer import make_optimizer
 from src.losses import consistency, mixed_cross_entropy, ramp_up
 from src.manifest import Sample
 from src.mixing import Mixed, Mixing
@@ -33,7 +34,7 @@ class CoTeacher(Classifier):
         copy_from_original: weight of KL(teacher's original || student's copy); 0 leaves the term out.
         original_from_copy: weight of KL(teacher's copy || student's original); 0 leaves the term out.
         ramp_up_epochs: epochs of this stage over which both weights grow.
-        max_momentum: of the teacher's average; before, it is 1 - 1 / (step + 1).
+        max_momentum: of the teacher's average; before, it is 1 - 1 / (step + 1), which begins at 1/2.
     """
 
     def __init__(
@@ -137,13 +138,17 @@ class CoTeacher(Classifier):
     def optimizer_step(self, *args: Any, **options: Any) -> None:
         """The student's step, and then the teacher's."""
         super().optimizer_step(*args, **options)
-        self.update_teacher(self.trainer.global_step)  # counted from 0: Lightning adds this step after the hook
+        self.update_teacher(self.trainer.global_step + 1)  # Lightning counts this step after the hook
 
     @torch.no_grad()
     def update_teacher(self, step: int) -> None:
         """theta_t = m theta_t + (1 - m) theta_s, m = min(1 - 1 / (step + 1), max_momentum), of parameters and buffers.
 
-        Integer buffers are taken over. `step` counts this stage's own steps, from 0.
+        As in FACT (method.md, section 6): the first step has m = 1/2, so that the weights that the teacher starts
+        from, finetune's average, are kept in part. Integer buffers are taken over.
+
+        Args:
+            step: the stage's own steps so far, this one included: 1 after the first.
         """
         momentum = min(1 - 1 / (step + 1), self.max_momentum)
         now = self.student.state_dict()
@@ -154,5 +159,5 @@ class CoTeacher(Classifier):
                 average.copy_(now[name])
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(self.student.parameters())
+        optimizer = make_optimizer(self.optimizer, self.student.parameters(), "module.optimizer")
         return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer)}

@@ -18,22 +18,28 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
+from src.lightning_modules.backbone import check_sizes, run_sizes, width_of
+from src.lightning_modules.optimizer import make_optimizer
 from src.losses import info_nce
 from src.manifest import Sample
 from src.metrics import top_hits
+from src.precision import Sequential, in_float32
 
 
 class Encoder(nn.Module):
-    """A backbone and MoCo v2's two-layer head: normalised pixels (N, 3, H, W) to unit vectors (N, dim) float32."""
+    """A backbone and MoCo v2's two-layer head: normalised pixels (N, 3, H, W) to unit vectors (N, dim) float32.
+
+    Under autocast the head and the norm are computed in float32.
+    """
 
     def __init__(self, backbone: nn.Module, dim: int) -> None:
         super().__init__()
-        width = int(backbone.num_features)  # type: ignore[arg-type]
+        width = width_of(backbone)
         self.backbone = backbone.to(memory_format=torch.channels_last)
-        self.head = nn.Sequential(nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, dim))
+        self.head = Sequential(nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, dim))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.normalize(self.head(self.backbone(x)).float(), dim=1)
+        return in_float32(F.normalize)(self.head(self.backbone(x)), dim=1)
 
 
 def place() -> tuple[int, int]:
@@ -58,7 +64,7 @@ class MoCo(pl.LightningModule):
     """Query encoder, key encoder, queue.
 
     Args:
-        backbone: a network with `num_features`, from (N, 3, H, W) to features (N, num_features).
+        backbone: a timm network without classifier, from (N, 3, H, W) to features (N, C).
         mean, std: of the pixels, by channel, for images in [0, 1].
         dim: of the contrasted features.
         queue_size: K, number of keys that are negatives; a multiple of the global batch.
@@ -110,7 +116,7 @@ class MoCo(pl.LightningModule):
         return self.query_encoder.backbone
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Images (N, 3, H, W) in [0, 1] to the backbone's features (N, num_features)."""
+        """Images (N, 3, H, W) in [0, 1] to the backbone's features (N, C)."""
         features: torch.Tensor = self.backbone((image - self.mean) / self.std)
         return features
 
@@ -172,6 +178,7 @@ class MoCo(pl.LightningModule):
         self.pointer.add_(len(keys)).remainder_(len(self.queue))
 
     @staticmethod
+    @in_float32
     def spread(features: torch.Tensor) -> torch.Tensor:
         """Standard deviation of unit vectors (N, dim), mean over the dimensions: 1 all over the sphere, 0 collapsed."""
         return features.std(dim=0).mean() * math.sqrt(features.shape[1])
@@ -179,6 +186,9 @@ class MoCo(pl.LightningModule):
     def training_images(self, batch: Sample) -> torch.Tensor:
         """What the network sees of a batch, the views of an image side by side: (2N, 3, H, W) in [0, 1]."""
         return batch.image.flatten(0, 1)
+
+    def on_fit_start(self) -> None:
+        check_sizes(self.backbone, run_sizes(self.trainer))
 
     def on_train_start(self) -> None:
         """Check the batch against queue and groups.
@@ -214,7 +224,7 @@ class MoCo(pl.LightningModule):
         if max(self.num_splits, ranks) == 1:
             warnings.warn(
                 "queries and keys share BatchNorm's statistics in one process with module.num_splits=1, and can be "
-                "matched by them alone: set module.num_splits=8",
+                "matched by them alone: set module.num_splits=4",
                 stacklevel=1,
             )
 
@@ -229,5 +239,5 @@ class MoCo(pl.LightningModule):
             )
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(self.query_encoder.parameters())
+        optimizer = make_optimizer(self.optimizer, self.query_encoder.parameters(), "module.optimizer")
         return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer)}

@@ -90,7 +90,7 @@ def test_the_teacher_averages_parameters_and_buffers_and_stays_in_evaluation() -
     module = make()
     assert module.student.training and not module.backbone.training and not module.head.training
     assert not any(p.requires_grad for p in module.teacher.parameters())
-    for step, momentum in enumerate((0.0, 0.5, 2 / 3, 0.75, 0.75)):
+    for step, momentum in enumerate((0.5, 2 / 3, 0.75, 0.75), start=1):
         with torch.no_grad():
             for tensor in module.student.state_dict().values():
                 tensor.add_(1 if not tensor.is_floating_point() else torch.rand_like(tensor))
