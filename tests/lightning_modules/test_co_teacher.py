@@ -1,8 +1,11 @@
 import math
+from typing import ClassVar
 
 import pytest
+import pytorch_lightning as pl
 import timm
 import torch
+from torch.utils.data import DataLoader
 
 from src.fourier import mix_amplitude
 from src.lightning_modules.co_teacher import CoTeacher
@@ -103,6 +106,56 @@ def test_the_teacher_averages_parameters_and_buffers_and_stays_in_evaluation() -
                 torch.testing.assert_close(now, momentum * before[name] + (1 - momentum) * student[name])
             else:
                 assert torch.equal(now, student[name])
+
+
+def test_the_teachers_average_by_hand() -> None:
+    module = make(max_momentum=0.75)
+    teacher, student = module.teacher.head.bias, module.student.head.bias
+    seen = []
+    with torch.no_grad():
+        teacher.zero_()
+        for step in (1, 2, 3, 4):
+            student.fill_(step)
+            module.update_teacher(step)
+            seen.append(teacher[0].item())
+    # (0 + 1) / 2; 2/3 of that and 1/3 of 2; then 3/4 of the teacher and 1/4 of the student
+    assert seen == pytest.approx([0.5, 1.0, 1.5, 2.125])
+
+
+def test_the_first_step_of_a_training_keeps_half_of_what_the_teacher_came_with() -> None:
+    class One(pl.LightningDataModule):
+        sizes: ClassVar = {0: 32}
+
+        def train_dataloader(self) -> DataLoader[Sample]:
+            return DataLoader([pairs(), pairs()], batch_size=None)  # type: ignore[arg-type] # a list is a dataset
+
+    module = make(max_momentum=0.9995)
+    start = {name: tensor.clone() for name, tensor in module.teacher.state_dict().items()}
+    trainer = pl.Trainer(
+        accelerator="cpu", max_steps=1, max_epochs=1, logger=False, enable_checkpointing=False, limit_val_batches=0,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, One())
+    student = module.student.state_dict()
+    assert not torch.equal(student["head.weight"], start["head.weight"])
+    for name, now in module.teacher.state_dict().items():
+        if now.is_floating_point():
+            torch.testing.assert_close(now, (start[name] + student[name]) / 2)
+
+
+def test_the_weights_of_the_consistency_terms_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    terms = []
+    for epoch in (0, 2, 5):
+        module, seen = make(ramp_up_epochs=5), []
+        monkeypatch.setattr(CoTeacher, "current_epoch", epoch)
+        module.log_dict = lambda figures, _seen=seen, **_: _seen.append(figures)  # type: ignore[method-assign]
+        torch.manual_seed(3)
+        module.training_step(pairs(), 0)
+        terms.append([seen[0][f"train/{name}"].item() for name in ("copy_from_original", "original_from_copy")])
+        assert seen[0]["train/loss"].item() == pytest.approx(sum(v.item() for v in list(seen[0].values())[:-1]))
+    for early, middle, late in zip(*terms, strict=True):
+        assert early == pytest.approx(late * math.exp(-5), rel=1e-4)
+        assert middle == pytest.approx(late * math.exp(-5 * 0.6**2), rel=1e-4)
 
 
 def test_prediction_is_the_teachers() -> None:
