@@ -300,6 +300,11 @@ def sentence(error: BaseException) -> str | None:
     for pattern, advice in KNOWN:
         if re.search(pattern, text):
             return advice
+    if any(path.endswith("timm/models/_factory.py") for path, _ in places):
+        return (
+            f"timm cannot make this network with the settings of model= ({text or 'it refuses them'}): leave out the "
+            "one that it does not take; stage=wsss needs a convolutional network that takes model.output_stride"
+        )
     return None
 
 

@@ -53,11 +53,14 @@ def check_sizes(backbone: nn.Module, shapes: Iterable[tuple[int, int]], features
             except torch.OutOfMemoryError:
                 raise
             except (AssertionError, RuntimeError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
-                raise ValueError(
-                    f"{name_of(backbone)} does not take images of {where} ({' '.join(str(error).split())[:200]}): set "
-                    "datamodule.size to one that it takes (in wsss also images of any other size must be taken), or, "
-                    "where timm has it, +model.img_size=<datamodule.size> or +model.dynamic_img_size=true"
-                ) from error
+                advice = (
+                    "maps are made of images of any size: choose a convolutional network for model="
+                    if features
+                    else "set datamodule.size to a size that it takes, or, where timm has it for this network, "
+                    "+model.img_size=<the size> or, of a schedule of sizes, +model.dynamic_img_size=true"
+                )
+                why = " ".join(str(error).split())[:200]
+                raise ValueError(f"{name_of(backbone)} does not take images of {where} ({why}): {advice}") from error
             shape = tuple(made.shape) if isinstance(made, torch.Tensor) else ()
             if features and (len(shape) != 4 or shape[1] != int(backbone.num_features)):  # type: ignore[arg-type] # timm's
                 raise ValueError(
