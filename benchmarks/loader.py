@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 import torch
 import yaml
-from PIL import Image, ImageOps
+from PIL import Image, ImageEnhance, ImageOps
 from torchvision import transforms
 from torchvision.transforms import functional as F
 
@@ -90,13 +90,17 @@ def augmix_on_pil(image: Image.Image, rng: np.random.Generator) -> torch.Tensor:
         ImageOps.equalize,
         lambda picture: ImageOps.posterize(picture, 4 - int(rng.uniform(0.1, 1) * 0.4)),
         lambda picture: ImageOps.solarize(picture, 256 - int(rng.uniform(0.1, 1) * 25.6)),
+        *(
+            lambda picture, enhance=enhance: enhance(picture).enhance(0.1 + 0.18 * rng.uniform(0.1, 1))
+            for enhance in (ImageEnhance.Color, ImageEnhance.Contrast, ImageEnhance.Brightness, ImageEnhance.Sharpness)
+        ),
     ]
     weights, share = rng.dirichlet([1.0] * 3), rng.beta(1, 1)
     mixture = torch.zeros(3, image.height, image.width)
     for weight in weights:
         altered = image.copy()
         for _ in range(rng.integers(1, 4)):
-            altered = operations[rng.integers(4)](altered)
+            altered = operations[rng.integers(len(operations))](altered)
         mixture += weight * NORMALISE(F.to_tensor(altered))
     return (1 - share) * NORMALISE(F.to_tensor(image)) + share * mixture
 

@@ -55,6 +55,41 @@ class Transform:
         return made["image"], made["mask"].view(np.bool_)
 
 
+class Crop(A.RandomResizedCrop):  # type: ignore[misc] # albumentations has no types
+    """RandomResizedCrop that takes the mean over an area where it shrinks, as evaluation does, and else interpolates.
+
+    albumentations' own `area_for_downscale` enlarges by repeated pixels the side that grows while the other shrinks.
+
+    Args:
+        size: side of the result in pixels.
+        scale: smallest and largest share of the image's area that a crop takes; its ratio lies between 3/4 and 4/3.
+    """
+
+    def __init__(self, size: int, scale: tuple[float, float]) -> None:
+        super().__init__(
+            (size, size),
+            scale=(scale[0], scale[1]),
+            interpolation=cv2.INTER_LINEAR,
+            mask_interpolation=cv2.INTER_NEAREST_EXACT,  # INTER_NEAREST would shift the mask by half a pixel
+        )
+
+    def apply(self, img: Image, crop_coords: tuple[int, int, int, int], **params: Any) -> Image:
+        """Cut (left, top, right, bottom) out of (H, W, 3) uint8 and resize it to (size, size, 3)."""
+        left, top, right, bottom = crop_coords
+        return resize(img[top:bottom, left:right], self.size[0])
+
+
+def resize(image: Image, size: int) -> Image:
+    """(H, W, 3) uint8 to (size, size, 3): sides that shrink by the mean over an area, sides that grow linearly."""
+    height, width = min(image.shape[0], size), min(image.shape[1], size)
+    if (height, width) != image.shape[:2]:  # of float32 OpenCV takes the mean in two thirds of the time
+        means = cv2.resize(image.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+        image = cv2.convertScaleAbs(means).astype(np.uint8, copy=False)
+    if (height, width) != (size, size):
+        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+    return np.ascontiguousarray(image)
+
+
 class Train(Transform):
     """RandomResizedCrop, flips and AugMix (method.md, sections 2, 3 and 5).
 
@@ -74,13 +109,7 @@ class Train(Transform):
         vertical_flip: float,
         augmix: Mapping[str, Any],
     ) -> None:
-        crop = A.RandomResizedCrop(
-            (size, size),
-            scale=(scale[0], scale[1]),
-            interpolation=cv2.INTER_LINEAR,
-            mask_interpolation=cv2.INTER_NEAREST_EXACT,  # INTER_NEAREST would shift the mask by half a pixel
-        )
-        steps: list[A.BasicTransform] = [crop]
+        steps: list[A.BasicTransform] = [Crop(size, scale)]
         if horizontal_flip:
             steps.append(A.HorizontalFlip(p=horizontal_flip))
         if vertical_flip:
@@ -120,7 +149,7 @@ class TwoViews(Transform):
     ) -> None:
         brightness, contrast, saturation, hue = jitter
         steps: list[A.BasicTransform] = [
-            A.RandomResizedCrop((size, size), scale=(scale[0], scale[1]), interpolation=cv2.INTER_LINEAR),
+            Crop(size, scale),
             A.ColorJitter(brightness, contrast, saturation, hue, p=jitter_probability),
             A.ToGray(p=grey),
             A.GaussianBlur(blur_limit=0, sigma_limit=(blur_sigma[0], blur_sigma[1]), p=blur_probability),
@@ -151,14 +180,19 @@ class Evaluate(Transform):
         super().__init__(steps, min_side=shorter)
 
 
-# AugMix (Hendrycks et al., ICLR 2020). A photometric operation on uint8 is a table of 256 values for each channel, made
-# from the channel's histogram; the histogram of its result follows from the table. So a chain of them is one table, a
-# blend of chains is one table, and the whole of it costs one pass over the pixels: exactly the result of one
-# operation after the other. `level` is the paper's, up to 10.
+# AugMix (Hendrycks et al., ICLR 2020), its twelve operations and their strengths as in method.md, section 5; `level` is
+# the paper's, up to 10. Of the operations on uint8 images six are a table of 256 values for each channel, some of them
+# made from the channels' histograms, and the histogram of a table's result follows from the table. So a chain of tables
+# is one table, a blend of such chains is one table, and all of it costs one pass over the pixels. Colour and sharpness
+# look at more than one value, and the others move pixels: each of these is a pass of its own.
 
 Table = npt.NDArray[np.uint8]  # (3, 256)
 Counts = npt.NDArray[np.int64]  # (3, 256): a histogram of each channel
 IDENTITY: Table = np.tile(np.arange(256, dtype=np.uint8), (3, 1))
+GREY = np.array([19595, 38470, 7471]) / 65536
+"""Weights of red, green and blue in PIL's grey (ITU-R 601-2)."""
+CUT_OFF = -0.499
+"""Added before OpenCV rounds, where PIL cuts off."""
 
 
 def autocontrast(counts: Counts, level: float) -> Table:
@@ -180,23 +214,64 @@ def equalize(counts: Counts, level: float) -> Table:
     return np.where(step > 0, flat, IDENTITY)
 
 
-def posterize(counts: Counts, level: float) -> Table:
+def factor(level: float) -> float:
+    """Share of the image that is left by colour, contrast, brightness and sharpness: .1 + 1.8 level / 10.
+
+    The published quirk (method.md, section 5): at level 1 that is at most .28, so that the result is nearly
+    grey, flat, black or blurred; the image as it is would be 1, at level 5.
+    """
+    return 0.1 + 1.8 * level / 10
+
+
+def towards(ground: npt.NDArray[Any] | float, level: float) -> Table:
+    """The table of ground + factor (value - ground), cut off as PIL's blend does; ground a value or one a channel."""
+    blend = np.float32(ground) + np.float32(factor(level)) * (IDENTITY - np.float32(ground))
+    return np.asarray(blend.clip(0, 255).astype(np.uint8))
+
+
+def contrast(counts: Counts, level: float) -> Table:
+    """Towards the mean of the image's grey values."""
+    mean = float((counts @ np.arange(256) / counts.sum(1)) @ GREY)
+    return towards(float(int(mean + 0.5)), level)
+
+
+def brightness(level: float) -> Table:
+    """Towards black."""
+    return towards(0.0, level)
+
+
+def posterize(level: float) -> Table:
     """Keep the highest bits: 4, and none at level 10."""
     dropped = 4 + int(0.4 * level)
     return IDENTITY & np.uint8(255 >> dropped << dropped)
 
 
-def solarize(counts: Counts, level: float) -> Table:
+def solarize(level: float) -> Table:
     """Invert the values above a threshold that falls from 256 to 0."""
     threshold = 256 - int(25.6 * level)
     return np.where(threshold > IDENTITY, IDENTITY, 255 - IDENTITY)
 
 
-def rotate(level: float, height: int, width: int) -> npt.NDArray[np.float64]:
-    """Rotate by up to 30 degrees around the centre."""
-    return cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), int(3 * level), 1).astype(
-        np.float64, copy=False
-    )
+def colour(image: Image, level: float) -> Image:
+    """Towards the image's grey: (H, W, 3) uint8 RGB to the same; PIL's to one value, which it cuts off twice."""
+    kept = factor(level)
+    matrix = np.empty((3, 4), np.float32)
+    matrix[:, :3] = kept * np.eye(3) + (1 - kept) * GREY
+    matrix[:, 3] = CUT_OFF
+    return cv2.transform(image, matrix).astype(np.uint8, copy=False)
+
+
+def sharpness(image: Image, level: float) -> Image:
+    """Towards the image smoothed by PIL's filter, which leaves borders as they are; (H, W, 3) uint8 to the same."""
+    kept = factor(level)
+    made = image.copy()
+    if min(image.shape[:2]) > 2:
+        # PIL's kernel is 5 in the centre and 1 around it, over 13: 9 parts of a mean of 3 x 3, and 4 of the pixel.
+        mixed = cv2.addWeighted(
+            cv2.blur(image, (3, 3)), 9 * (1 - kept) / 13, image, 4 * (1 - kept) / 13 + kept, CUT_OFF
+        )
+        made[1:-1, 1:-1] = mixed[1:-1, 1:-1]
+    return made
 
 
 def shear_x(level: float, height: int, width: int) -> npt.NDArray[np.float64]:
@@ -220,8 +295,13 @@ def translate_y(level: float, height: int, width: int) -> npt.NDArray[np.float64
 
 
 Operation = Callable[..., Any]
-PHOTOMETRIC: tuple[Operation, ...] = (autocontrast, equalize, posterize, solarize)
-GEOMETRIC: tuple[Operation, ...] = (rotate, shear_x, shear_y, translate_x, translate_y)
+BY_COUNTS: tuple[Operation, ...] = (autocontrast, equalize, contrast)  # (counts, level) to a table
+BY_LEVEL: tuple[Operation, ...] = (brightness, posterize, solarize)  # level to a table
+BY_PIXELS: tuple[Operation, ...] = (colour, sharpness)  # (image, level) to an image
+GEOMETRIC: tuple[Operation, ...] = (shear_x, shear_y, translate_x, translate_y)  # (level, H, W) to a matrix
+PHOTOMETRIC = BY_COUNTS + BY_LEVEL + BY_PIXELS
+OPERATIONS: dict[str, Operation] = {operation.__name__: operation for operation in PHOTOMETRIC + GEOMETRIC}
+"""By the names that a configuration takes."""
 
 
 def histogram(image: Image) -> Counts:
@@ -245,6 +325,39 @@ def warp(image: Image, matrix: npt.NDArray[np.float64]) -> Image:
     return cv2.warpAffine(image, matrix, image.shape[1::-1], flags=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
 
 
+class Altered:
+    """An image on its way through a chain: pixels, and a table that is still to be applied to them.
+
+    Args:
+        image: (H, W, 3) uint8.
+        counts: its histogram, where it is known.
+    """
+
+    def __init__(self, image: Image, counts: Counts | None = None) -> None:
+        self.image, self.counts, self.table = image, counts, IDENTITY
+
+    def apply(self, operation: Operation, level: float) -> None:
+        """Apply one operation: to the table where it is one, else to the pixels."""
+        if operation in BY_LEVEL or operation in BY_COUNTS:
+            if operation in BY_LEVEL:
+                step = operation(level)
+            else:
+                self.counts = histogram(self.image) if self.counts is None else self.counts
+                step = operation(after(self.counts, self.table), level)
+            self.table = np.take_along_axis(step, self.table.astype(np.intp), 1)
+            return
+        pixels = self.pixels()
+        if operation in BY_PIXELS:
+            self.image = operation(pixels, level)
+        else:
+            self.image = warp(pixels, operation(level, *pixels.shape[:2]))
+        self.counts, self.table = None, IDENTITY
+
+    def pixels(self) -> Image:
+        """The image as it is now."""
+        return self.image if self.table is IDENTITY else look_up(self.image, self.table).astype(np.uint8, copy=False)
+
+
 def augmix(
     image: Image, chains: Sequence[Sequence[tuple[Operation, float]]], weights: Sequence[float], share: float
 ) -> Image:
@@ -259,31 +372,24 @@ def augmix(
     Returns:
         (H, W, 3) uint8.
     """
-    counts: Counts | None = histogram(image)
-    blend = (1 - share) * IDENTITY  # of the chains that do not move the image
-    moved_chains: list[npt.NDArray[np.float32]] = []
+    counts = histogram(image) if any(o in BY_COUNTS for chain in chains for o, _ in chain) else None
+    blend, weight_so_far = (1 - share) * IDENTITY, 1 - share  # of the chains that are one table
+    others: list[tuple[Image, float]] = []
     for chain, weight in zip(chains, weights, strict=True):
-        moved, moved_counts, table = image, counts, IDENTITY
+        altered = Altered(image, counts)
         for operation, level in chain:
-            if operation in PHOTOMETRIC:
-                if moved_counts is None:
-                    moved_counts = histogram(moved)
-                step = operation(after(moved_counts, table), level)
-                table = np.take_along_axis(step, table.astype(np.intp), 1)
-            else:
-                moved = warp(look_up(moved, table), operation(level, *image.shape[:2]))
-                moved_counts, table = None, IDENTITY
-        if moved is image:
-            blend = blend + share * weight * table
+            altered.apply(operation, level)
+        if altered.image is image:
+            blend, weight_so_far = blend + share * weight * altered.table, weight_so_far + share * weight
         else:
-            moved_chains.append(look_up(moved, (share * weight * table).astype(np.float32)))
-    if not moved_chains:
-        return look_up(image, np.rint(blend).astype(np.uint8))
-    total = look_up(image, blend.astype(np.float32))
-    for part in moved_chains:
-        total += part
-    mixed: Image = np.rint(total).astype(np.uint8)
-    return mixed
+            others.append((altered.pixels(), share * weight))
+    if not others:
+        return look_up(image, np.rint(blend).astype(np.uint8)).astype(np.uint8, copy=False)
+    total = look_up(image, (blend / max(weight_so_far, 1e-12)).astype(np.float32))
+    for pixels, weight in others:
+        weight_so_far += weight
+        cv2.accumulateWeighted(pixels, total, weight / max(weight_so_far, 1e-12))  # the mean so far, of float32
+    return cv2.convertScaleAbs(total).astype(np.uint8, copy=False)
 
 
 class AugMix(A.ImageOnlyTransform):  # type: ignore[misc]
@@ -292,19 +398,43 @@ class AugMix(A.ImageOnlyTransform):  # type: ignore[misc]
     An image that comes with a mask gets photometric operations only: the others would part them (method.md, section 9).
 
     Args:
+        operations: names of OPERATIONS, each drawn alike.
         chains: how many.
         depth: smallest and largest number of operations of a chain.
         severity: the highest level, in [.1, 10].
         alpha: of both distributions.
+
+    Raises:
+        ValueError: a name that is none, or no operation for an image with a mask.
     """
 
-    def __init__(self, *, chains: int, depth: Sequence[int], severity: float, alpha: float) -> None:
+    def __init__(
+        self, *, operations: Sequence[str], chains: int, depth: Sequence[int], severity: float, alpha: float
+    ) -> None:
         super().__init__(p=1.0)
+        unknown = [str(name) for name in operations if name not in OPERATIONS]
+        if unknown:
+            raise ValueError(f"augmix.operations names {', '.join(unknown)}: expected some of {', '.join(OPERATIONS)}")
+        self.operations = tuple(OPERATIONS[name] for name in operations)
+        self.photometric = tuple(operation for operation in self.operations if operation in PHOTOMETRIC)
+        if not self.operations:
+            raise ValueError("augmix.operations is empty: name some, or leave AugMix out with augmix.chains=0")
         self.chains, self.depth, self.severity, self.alpha = chains, (depth[0], depth[1]), severity, alpha
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """What may be drawn for this image."""
-        return {"operations": PHOTOMETRIC if "mask" in data else PHOTOMETRIC + GEOMETRIC}
+        """What may be drawn for this image.
+
+        Raises:
+            ValueError: it has a mask, and every operation would part the two.
+        """
+        if "mask" not in data:
+            return {"operations": self.operations}
+        if not self.photometric:
+            raise ValueError(
+                "augmix.operations moves pixels alone, which would part images and masks: name a photometric one too, "
+                "or leave AugMix out with augmix.chains=0"
+            )
+        return {"operations": self.photometric}
 
     def apply(self, img: Image, operations: Sequence[Operation], **params: Any) -> Image:
         """Draw, and mix."""

@@ -16,7 +16,8 @@ from tests.conftest import ROOT
 
 @pytest.mark.parametrize(
     "name", ["resnet10t", "mobilenetv3_small_050", "mobilenetv4_conv_small_050", "ghostnet_050", "lcnet_035",
-             "hgnetv2_b0", "fasternet_t0", "efficientvit_b0", "repvgg_a0", "vit_tiny_patch16_224", "convnext_atto", "vgg11"],
+             "hgnetv2_b0", "fasternet_t0", "efficientvit_b0", "repvgg_a0", "vit_tiny_patch16_224", "convnext_atto",
+             "vgg11"],
 )  # fmt: skip
 def test_the_width_is_what_the_network_gives(name: str) -> None:
     with torch.device("meta"):  # shapes alone are computed
