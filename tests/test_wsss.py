@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from src.callbacks.mask_writer import mask_names
 from src.images import decode_image, decode_mask
@@ -140,3 +141,28 @@ def test_masks_that_tell_nothing_are_warned_of_when_they_are_used(train_run: Tra
     (run / "masks.json").unlink()  # masks of somebody else's: a sample is looked at
     with pytest.warns(UserWarning, match="the masks are 100.0 % foreground"):
         train_run("track=1", "stage=baseline", f"masks={run / 'track1_train_with_mask_label.json'}", "tag=others")
+
+
+def test_cudnn_times_no_convolution_while_masks_are_made(train_run: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    from src.lightning_modules.c2am import C2AM
+
+    predict, train, seen = C2AM.predict_step, C2AM.training_step, {"train": set(), "predict": set()}
+
+    def spy(self: C2AM, batch: object, batch_idx: int) -> object:
+        seen["predict"].add(torch.backends.cudnn.benchmark)
+        if batch_idx == 1:
+            raise ValueError("enough")
+        return predict(self, batch, batch_idx)
+
+    def spy_training(self: C2AM, batch: object, batch_idx: int) -> object:
+        seen["train"].add(torch.backends.cudnn.benchmark)
+        return train(self, batch, batch_idx)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(C2AM, "predict_step", spy)
+    monkeypatch.setattr(C2AM, "training_step", spy_training)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)  # the trainer's change is undone after the test
+    words = [*WSSS, "init=null", "crf=none", "trainer.max_epochs=1", "trainer.benchmark=true"]
+    with pytest.raises(ValueError, match="enough"):
+        train_run(*words)
+    assert seen == {"train": {True}, "predict": {False}}
+    assert torch.backends.cudnn.benchmark  # and given back, whatever ended the predictions

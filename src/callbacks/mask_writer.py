@@ -62,6 +62,7 @@ class MaskWriter(BasePredictionWriter):
         self.truth_dir = Path(truth_dir) if truth_dir else None
         self.tiles = self.run / "masks" / ".tiles"
         self.one_at_a_time = Lock()
+        self.benchmark: bool | None = None  # cuDNN's setting, while it is off
 
     def mask_path(self, row: Row) -> str:
         """A mask's path below the run: the data root's tree, with .png."""
@@ -115,6 +116,8 @@ class MaskWriter(BasePredictionWriter):
         return self.truth_dir / self.names[row.image_path]
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # cuDNN would try its convolutions anew for every size of image, about a second each time.
+        self.benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
         self.pool = MaskPool(self.processes, self.remember_crash)
         self.crashes = self.run / "masks" / f".crashed-{trainer.global_rank}.json"
         self.begin = self.last = time.monotonic()
@@ -181,7 +184,16 @@ class MaskWriter(BasePredictionWriter):
             known = read_json(self.crashes) if self.crashes.exists() else []
             write_json(self.crashes, [*known, str(mask.relative_to(self.run))])
 
+    def restore_benchmark(self) -> None:
+        """Give cuDNN the setting back that it had before the predictions."""
+        if self.benchmark is not None:
+            self.benchmark, torch.backends.cudnn.benchmark = None, self.benchmark
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self.restore_benchmark()
+
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.restore_benchmark()
         self.pool.close()
         # float32 for devices that have no other; sums of at most some thousands of values in [0, 1]
         map_iou = trainer.strategy.reduce(self.map_iou.float().to(pl_module.device), reduce_op="sum").cpu().double()
