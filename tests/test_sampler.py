@@ -42,6 +42,17 @@ def test_every_epoch_has_its_own_order_and_the_seed_fixes_it() -> None:
     assert list(sampler) == first == list(make())
 
 
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_another_seed_gives_another_order(epoch: int) -> None:
+    orders = []
+    for seed in (0, 0, 1, 2, 1000):
+        sampler = KeyedSampler(103, seed=seed, batch_size=12, shuffle=True, drop_last=True)
+        sampler.set_epoch(epoch)
+        orders.append(tuple(index for _, index in sampler))
+    assert orders[0] == orders[1] and len(set(orders)) == 4
+    assert orders[0] != tuple(range(len(orders[0])))
+
+
 def test_resume_continues_with_the_next_batch_and_later_epochs_are_whole() -> None:
     whole, resumed = make(), make()
     whole.set_epoch(4)

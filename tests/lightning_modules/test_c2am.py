@@ -1,7 +1,15 @@
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import pytest
 import timm
 import torch
 
+from src.callbacks.map_sign import MapSign
 from src.lightning_modules.c2am import C2AM, border_mean, disentangle
+from src.losses import pull_loss, push_loss
+from src.manifest import Sample
 
 
 def make(**changes: float) -> C2AM:
@@ -43,6 +51,90 @@ def test_an_inverted_training_gives_the_same_maps() -> None:
     torch.testing.assert_close(straight.activation_map(image), inverted.activation_map(image))
     torch.testing.assert_close(straight.border_mean(image), 1 - inverted.border_mean(image))
     assert "inverted" in inverted.state_dict()
+
+
+def test_the_map_is_turned_around_where_it_was_decided_and_only_there() -> None:
+    module, image = make(), torch.rand(2, 3, 64, 64)
+    torch.nn.init.normal_(module.head[0].weight)
+    as_trained = module.represent(image).activation
+    assert (as_trained - 0.5).abs().max() > 0.01
+    torch.testing.assert_close(module(image), as_trained)
+    module.inverted.fill_(True)
+    torch.testing.assert_close(module(image), 1 - as_trained)
+    torch.testing.assert_close(module.represent(image).activation, as_trained)
+
+
+class Batch(NamedTuple):
+    image: torch.Tensor
+
+
+class Borders(torch.nn.Module):
+    """A module whose maps' means on the border are the images themselves."""
+
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("inverted", torch.tensor(False))
+        self.logged: dict[str, float] = {}
+
+    def border_mean(self, image: torch.Tensor) -> torch.Tensor:
+        assert not self.training
+        return image
+
+    def log_dict(self, figures: dict[str, float], **_: Any) -> None:
+        self.logged = figures
+
+
+def decide(batches: list[list[float]], epoch: int = 9) -> Borders:
+    """What MapSign makes of the border means of an epoch's batches; the tenth epoch is the last."""
+    trainer = SimpleNamespace(
+        current_epoch=epoch, max_epochs=10, is_global_zero=True,
+        datamodule=SimpleNamespace(train_part_dataloader=lambda: [Batch(torch.tensor(batch)) for batch in batches]),
+        precision_plugin=SimpleNamespace(forward_context=nullcontext),
+        strategy=SimpleNamespace(batch_to_device=lambda batch: batch, reduce=lambda value, reduce_op: value),
+    )  # fmt: skip
+    module = Borders()
+    MapSign().on_train_epoch_end(trainer, module)  # type: ignore[arg-type]
+    assert module.training
+    return module
+
+
+def test_the_sign_is_decided_over_all_images_at_the_trainings_end() -> None:
+    assert decide([[0.6, 0.6], [0.6]]).inverted and not decide([[0.4, 0.4], [0.4]]).inverted
+    assert not decide([[0.5, 0.5]]).inverted and decide([[0.51, 0.5]]).inverted
+    # Over images, not batches: .45 here, where the batches' means have a mean of .6. Over all, not the first or last.
+    assert not decide([[0.3, 0.3, 0.3], [0.9]]).inverted
+    assert decide([[0.1], [0.8, 0.8, 0.8], [0.2]]).inverted
+    module = decide([[0.3, 0.3, 0.3], [0.9]])
+    assert module.logged == {"sign/border_mean": pytest.approx(0.45), "sign/inverted": 0.0}
+    assert decide([[0.9]], epoch=8).logged == {}  # before the end there is no decision
+
+
+def test_the_loss_is_the_sum_of_its_terms() -> None:
+    torch.manual_seed(0)
+    image = torch.rand(4, 3, 64, 64)
+    losses, figures = {}, {}
+    for weight in (0.0, 0.1, 0.7):
+        module = make(area_weight=weight)
+        torch.nn.init.normal_(module.head[0].weight)
+        module.all_gather = lambda rows, **_: rows[None]  # type: ignore[method-assign] # one process
+        module.log_dict = lambda made, **_: figures.update(made)  # type: ignore[method-assign]
+        losses[weight] = module.training_step(Sample(image, *[torch.zeros(4)] * 3), 0)
+        mine = module.represent(image)
+        area = mine.activation.mean()
+        assert figures["train/area"].item() == pytest.approx(weight * area.item())
+        expected = pull_loss(mine.foreground, 0.25) + pull_loss(mine.background, 0.25)
+        expected = expected + push_loss(mine.foreground, mine.background) + weight * area
+        torch.testing.assert_close(losses[weight], expected)
+    assert 0.1 < area.item() < 0.9
+    assert (losses[0.7] - losses[0.0]).item() == pytest.approx(0.7 * area.item(), rel=1e-4)
+    # A larger area costs: the gradient makes the map smaller.
+    module.zero_grad()
+    (losses[0.7] - losses[0.0].detach()).backward()
+    module.zero_grad()
+    (0.7 * module.represent(image).activation.mean()).backward()
+    assert module.head[1].bias.grad.item() > 0
 
 
 def test_a_map_does_not_depend_on_its_batch() -> None:

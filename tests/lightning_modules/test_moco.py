@@ -90,6 +90,25 @@ def test_keys_come_back_in_their_own_order() -> None:
     assert gather(keys) is keys
 
 
+@pytest.mark.parametrize("groups", [2, 4])
+def test_a_key_shares_its_group_with_others_than_its_query(groups: int) -> None:
+    module, image = make(num_splits=groups), views(count=16).image[:, 1]
+    x, expected = (image - 0.5) / 0.25, torch.empty(16, 8)
+    torch.manual_seed(3)
+    order = torch.randperm(16)
+    with torch.no_grad():
+        for group in range(groups):  # BatchNorm's statistics, in training, are those of every groups-th of the shuffled
+            places = order[group::groups]
+            expected[places] = module.key_encoder(x[places])
+        torch.manual_seed(3)
+        keys = module.shuffled_keys(image)
+        as_queries = module.encode(module.key_encoder, image)
+    torch.testing.assert_close(keys, expected)
+    assert (keys - as_queries).norm(dim=1).min() > 1e-3  # in other company every key is another one
+    torch.manual_seed(4)
+    assert not torch.allclose(module.shuffled_keys(image), keys)  # drawn anew for each batch
+
+
 def test_batch_norm_sees_a_group_at_a_time() -> None:
     module, image = make(num_splits=2), views().image[:, 0]
     x = (image - 0.5) / 0.25

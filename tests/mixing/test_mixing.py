@@ -1,5 +1,6 @@
 import math
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -199,15 +200,117 @@ def test_a_batch_without_masks() -> None:
     assert torch.equal(mixed.image, by_frequency(batch).image)
 
 
-def test_decoupled_takes_one_of_the_two_for_a_batch() -> None:
+@pytest.mark.parametrize(("by_context", "share"), [({}, 0.5), ({"by_context": 0.2}, 0.2), ({"by_context": 0.9}, 0.9)])
+def test_decoupled_takes_one_of_the_two_for_a_batch(by_context: dict[str, float], share: float) -> None:
     batch, taken = batch_of(4, 4, 4), []
-    strategy = strategy_of("decoupled")
+    strategy = strategy_of("decoupled", **by_context)
     for name in ("foreground", "spectrum"):
         setattr(strategy, name, lambda batch, name=name: taken.append(name))
     torch.manual_seed(0)
     for _ in range(400):
         strategy(batch)
-    assert 160 < taken.count("foreground") < 240 and len(taken) == 400
+    assert abs(taken.count("foreground") / 400 - share) < 0.08 and len(taken) == 400
+
+
+def test_decoupled_at_its_ends() -> None:
+    batch = batch_of(4, 4, 4)
+    always, never = strategy_of("decoupled", by_context=1.0), strategy_of("decoupled", by_context=0.0)
+    for strategy, other in ((always, "foreground"), (never, "spectrum")):
+        for seed in range(10):
+            torch.manual_seed(seed)
+            mixed = strategy(batch)
+            torch.manual_seed(seed)
+            torch.rand(())  # the choice
+            assert torch.equal(mixed.image, strategy_of(other)(batch).image)
+
+
+def test_the_labels_weight_is_that_of_the_foreground_and_of_the_low_frequencies() -> None:
+    torch.manual_seed(0)
+    batch = batch_of(6)
+    assert batch.mask is not None
+    objects_alone = batch._replace(mask=torch.ones_like(batch.mask))
+    flat = batch._replace(image=batch.image.mean((2, 3), keepdim=True).expand_as(batch.image).contiguous())
+    for _ in range(20):
+        for name, shown in (("foreground", objects_alone), ("spectrum", flat)):
+            mixed = strategy_of(name)(shown)
+            torch.testing.assert_close(mixed.image, mixup(shown.image, mixed.partner, mixed.lam))
+        mixed = strategy_of("mixup")(batch)
+        torch.testing.assert_close(mixed.image, mixup(batch.image, mixed.partner, mixed.lam))
+
+
+def weights_of(name: str, count: int = 3000) -> dict[str, torch.Tensor]:
+    """Weights of an image's own parts over many draws, as they are seen in what comes out of a strategy."""
+    strategy = strategy_of(name, **({} if name == "mixup" else {"other_context": True}))
+    # A white image and a black one, each the other's partner; of spectrum a pattern of pixels and nothing.
+    height, width = 2, 4
+    image = torch.zeros(2, 3, height, width)
+    mask = torch.zeros(2, height, width, dtype=torch.bool)
+    mask[:, :, :2] = True
+    image[0] = 1
+    if name == "spectrum":
+        image[0, :, :, ::2] = 3  # 2 of frequency 0, and 1 of the highest one
+    batch = Sample(image, torch.arange(2), torch.arange(2), torch.arange(2), mask)
+    torch.manual_seed(0)
+    seen: dict[str, list[float]] = {"label": [], "own": [], "other": []}
+    while len(seen["label"]) < count:
+        mixed = strategy(batch)
+        if mixed.partner[0] == 0:  # mixup's permutation may leave all in its place
+            continue
+        one = mixed.image[0, 0].double()
+        seen["label"].append(float(mixed.lam))
+        seen["own"].append(float(one.mean() / 2 if name == "spectrum" else one[0, 0]))
+        seen["other"].append(float((one[0, 0] - one[0, 1]) / 2 if name == "spectrum" else one[0, 3]))
+    return {key: torch.tensor(values, dtype=torch.float64) for key, values in seen.items()}
+
+
+def distance(draws: torch.Tensor, cumulated: Callable[[torch.Tensor], torch.Tensor]) -> float:
+    """Kolmogorov and Smirnov's: the largest gap between the draws' distribution and another one."""
+    expected, n = cumulated(draws.sort().values), len(draws)
+    steps = torch.arange(n + 1) / n
+    return float(torch.maximum(steps[1:] - expected, expected - steps[:-1]).max())
+
+
+def uniform(x: torch.Tensor) -> torch.Tensor:
+    return x
+
+
+def beta_2_2(x: torch.Tensor) -> torch.Tensor:
+    return 3 * x**2 - 2 * x**3
+
+
+FAR = 1.95 / math.sqrt(3000)
+"""The distance that one in a thousand samples of 3000 exceeds; the two distributions are .096 apart."""
+
+
+@pytest.mark.parametrize("name", ["mixup", "foreground", "spectrum"])
+def test_the_distributions_of_the_weights(name: str) -> None:
+    drawn = weights_of(name)
+    torch.testing.assert_close(drawn["own"], drawn["label"], rtol=0, atol=1e-5)
+    assert distance(drawn["label"], beta_2_2) < FAR < 0.05 < distance(drawn["label"], uniform)
+    assert drawn["label"].var().item() == pytest.approx(1 / 20, rel=0.08)  # of Beta(a, a): 1 / (4 (2a + 1))
+    if name == "mixup":
+        torch.testing.assert_close(drawn["other"], drawn["label"], rtol=0, atol=1e-5)
+        return
+    assert distance(drawn["other"], uniform) < FAR < 0.05 < distance(drawn["other"], beta_2_2)
+    assert drawn["other"].var().item() == pytest.approx(1 / 12, rel=0.08)
+    assert abs(torch.corrcoef(torch.stack([drawn["label"], drawn["other"]]))[0, 1].item()) < 0.06  # apart
+
+
+def test_the_distribution_of_cutmixs_box(monkeypatch: pytest.MonkeyPatch) -> None:
+    from src.mixing import cutmix as module
+
+    seen: list[tuple[float, float, float]] = []
+
+    def spy(lam: float, height: int, width: int, centre: tuple[float, float]) -> tuple[int, int, int, int]:
+        seen.append((lam, *centre))
+        return box_of(lam, height, width, centre)
+
+    monkeypatch.setattr(module, "box_of", spy)
+    torch.manual_seed(0)
+    strategy, batch = strategy_of("cutmix"), batch_of(2, 4, 4)
+    for _ in range(3000):
+        strategy(batch)
+    assert all(distance(draws, uniform) < FAR for draws in torch.tensor(seen, dtype=torch.float64).T)
 
 
 @pytest.mark.parametrize("name", ["spectrum", "decoupled"])
