@@ -6,18 +6,15 @@ import hashlib
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 
-def read_json(path: Path, twice: bool = True) -> Any:
+def read_json(path: Path) -> Any:
     """Read a JSON file of UTF-8, with or without a byte order mark, with any ends of lines.
-
-    Args:
-        path: the file.
-        twice: whether an object may have a key twice (the last one counts).
 
     Raises:
         FileNotFoundError: no such file.
@@ -31,8 +28,7 @@ def read_json(path: Path, twice: bool = True) -> Any:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not valid JSON: byte {error.start} is not UTF-8, save it as UTF-8") from error
     try:
-        pairs = None if twice else unique
-        return json.loads(text, parse_float=finite, parse_constant=refuse_constant, object_pairs_hook=pairs)
+        return json.loads(text, parse_float=finite, parse_constant=refuse_constant, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise ValueError(f"{path} is not valid JSON: {error.msg} at {where}") from error
@@ -56,13 +52,14 @@ def refuse_constant(text: str) -> Any:
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of pairs whose keys differ."""
-    made: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in made:
-            raise ValueError(f"the key {key!r} stands in it twice")
-        made[key] = value
-    return made
+    """An object of pairs whose keys differ: of the values of a key that stands twice all but one would be lost."""
+    made = dict(pairs)
+    if len(made) == len(pairs):
+        return made
+    counts = Counter(key for key, _ in pairs)
+    key = next(key for key, _ in pairs if counts[key] > 1)
+    values = " and ".join(f"{value!r:.60}" for name, value in pairs if name == key)
+    raise ValueError(f"the key {key!r:.200} stands in an object twice, with {values}")
 
 
 @contextmanager

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from src.datamodules.nico import NicoDataModule
 from src.files import digest_files, read_json
-from src.manifest import Row, read_manifest, scan_folder
+from src.manifest import LAST_ID, Row, cleaned, rows_from, scan_folder, spelled_in
 from src.members import Member, held_out
 from src.sampler import keyed_seed
 
@@ -67,9 +69,13 @@ def test_images(datamodule: NicoDataModule, truth: str | None, classes: Sequence
     if len(set(images.names)) < len(images.names):
         raise ValueError(f"{datamodule.manifest} has images of the same name, the key of prediction.json: rename them")
     where = Path(truth) if truth else datamodule.manifest
-    known = match_truth(read_truth(where) if truth else images.rows, images.names, where)
+    known = match_truth(read_truth(where, classes) if truth else images.rows, images.names, where)
     if known and known.label.max() >= len(classes):
-        raise ValueError(f"{where} has the label {known.label.max()}: the members know {len(classes)} classes")
+        label = int(known.label.max())
+        hint = f" (numbers are ids; the class {str(label)!r} is written in quotes)" if str(label) in classes else ""
+        raise ValueError(f"{where} has the label {label}: the members know {len(classes)} classes{hint}")
+    if truth and known is None:
+        warnings.warn(f"truth={truth} has no label: there are no figures", stacklevel=2)
     return images._replace(truth=known)
 
 
@@ -139,24 +145,69 @@ def draw_bank(rows: Sequence[Row], paths: Sequence[str], count: int, seed: int) 
     return rows_of(rows, [sorted_paths[i] for i in sorted(order)])
 
 
-def read_truth(path: Path) -> list[Row]:
-    """Labels of test images, from a manifest or from an object {image_name: label}."""
-    entries = read_json(path)
+def read_truth(path: Path, classes: Sequence[str] = ()) -> list[Row]:
+    """Labels of test images, from a manifest or from an object {image_name: label}; a label is an id or a class's name.
+
+    Args:
+        path: the file.
+        classes: class names by id.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or has a label that is no class.
+    """
+    entries, ids = read_json(path), {name: i for i, name in enumerate(classes)}
+    numbers = 0
+
+    def id_of(label: Any, whose: str) -> int:
+        nonlocal numbers
+        if isinstance(label, str) and spelled_in(ids, label) in ids:
+            return ids[spelled_in(ids, label)]
+        if type(label) is not int or not 0 <= label <= LAST_ID:
+            raise ValueError(f"{path} gives {whose} the label {label!r:.60}: expected an id >= 0, or a class's name")
+        numbers += 1
+        return label
+
     if isinstance(entries, Mapping):
+        rows = []
         for name, label in entries.items():
-            if type(label) is not int or label < 0:
-                raise ValueError(f"{path} gives {name} the label {label!r}: expected an id >= 0")
-        return [Row(image_path=name, image_name=name, label=label) for name, label in entries.items()]
-    return read_manifest(path)
+            image = cleaned(name)
+            rows.append(Row(image_path=image, image_name=image, label=id_of(label, name)))
+        named = "image_name"
+    else:
+        named = "image_path"
+        for i, entry in enumerate(entries if isinstance(entries, list) else []):
+            if isinstance(entry, dict) and isinstance(entry.get("image_path"), str):
+                label = entry.get("label", entry.get("label_name"))
+                if label is not None:
+                    entries[i] = {**entry, "label": id_of(label, entry["image_path"])}
+        rows = rows_from(entries, path)
+    twice = [name for name, count in Counter(getattr(row, named) for row in rows).items() if count > 1]
+    if twice:
+        raise ValueError(f"{path} has the image {twice[0]} twice: remove one of the entries")
+    if numbers and classes:
+        last = len(classes) - 1
+        print(
+            f"truth={path}: its numbers are read as class ids (0 is {classes[0]!r}, {last} is {classes[last]!r})",
+            flush=True,
+        )
+    return rows
 
 
 def match_truth(rows: Sequence[Row], names: Sequence[str], where: Path) -> Truth | None:
     """What `rows` know of the images `names`; None where no row has a label.
 
     Raises:
-        ValueError: some of the images have a label and others not.
+        ValueError: some of the images have a label and others not, or one has two.
     """
-    known = {row.name: row for row in rows if row.label is not None}
+    known: dict[str, Row] = {}
+    for row in rows:
+        if row.label is not None:
+            first = known.setdefault(row.name, row)
+            if (first.label, first.domain) != (row.label, row.domain):
+                raise ValueError(
+                    f"{where} has two images of the name {row.name} with different labels or contexts "
+                    f"({first.image_path}, {row.image_path}): rename one of them"
+                )
     if not known:
         return None
     missing = [name for name in names if name not in known]

@@ -10,13 +10,17 @@ A manifest is a JSON list with one object an image (method.md, section 1):
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
+import posixpath
+import re
+import unicodedata
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +31,8 @@ from src.progress import progress
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 NO_DOMAIN = -1
 """Domain id of an image whose context is not known."""
+LAST_ID = 2**63 - 1
+"""Greatest id of a class or context: more do not fit in an int64 tensor."""
 
 
 class Row(NamedTuple):
@@ -156,7 +162,7 @@ def entries_of(parts: tuple[str, ...], root: str) -> Iterator[os.DirEntry[str]]:
 def refuse_outside(path: str, root: str) -> None:
     """Raise ValueError where `path`, links followed, is not below `root` (a real path)."""
     real = os.path.realpath(path)
-    if real != root and not real.startswith(root + os.sep):
+    if real != root and not real.startswith(root.rstrip(os.sep) + os.sep):  # the root / ends in one already
         raise ValueError(
             f"{path} leads out of the data root {root} (to {real}): "
             "move the images below the data root, or set data_root to the folder that holds them"
@@ -166,8 +172,9 @@ def refuse_outside(path: str, root: str) -> None:
 def scan_train(data_root: Path, layout: Layout) -> tuple[list[Row], dict[str, int]]:
     """Build a track's training rows and label map from its tree.
 
-    The label map is read from `layout.label_map` where that file exists, and made from the sorted class
-    folders where it does not. A context's id is its place in the sorted list of context folders.
+    The label map is read from `layout.label_map` where that file exists, and made from the class folders where it
+    does not: in the order of their names, or as numbers where all of them are. A context's id is its place in the
+    sorted list of context folders.
 
     Raises:
         FileNotFoundError, ValueError: the tree has another layout, or the label map does not fit it.
@@ -183,21 +190,20 @@ def scan_train(data_root: Path, layout: Layout) -> tuple[list[Row], dict[str, in
     warn_empty_classes(top, images, layout)
     map_path = data_root / layout.label_map
     class_names = sorted({parts[-2] for parts in images})
-    labels = read_label_map(map_path) if map_path.exists() else {name: i for i, name in enumerate(class_names)}
-    missing = [name for name in class_names if name not in labels]
+    known = read_label_map(map_path) if map_path.exists() else None
+    check_names(top, images, known or {})
+    labels = known if known is not None else {name: i for i, name in enumerate(in_order(class_names))}
+    spelling = {name: spelled_in(labels, name) for name in class_names}
+    missing = [name for name in class_names if spelling[name] not in labels]
     if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ValueError(
-            f"the label map {map_path} lacks the class {missing[0]!r}{more} of {top}: "
-            "add it, or delete the file to have one made from the class folders"
-        )
+        raise ValueError(lacks_classes(map_path, labels, missing, top))
     contexts = sorted({parts[0] for parts in images}) if layout.has_contexts else []
     domain = {name: i for i, name in enumerate(contexts)}
     rows = [
         Row(
             image_path="/".join((layout.train_dir, *parts)),
-            label=labels[parts[-2]],
-            label_name=parts[-2],
+            label=labels[spelling[parts[-2]]],
+            label_name=spelling[parts[-2]],
             domain=domain[parts[0]] if layout.has_contexts else None,
         )
         for parts in images
@@ -216,7 +222,74 @@ def scan_test(data_root: Path, layout: Layout) -> list[Row]:
     names = scan_images(data_root, layout.test_dir, 0, f"track {layout.id} test images")
     if not names:
         raise ValueError(f"no test image found in {top}: found {listing(top)}")
+    check_names(top, names, {})
     return [Row(image_path=f"{layout.test_dir}/{name}", image_name=name) for (name,) in names]
+
+
+def in_order(names: Sequence[str]) -> list[str]:
+    """Names of classes in the order of their ids: by value (2 before 10) where all are numbers, else by letters."""
+    if all(re.fullmatch(r"[+-]?\d+(\.\d+)?", name) for name in names):
+        return sorted(names, key=lambda name: (Decimal(name), name))
+    return sorted(names)
+
+
+def spelled_in(labels: Mapping[str, int], name: str) -> str:
+    """How a label map spells a name: letters with accents can be one character or two (NFC, NFD)."""
+    if name in labels or name.isascii():
+        return name
+    same = [one for one in labels if unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", name)]
+    return same[0] if len(same) == 1 else name
+
+
+def lacks_classes(map_path: Path, labels: Mapping[str, int], missing: Sequence[str], top: Path) -> str:
+    """What to say of class folders that a user's label map does not name."""
+    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    close = difflib.get_close_matches(missing[0].casefold(), [name.casefold() for name in labels], 1, 0.8)
+    similar = [name for name in labels if name.casefold() in close]
+    hint = f" (it has {similar[0]!r})" if similar else ""
+    return (
+        f"the label map {map_path} lacks the class {missing[0]!r}{more} of {top}{hint}: add it with the next id, "
+        f"{max(labels.values(), default=-1) + 1}, or remove the file to have one made from the class folders, "
+        "and start with manifest.rebuild=true"
+    )
+
+
+UNREADABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""What a name must not hold: control characters, ends of lines, and what Python makes of bytes that are no UTF-8."""
+
+
+def check_names(top: Path, images: Sequence[tuple[str, ...]], known: Mapping[str, int]) -> None:
+    """Raise ValueError for names that could not be told apart, or not be written down.
+
+    Args:
+        top: where the images lie.
+        images: path parts below it.
+        known: the user's label map: classes that it names beside each other are meant.
+    """
+    for parts in images:
+        for name in parts:
+            if not name.isprintable() and UNREADABLE.search(name):
+                raise ValueError(
+                    f"the name {shown(name)} in {shown(str(Path(top, *parts).parent))} holds a control character or "
+                    "bytes that are no UTF-8: rename it"
+                )
+    for level in range(max(map(len, images), default=1) - 1):
+        twins: dict[str, str] = {}
+        for name in sorted({parts[level] for parts in images}):
+            other = twins.setdefault(unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()), name)
+            if other != name and not (name in known and other in known):
+                how = (
+                    "their case" if name.isascii() and other.isascii() else "their case or accents (Unicode's NFC, NFD)"
+                )
+                raise ValueError(
+                    f"the folders {other!r} ({other!a}) and {name!r} ({name!a}) in {top} differ in {how} "
+                    "alone: rename one of them, or move the images of one into the other"
+                )
+
+
+def shown(name: str) -> str:
+    """A name that may hold anything, as every terminal can show it."""
+    return repr(os.fsencode(name).decode("utf-8", "backslashreplace") if UNREADABLE.search(name) else name)
 
 
 def check_layout(data_root: Path, top: Path, expected: str) -> None:
@@ -263,10 +336,33 @@ def read_label_map(path: Path) -> dict[str, int]:
     return labels
 
 
-def labels_of(rows: Sequence[Row]) -> dict[str, int]:
-    """The label map that a training manifest implies, from its label_name and label."""
-    labels = {row.label_name: row.label for row in rows if row.label_name is not None and row.label is not None}
-    return {str(name): labels[name] for name in sorted(labels)}
+def labels_of(rows: Sequence[Row], path: Path) -> dict[str, int]:
+    """The label map that the rows of the training manifest `path` imply, by id; a class without a name is its id.
+
+    Raises:
+        ValueError: a class has two ids, or an id two classes.
+    """
+    ids: dict[str, int] = {}
+    names: dict[int, str] = {}
+    unnamed: set[int] = set()
+    for i, row in enumerate(rows):
+        if row.label is None:
+            continue
+        if row.label_name is None:
+            unnamed.add(row.label)
+        elif ids.setdefault(row.label_name, row.label) != row.label:
+            raise ValueError(
+                f"entry {i} of {path} gives {row.label_name!r} the label {row.label}, an entry before it "
+                f"{ids[row.label_name]}: correct one of them (manifest.rebuild=true writes the manifest anew)"
+            )
+        elif names.setdefault(row.label, row.label_name) != row.label_name:
+            raise ValueError(
+                f"entry {i} of {path} gives the label {row.label} to {row.label_name!r}, an entry before it to "
+                f"{names[row.label]!r}: correct one of them (manifest.rebuild=true writes the manifest anew)"
+            )
+    for label in unnamed - names.keys():
+        names[label] = str(label) if str(label) not in ids else f"class {label}"
+    return {names[label]: label for label in sorted(names)}
 
 
 def read_manifest(path: Path) -> list[Row]:
@@ -274,33 +370,108 @@ def read_manifest(path: Path) -> list[Row]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: broken JSON, an entry without image_path or of another type, or a path that is absolute
-            or climbs with `..`.
+        ValueError: broken JSON; an entry without image_path or of another type; a path that is absolute or climbs
+            with `..`; an image that is listed twice.
     """
-    entries = read_json(path)
+    return rows_from(read_json(path), path)
+
+
+def rows_from(entries: Any, path: Path) -> list[Row]:
+    """The rows of a manifest's JSON; `path` is where it was read.
+
+    Raises:
+        ValueError: see read_manifest.
+    """
     if not isinstance(entries, list):
         raise ValueError(f"{path} is no manifest: expected a JSON list with one object an image")
-    rows = []
+    rows: list[Row] = []
+    first: dict[str, int] = {}
+    twice: list[tuple[int, int]] = []
     for i, entry in enumerate(entries):
         if not isinstance(entry, dict) or not isinstance(entry.get("image_path"), str):
             raise ValueError(f"entry {i} of {path} has no image_path")
-        row = Row._make(entry.get(key) for key in Row._fields)
-        if row.label is not None and (type(row.label) is not int or row.label < 0):
-            raise ValueError(f"entry {i} of {path} has the label {row.label!r}: expected an id >= 0")
-        check_relative(row.image_path, path, i)
-        if row.image_seg_path is not None:
-            check_relative(row.image_seg_path, path, i)
+        row = Row._make(map(entry.get, Row._fields))
+        image, mask = cleaned(row.image_path), row.image_seg_path
+        if image is not row.image_path or type(mask) is str:
+            row = row._replace(image_path=image, image_seg_path=cleaned(mask) if type(mask) is str else mask)
+        if not well_formed(row):
+            raise ValueError(f"entry {i} of {path} {fault_of(row)}")
+        before = first.setdefault(image, i)
+        if before != i:
+            twice.append((before, i))
         rows.append(row)
+    if twice:
+        raise ValueError(listed_twice(path, rows, twice))
     return rows
 
 
-def check_relative(image_path: str, manifest: Path, entry: int) -> None:
-    """Raise ValueError for a path that could leave the root it is relative to."""
-    if os.path.isabs(image_path) or ".." in image_path.split("/") or "\\" in image_path or "\0" in image_path:
-        raise ValueError(
-            f"entry {entry} of {manifest} has the path {image_path!r}: "
-            "paths must be relative to the data root, without .."
-        )
+def cleaned(path: str) -> str:
+    """A manifest's path as the scan spells it: without `.` folders and empty ones; itself where nothing changes."""
+    return posixpath.normpath(path) if path[-1:] == "/" or "//" in path or "/." in path or path[:1] == "." else path
+
+
+def well_formed(row: Row) -> bool:
+    """Whether a row's values are what they should be, in one look; `fault_of` says what is wrong."""
+    label, domain, path = row.label, row.domain, row.image_path
+    return (
+        (label is None or (type(label) is int and 0 <= label <= LAST_ID))
+        and (domain is None or type(domain) is str or (type(domain) is int and 0 <= domain <= LAST_ID))
+        and (row.label_name is None or type(row.label_name) is str)
+        and (row.image_name is None or type(row.image_name) is str)
+        and path_fault(path) is None
+        and (row.image_seg_path is None or (type(row.image_seg_path) is str and path_fault(row.image_seg_path) is None))
+    )
+
+
+def fault_of(row: Row) -> str:
+    """What is wrong with a row that is not well formed, as the end of a sentence."""
+    for key, kind in (("label", "an id"), ("domain", "an id or a name")):
+        value = getattr(row, key)
+        if value is None or (key == "domain" and type(value) is str):
+            continue
+        if type(value) is not int or not 0 <= value <= LAST_ID:
+            text = repr(value) if len(repr(value)) < 60 else repr(value)[:50] + "..."
+            return f"has the {key} {text}: expected {kind} (ids are whole numbers from 0 on)"
+    for key in ("label_name", "image_name"):
+        if getattr(row, key) is not None and type(getattr(row, key)) is not str:
+            return f"has the {key} {getattr(row, key)!r:.60}: expected a text"
+    for path in (row.image_path, row.image_seg_path):
+        if path is not None and type(path) is not str:
+            return f"has the image_seg_path {path!r:.60}: expected a path"
+        if path is not None and path_fault(path) is not None:
+            return f"has the path {shown(path)}: {path_fault(path)}"
+    raise AssertionError(row)
+
+
+def path_fault(path: str) -> str | None:
+    """What is wrong with a manifest's path, one that could leave the root that it is relative to among them."""
+    if path[:1] == "/" or os.path.isabs(path) or path in ("", "."):
+        return "paths must be relative to the data root, without .."
+    if ".." in path and ".." in re.split(r"[/\\]", path):
+        return "paths must be relative to the data root, without .."
+    if os.sep == "\\" and "\\" in path:
+        return "paths must be relative to the data root, with / between folders"
+    if not path.isprintable() and UNREADABLE.search(path):
+        return "paths must be relative to the data root, without control characters or what is no Unicode"
+    return None
+
+
+def listed_twice(path: Path, rows: Sequence[Row], twice: Sequence[tuple[int, int]]) -> str:
+    """What to say of images that a manifest lists more than once; one under two labels or contexts comes first."""
+    order = ("label", "label_name", "domain", "image_seg_path", "image_name")
+
+    def differing(pair: tuple[int, int]) -> list[str]:
+        return [key for key in order if getattr(rows[pair[0]], key) != getattr(rows[pair[1]], key)]
+
+    before, after = min(twice, key=lambda pair: not differing(pair))
+    keys = differing((before, after))
+    values = [getattr(rows[place], keys[0]) for place in (before, after)] if keys else []
+    how = f" with the {keys[0]} {values[0]!r} and then {values[1]!r}" if keys else ""
+    return (
+        f"{path} lists {len(twice)} images more than once (first: {rows[before].image_path}, entries {before} and "
+        f"{after}{how}), which would be trained on and held out at once: remove one of the entries each "
+        "(manifest.rebuild=true writes the manifest anew from the images)"
+    )
 
 
 def write_manifest(path: Path, rows: Sequence[Row]) -> None:
@@ -328,9 +499,12 @@ def check_against_tree(path: Path, rows: Sequence[Row], scanned: Sequence[Row]) 
     if gone or new:
         parts = [f"{len(gone)} of its images are gone (first: {gone[0]})"] if gone else []
         parts += [f"{len(new)} images are not in it (first: {new[0]})"] if new else []
+        known = any(row.label is not None for row in rows) and not any(row.label is not None for row in scanned)
+        # Images that are gone cannot be used as they are.
+        other = "" if gone else ", manifest.check=false uses it as it is"
         raise ValueError(
             f"{path} no longer matches its tree: {' and '.join(parts)}; "
-            "manifest.rebuild=true writes it anew, manifest.check=false uses it as it is"
+            f"manifest.rebuild=true writes it anew{' (without its labels)' if known else ''}{other}"
         )
 
 
@@ -375,14 +549,20 @@ def holdout(rows: Sequence[Row], contexts: Sequence[str], *, fraction: float, se
 
 
 def leave_context_out(
-    rows: Sequence[Row], names: Sequence[str], *, contexts: Sequence[str], fraction: float, seed: int
+    rows: Sequence[Row],
+    names: Sequence[str],
+    *,
+    contexts: Sequence[Any] | str | float | None,
+    fraction: float,
+    seed: int,
 ) -> Split:
     """Hold out whole contexts (out-of-domain) and a stratified share of the others (in-domain).
 
     Args:
         rows: training rows; `domain` is a place in `names`.
         names: the contexts' names, in the order of their ids.
-        contexts: names of the contexts to leave out.
+        contexts: names of the contexts to leave out; a single one need not stand in a list, and a number or boolean
+            (as yaml reads a name like 2016 or true) is the context of that name.
 
     Raises:
         ValueError: no context given, an unknown one, all of them, or a track without contexts.
@@ -391,26 +571,36 @@ def leave_context_out(
         raise ValueError(
             "split=leave_context_out needs images with contexts, which this track has not: use split=holdout"
         )
-    contexts = [spelled(context, names) for context in ([contexts] if isinstance(contexts, str) else contexts)]
-    unknown = [name for name in contexts if name not in names]
-    if unknown or not contexts or len(set(contexts)) >= len(names):
-        raise ValueError(
-            f"split.contexts is {list(contexts)}: name one or more, not all, of the contexts {', '.join(names)}"
-        )
-    left_out = {names.index(name) for name in contexts}
+    wanted = [contexts] if isinstance(contexts, str | int | float) else list(contexts or [])
+    found = [context_meant(word, names) for word in wanted]
+    if None in found or not found or len(set(found)) >= len(names):
+        raise ValueError(f"split.contexts is {wanted}: name one or more, not all, of the contexts {', '.join(names)}")
+    left_out = {names.index(name) for name in found if name is not None}
     out = [i for i, row in enumerate(rows) if row.domain in left_out]
     rest = [i for i, row in enumerate(rows) if row.domain not in left_out]
     train, held = stratified([rows[i] for i in rest], fraction, seed)
     return Split([rest[i] for i in train], [rest[i] for i in held], out)
 
 
-def spelled(context: object, names: Sequence[str]) -> str:
-    """A context as its folder spells it: a yaml file reads 2016, 0.5 and true as a number or a truth value."""
-    for name in [] if isinstance(context, str) else names:
-        with suppress(ValueError):
-            if name.lower() == str(context).lower() or (type(context) is not bool and float(name) == context):
-                return name
-    return str(context)
+def context_meant(word: Any, names: Sequence[str]) -> str | None:
+    """The context that a setting's value means: its name, or the one name that reads as its number; None without."""
+    if str(word) in names:
+        return str(word)
+    if isinstance(word, str):
+        same = [name for name in names if unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", word)]
+    elif isinstance(word, bool):
+        same = [name for name in names if name.casefold() == str(word).casefold()]
+    else:
+        same = [name for name in names if re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", name, re.I) and number(name) == word]
+    return same[0] if len(same) == 1 else None
+
+
+def number(word: str) -> float | None:
+    """A word's value as a number, None where it has none."""
+    try:
+        return float(word)
+    except ValueError:
+        return None
 
 
 def no_split(rows: Sequence[Row], contexts: Sequence[str]) -> Split:

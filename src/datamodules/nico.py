@@ -6,7 +6,9 @@ import errno
 import shutil
 import signal
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,6 +21,7 @@ from pytorch_lightning.loops.progress import _ProcessedTracker
 from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.data import DataLoader, Dataset
 
+from src.data_sets import Home, home_of, manifests_in, write_record
 from src.files import digest_files, read_json, write_json
 from src.images import decode_image, decode_mask, decode_pair, find_bad_images, says_nothing
 from src.locks import locked
@@ -37,6 +40,7 @@ from src.manifest import (
     read_manifest,
     scan_test,
     scan_train,
+    spelled_in,
     write_manifest,
 )
 from src.sampler import KeyedSampler, keyed_seed
@@ -268,6 +272,22 @@ def check_shared_memory(workers: int, bytes_a_batch: int, folder: Path = Path("/
         )
 
 
+class Listing(NamedTuple):
+    """What a data set holds: its manifest, on disk or to be written.
+
+    Attributes:
+        home: the folder of its manifests.
+        rows: the manifest's.
+        labels: {class name: id}; {} of test images.
+        new: whether the manifest on disk is another one, or missing.
+    """
+
+    home: Home
+    rows: list[Row]
+    labels: dict[str, int]
+    new: bool
+
+
 class NicoDataModule(pl.LightningDataModule):
     """Training, validation and prediction data of one track.
 
@@ -332,7 +352,6 @@ class NicoDataModule(pl.LightningDataModule):
             raise ValueError(f"datamodule.pairs is {pairs!r}: expected any_context, other_context or null")
         self.data_root, self.manifest_dir = Path(data_root), Path(manifest_dir)
         self.layout, self.part = Layout(**track), part
-        self.label_map = self.data_root / self.layout.label_map
         self.split_rule = split
         self.train_transform, self.eval_transform = train_transform, eval_transform
         self.sizes = {0: size} if isinstance(size, int) else {int(epoch): int(side) for epoch, side in size}
@@ -352,6 +371,8 @@ class NicoDataModule(pl.LightningDataModule):
         self.native_pixels = native_pixels
         self.native_rows: list[int] | None = None
         self.tolerant = False
+        self.listing: Listing | None = None
+        self.scanned: tuple[list[Row], dict[str, int]] | None = None
         self.rows: list[Row] = []
         self.classes: list[str] = []
         self.contexts: list[str] = []
@@ -362,45 +383,116 @@ class NicoDataModule(pl.LightningDataModule):
     # ------------------------------------------------------------------------------------- manifests
 
     @property
+    def folder(self) -> Path:
+        """Where this data set's manifests are, or are made (`data_sets`)."""
+        return (self.listing.home if self.listing else self.home()).folder
+
+    @property
     def manifest(self) -> Path:
         """Path of this part's manifest, whether it exists or not."""
-        return self.manifest_dir / f"track{self.layout.id}_{self.part}_label.json"
+        return self.folder / f"track{self.layout.id}_{self.part}_label.json"
+
+    @property
+    def label_map(self) -> Path:
+        """The user's label map, below the data root, or where there is none the one that lies beside the manifests."""
+        own = self.data_root / self.layout.label_map
+        return own if own.exists() else self.folder / f"track{self.layout.id}_label_map.json"
+
+    def home(self) -> Home:
+        """The folder of this data set's manifests, as things are now."""
+        return home_of(self.manifest_dir, self.data_root, self.layout.id, self.rebuild)
 
     def prepare_data(self) -> None:
-        """Make what is missing on disk: the manifest and the label map, the list of bad images.
+        """Make what is missing on disk: the manifest, a label map beside it, the record of whose they are, the list of
+        bad images. Nothing is written where the data or the settings are refused.
 
-        Every process may call it at once: one works, the others wait and find the work done.
+        Every process may call it at once: where something is to be written one works, the others find the work done.
         """
         if self.rows:  # Lightning calls this again, and the tree is the same; or `show` gave other rows
             return
-        with locked(self.manifest_dir):
-            exists = self.manifest.exists()
-            if exists and not self.rebuild and self.part == "train" and not self.label_map.exists():
-                # Somebody else's manifest: its ids are the map, and not the sorted class folders.
-                write_json(self.label_map, labels_of(read_manifest(self.manifest)))
-            if not exists or self.rebuild:
-                write_manifest(self.manifest, self.scan())
-            elif self.check:
-                check_against_tree(self.manifest, read_manifest(self.manifest), self.scan())
-            if self.on_bad_image == "skip" and self.part == "train":
+        self.listing = self.find_listing(self.check)
+        if self.listing.home.note:
+            warnings.warn(self.listing.home.note, stacklevel=2)
+        if self.listing.new:
+            self.rehearse()
+            with locked(self.manifest_dir):
+                self.listing = self.find_listing(self.check)  # another process may have written meanwhile
+                self.write_listing(self.listing)
+        elif not self.listing.home.recorded or self.made_map_is_old(self.listing):
+            with suppress(PermissionError), locked(self.manifest_dir):  # a folder that may only be read serves as well
+                self.write_listing(self.listing)
+        if self.on_bad_image == "skip" and self.part == "train":
+            with locked(self.manifest_dir):
                 self.list_bad_images()
 
-    def scan(self) -> list[Row]:
-        """This part's rows by its tree; the label map is written where it was missing."""
-        if self.part == "test":
-            return scan_test(self.data_root, self.layout)
-        rows, labels = scan_train(self.data_root, self.layout)
-        if not self.label_map.exists():
-            write_json(self.label_map, labels)
-        return rows
+    def find_listing(self, check: bool) -> Listing:
+        """This part's manifest as it is on disk, or, where there is none or manifest.rebuild=true, by the tree.
+
+        Raises:
+            OSError, ValueError: they cannot be read, or (with `check`) no longer match.
+        """
+        home = self.home()
+        manifest = home.folder / f"track{self.layout.id}_{self.part}_label.json"
+        if self.rebuild or not manifest.exists():
+            if home.note and not self.rebuild and not manifests_in(home.folder, self.layout.id):
+                # A data root that was mistyped, or a data set that is here for the first time: the user knows.
+                raise ValueError(
+                    f"{home.note}: manifest.rebuild=true makes them there, and is needed this once; or set data_root "
+                    "or manifest_dir to those that belong together"
+                )
+            rows, labels = self.scan()
+            return Listing(home, rows, labels, True)
+        rows = read_manifest(manifest)
+        if check:
+            check_against_tree(manifest, rows, self.scan()[0])
+        own = self.data_root / self.layout.label_map
+        labels = {} if self.part == "test" else read_label_map(own) if own.exists() else labels_of(rows, manifest)
+        return Listing(home, rows, labels, False)
+
+    def scan(self) -> tuple[list[Row], dict[str, int]]:
+        """This part's rows by its tree, and the label map ({} of test images); the tree is looked at once."""
+        if self.scanned is None:
+            test = self.part == "test"
+            self.scanned = (
+                (scan_test(self.data_root, self.layout), {}) if test else scan_train(self.data_root, self.layout)
+            )
+        return self.scanned
+
+    def rehearse(self) -> None:
+        """Do what `setup` does, for its errors, before anything is written."""
+        try:
+            self.load(set())
+        finally:
+            self.rows = []
+
+    def write_listing(self, listing: Listing) -> None:
+        """Write the manifest where it is new, the label map where the user has none, and whose they are."""
+        folder = listing.home.folder
+        if listing.new:
+            write_manifest(folder / f"track{self.layout.id}_{self.part}_label.json", listing.rows)
+        if self.made_map_is_old(listing):
+            write_json(self.label_map, listing.labels)
+        if not listing.home.recorded:
+            write_record(folder, self.data_root, self.layout.id)
+
+    def made_map_is_old(self, listing: Listing) -> bool:
+        """Whether the label map beside the manifests does not say what the manifest says, whose ids count."""
+        path = listing.home.folder / f"track{self.layout.id}_label_map.json"
+        if self.part == "test" or self.label_map != path:
+            return False
+        try:
+            return read_label_map(path) != listing.labels
+        except (OSError, ValueError):
+            return True
 
     @property
     def bad_images_path(self) -> Path:
-        return self.manifest_dir / f"track{self.layout.id}_bad_images.json"
+        return self.folder / f"track{self.layout.id}_bad_images.json"
 
     def list_bad_images(self) -> None:
         """Decode all training images once and write the paths of those that cannot be decoded."""
-        paths = [row.image_path for row in read_manifest(self.manifest)]
+        assert self.listing is not None
+        paths = [row.image_path for row in self.listing.rows]
         digest = digest_files(self.data_root, paths)
         if self.bad_images_path.exists() and read_json(self.bad_images_path)["digest"] == digest:
             return
@@ -414,13 +506,25 @@ class NicoDataModule(pl.LightningDataModule):
         if self.rows:
             return
         cv2.setNumThreads(0)
+        if self.listing is None:
+            self.listing = self.find_listing(check=False)
+        skip = self.on_bad_image == "skip" and self.part == "train"
+        self.load(set(read_json(self.bad_images_path)["bad_images"]) if skip else set())
+
+    def load(self, bad: set[str]) -> None:
+        """Take the rows of the manifest, or of the masks' one, check them, and split those of training.
+
+        Args:
+            bad: paths of the images that cannot be decoded.
+        """
+        assert self.listing is not None
         path = self.masks or self.manifest
-        self.rows = read_manifest(path)
+        self.rows = read_manifest(self.masks) if self.masks else list(self.listing.rows)
         if not self.rows:
             raise ValueError(f"the manifest {path} lists no image")
         check_links(self.data_root, [row.image_path for row in self.rows])
         if self.part == "train":
-            self.setup_training(path)
+            self.setup_training(path, self.listing.labels, bad)
 
     def show(self, rows: Sequence[Row], data_root: Path) -> None:
         """Predict `rows`, which lie below `data_root`, whatever the manifest lists; unreadable ones are marked."""
@@ -432,42 +536,75 @@ class NicoDataModule(pl.LightningDataModule):
         made = [torch.from_numpy(images[0, i].image) for i in range(len(rows))]
         return torch.stack(made).permute(0, 3, 1, 2) if made else torch.empty((0, 3, size, size), dtype=torch.uint8)
 
-    def setup_training(self, path: Path) -> None:
+    def setup_training(self, path: Path, labels: Mapping[str, int], bad: set[str]) -> None:
         """Check labels, domains and masks of the rows of the manifest `path`, and split them."""
-        labels = read_label_map(self.label_map)
         self.classes = sorted(labels, key=labels.__getitem__)
+        own = (self.data_root / self.layout.label_map).exists()
+        whose = f"the label map {self.label_map}" if own else f"the manifest {self.manifest}"
         if sorted(labels.values()) != list(range(len(labels))):
-            raise ValueError(f"the ids of the label map {self.label_map} are not 0 to {len(labels) - 1}")
+            ids = sorted(labels.values())
+            wrong = next((i for k, i in enumerate(ids) if i != k), -1)
+            mend = (
+                "correct them, then start with manifest.rebuild=true"
+                if own
+                else f"put a label map with all classes in {self.data_root / self.layout.label_map}, or let "
+                "manifest.rebuild=true number the class folders"
+            )
+            raise ValueError(
+                f"the ids of {whose} are not 0 to {len(labels) - 1} ({ids.index(wrong)} is missing): {mend}"
+            )
         for i, row in enumerate(self.rows):
             if row.label is None or row.label >= len(self.classes):
                 raise ValueError(
-                    f"entry {i} of {path} ({row.image_path}) has the label {row.label}: "
-                    f"expected an id below {len(self.classes)}, the number of classes in the label map"
+                    f"entry {i} of {path} ({row.image_path}) has the label {row.label}: expected an id below "
+                    f"{len(self.classes)}, the number of classes in {whose}"
                 )
             if row.label_name is not None and labels.get(row.label_name) != row.label:
+                if labels.get(spelled_in(labels, row.label_name)) == row.label:
+                    continue
+                mend = (
+                    "make the masks anew with stage=wsss"
+                    if self.masks
+                    else "manifest.rebuild=true writes the manifest by the map"
+                )
                 raise ValueError(
-                    f"entry {i} of {path} gives {row.label_name!r} the label {row.label}, the label map "
-                    f"{self.label_map} {labels.get(row.label_name)}: correct one of them (manifest.rebuild=true "
-                    "writes the manifest by the map)"
+                    f"entry {i} of {path} gives {row.label_name!r} the label {row.label}, {whose} "
+                    f"{labels.get(row.label_name)}: correct one of them ({mend})"
                 )
         if self.masks:
-            self.check_masks(path)
+            self.check_masks(path, bad)
         self.contexts = self.context_names(path)
         if self.on_bad_image == "skip":
-            self.leave_out_bad_images()
+            self.leave_out_bad_images(bad)
         assert self.split_rule is not None
         self.split = self.split_rule(self.rows, self.contexts)
         if not self.split.train:
             raise ValueError(f"the split leaves no training image of the {len(self.rows)} in {path}")
+        self.name_unseen_classes(whose)
 
-    def check_masks(self, path: Path) -> None:
+    def name_unseen_classes(self, whose: str) -> None:
+        """Warn of classes that the network has an output for and no image to learn from."""
+        listed = {row.label for row in self.rows}
+        trained = {self.rows[i].label for i in self.split.train}
+        empty = [name for i, name in enumerate(self.classes) if i not in listed]
+        held_out = [name for i, name in enumerate(self.classes) if i in listed and i not in trained]
+        for names, where in (
+            (empty, f"{whose} have no image" if len(empty) > 1 else f"{whose} has no image"),
+            (held_out, "the data have images in the part alone that is held out (split=): they are not learned"),
+        ):
+            if names:
+                count = f"{len(names)} classes" if len(names) > 1 else "the class"
+                more = ", ..." if len(names) > 8 else ""
+                warnings.warn(f"{count} {', '.join(map(repr, names[:8]))}{more} of {where}", stacklevel=2)
+
+    def check_masks(self, path: Path, bad: set[str]) -> None:
         assert self.mask_root is not None
         missing = [row for row in self.rows if row.image_seg_path is None]
         if missing:
             raise ValueError(
                 f"{path} has no image_seg_path for {missing[0].image_path}: make the masks with stage=wsss"
             )
-        self.check_masked_images(path)
+        self.check_masked_images(path, bad)
         paths = [str(row.image_seg_path) for row in self.rows]
         check_links(self.mask_root, paths)
         gone = [name for name in paths if not (self.mask_root / name).exists()]
@@ -495,10 +632,10 @@ class NicoDataModule(pl.LightningDataModule):
         if warning := says_nothing(share, empty, full):
             warnings.warn(f"{path}: {warning}", stacklevel=2)
 
-    def check_masked_images(self, path: Path) -> None:
+    def check_masked_images(self, path: Path, bad: set[str]) -> None:
         """Other images than the manifest's would be another split, and silently so."""
-        bad = set(read_json(self.bad_images_path)["bad_images"]) if self.on_bad_image == "skip" else set()
-        expected = {row.image_path for row in read_manifest(self.manifest)} - bad
+        assert self.listing is not None
+        expected = {row.image_path for row in self.listing.rows} - bad
         listed = {row.image_path for row in self.rows} - bad
         lacking, others = sorted(expected - listed), sorted(listed - expected)
         if not lacking and not others:
@@ -513,21 +650,30 @@ class NicoDataModule(pl.LightningDataModule):
         warnings.warn(f"{found}: its images are used", stacklevel=2)
 
     def context_names(self, path: Path) -> list[str]:
-        """The contexts' names by id: the folder above the class folder, as the challenge lays it out."""
+        """The contexts' names by id: the folder above the class folder, as the challenge lays it out, or the id itself
+        where that folder is not one context's alone."""
         if not self.layout.has_contexts:
+            self.rows = [row._replace(domain=None) for row in self.rows]
             return []
-        names: dict[int, str] = {}
+        folders: dict[int, set[str]] = {}
         for i, row in enumerate(self.rows):
-            if not isinstance(row.domain, int) or row.domain < 0:
+            if not isinstance(row.domain, int):
                 raise ValueError(
                     f"entry {i} of {path} ({row.image_path}) has the domain {row.domain!r}: expected a context's id"
                 )
-            parts = row.image_path.split("/")
-            names.setdefault(row.domain, parts[-3] if len(parts) > 2 else str(row.domain))
-        return [names.get(i, str(i)) for i in range(max(names) + 1)]
+            parts = row.image_path.rsplit("/", 3)
+            folders.setdefault(row.domain, set()).add(parts[-3] if len(parts) > 2 else "")
+        ids = sorted(folders)
+        alone = {name for name, count in Counter(name for names in folders.values() for name in names).items()
+                 if count == 1}  # fmt: skip
+        names = [next(iter(folders[i])) if len(folders[i]) == 1 and folders[i] <= alone else "" for i in ids]
+        # Ids may have gaps, as years have: from here on a context's id is its place.
+        place = {i: k for k, i in enumerate(ids)}
+        if ids != list(range(len(ids))):
+            self.rows = [row._replace(domain=place[row.domain]) for row in self.rows]  # type: ignore[index]
+        return [name or str(i) for name, i in zip(names, ids, strict=True)]
 
-    def leave_out_bad_images(self) -> None:
-        bad = set(read_json(self.bad_images_path)["bad_images"])
+    def leave_out_bad_images(self, bad: set[str]) -> None:
         self.bad_images = [row.image_path for row in self.rows if row.image_path in bad]
         if len(self.bad_images) > self.max_bad_share * len(self.rows):
             raise ValueError(
