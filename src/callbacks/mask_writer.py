@@ -187,7 +187,8 @@ class MaskWriter(BasePredictionWriter):
     def restore_benchmark(self) -> None:
         """Give cuDNN the setting back that it had before the predictions."""
         if self.benchmark is not None:
-            self.benchmark, torch.backends.cudnn.benchmark = None, self.benchmark
+            torch.backends.cudnn.benchmark = self.benchmark
+            self.benchmark = None
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self.restore_benchmark()
