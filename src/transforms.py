@@ -179,6 +179,23 @@ class Evaluate(Transform):
         ]
         super().__init__(steps, min_side=shorter)
 
+    def __call__(self, image: Image, mask: Mask | None, seed: int) -> tuple[Image, Mask | None]:
+        """As Transform's; of a strip, whose ends a resize would blow up for nothing, the middle alone is resized."""
+        image, mask = middle(image), None if mask is None else middle(mask)
+        return super().__call__(image, mask, seed)
+
+
+STRIP = 16  # times as long as it is wide: beyond it an image is cut before it is resized
+
+
+def middle(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The middle of a strip, four times as long as wide: more than any centre crop takes; other images as they are."""
+    for axis, (long, short) in enumerate((image.shape[:2], image.shape[1::-1])):
+        if long > STRIP * short:
+            cut = (long - 4 * short) // 2  # the same at both ends: the centre stays where it is
+            return np.ascontiguousarray(image.take(np.arange(cut, long - cut), axis))
+    return image
+
 
 # AugMix (Hendrycks et al., ICLR 2020), its twelve operations and their strengths as in method.md, section 5; `level` is
 # the paper's, up to 10. Of the operations on uint8 images six are a table of 256 values for each channel, some of them

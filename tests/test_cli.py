@@ -22,7 +22,7 @@ def options(group: str) -> list[str]:
     [
         (["track=1", "stage=moco"], ["track='1'", "stage=moco"]),
         (["track=1,2", "seed=0,1", "-m"], ["-m", "track='1','2'", "seed=0,1"]),
-        (["track='1'", "track_x=1", "tag=track=1"], ["track='1'", "track_x=1", "tag=track=1"]),
+        (["track='1'", "track_x=1", "tag=track=1"], ["track='1'", "track_x=1", "tag='track=1'"]),
     ],
 )
 def test_arguments(monkeypatch: pytest.MonkeyPatch, words: list[str], expected: list[str]) -> None:

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -315,3 +317,53 @@ def test_augmix_draws_what_its_settings_say(monkeypatch: pytest.MonkeyPatch) -> 
         assert (0.35 < np.mean(signs) < 0.65) if operation in GEOMETRIC else not any(signs)
     assert all(np.isclose(sum(weights), 1) for _, weights, _ in seen)
     assert 0.4 < np.mean([share for _, _, share in seen]) < 0.6
+
+
+def resize_then_crop(image: np.ndarray, size: int) -> np.ndarray:
+    """Evaluation as it is defined, without a short cut."""
+    import albumentations as A
+
+    steps = [
+        A.SmallestMaxSize(round(size / 0.95), interpolation=cv2.INTER_LINEAR, area_for_downscale="image"),
+        A.CenterCrop(size, size),
+    ]
+    return A.Compose(steps)(image=image)["image"]
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (96, 160), (10, 160), (331, 37), (8, 128)])
+def test_evaluation_of_ordinary_images_is_the_definition_to_the_bit(shape: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    assert np.array_equal(Evaluate(32, crop_pct=0.95)(image, None, 0)[0], resize_then_crop(image, 32))
+
+
+@pytest.mark.parametrize("shape", [(10, 901), (1000, 11), (100, 1701), (1, 50), (64, 2000)])
+@pytest.mark.parametrize("size", [32, 48])
+def test_evaluation_of_a_strip_is_its_middle(shape: tuple[int, int], size: int) -> None:
+    smooth = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8), (0, 0), 5)
+    made, expected = Evaluate(size, crop_pct=0.95)(smooth, None, 0)[0], resize_then_crop(smooth, size)
+    assert made.shape == (size, size, 3)
+    assert np.abs(made.astype(int) - expected).mean() < 2  # less than a pixel's shift
+    mask = smooth[..., 0] > 127
+    assert Evaluate(size, crop_pct=0.95)(smooth, mask, 0)[1].shape == (size, size)
+
+
+def test_a_strip_costs_no_gigabytes() -> None:
+    code = """
+import resource, numpy as np
+from src.transforms import Evaluate, Train, TwoViews
+augmix = {"chains": 3, "operations": ["equalize", "shear_x"], "depth": (1, 3), "severity": 3, "alpha": 1.0}
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for shape in [(4, 20000), (20000, 4), (1, 1000000), (1000000, 1), (1, 1)]:
+    image, mask = np.zeros((*shape, 3), np.uint8), np.ones(shape, bool)
+    assert Evaluate(448, crop_pct=0.95)(image, mask, 0)[0].shape == (448, 448, 3)
+    train = Train(448, scale=(0.25, 1), horizontal_flip=0.5, vertical_flip=0.5, augmix=augmix)
+    views = TwoViews(224, scale=(0.2, 1), jitter=(0.4, 0.4, 0.4, 0.1), jitter_probability=0.8, grey=0.2,
+                     blur_sigma=(0.1, 2.0), blur_probability=0.5, horizontal_flip=0.5)
+    for seed in range(4):
+        assert train(image, mask, seed)[1].shape == (448, 448)
+        assert views(image, None, seed)[0].shape == (2, 224, 224, 3)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 300  # MB

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from src.data_sets import Home, home_of, manifests_in, write_record
 from src.files import digest_files, read_json, write_json
-from src.images import decode_image, decode_mask, decode_pair, find_bad_images, says_nothing
+from src.images import MAX_PIXELS, decode_image, decode_mask, decode_pair, find_bad_images, says_nothing
 from src.locks import locked
 from src.manifest import (
     HELD_OUT,
@@ -77,6 +77,7 @@ class Images(Dataset[Decoded]):
         seed: key of the augmentation, with epoch and index.
         later: transforms that take over from an epoch on.
         tolerant: a file that cannot be decoded is a black image that is marked, as in prediction; else an error.
+        max_pixels: of an image's file, at most; 0: any number.
     """
 
     def __init__(
@@ -88,8 +89,10 @@ class Images(Dataset[Decoded]):
         seed: int,
         later: Mapping[int, Transform] | None = None,
         tolerant: bool = False,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.rows, self.data_root, self.mask_root = rows, data_root, mask_root
+        self.max_pixels = max_pixels
         self.transform, self.seed, self.later = transform, seed, later or {}
         self.tolerant = tolerant
 
@@ -108,13 +111,14 @@ class Images(Dataset[Decoded]):
         path, mask, readable = self.data_root / row.image_path, None, True
         if self.mask_root is None:
             try:
-                image = decode_image(path, transform.min_side)
+                image = decode_image(path, transform.min_side, self.max_pixels)
             except (ValueError, OSError) as error:
                 if not self.tolerant or getattr(error, "errno", None) in OF_THE_SYSTEM:
                     raise
                 image, readable = np.zeros((transform.min_side, transform.min_side, 3), np.uint8), False
         else:
-            image, mask = decode_pair(path, self.mask_root / str(row.image_seg_path), transform.min_side)
+            mask_path = self.mask_root / str(row.image_seg_path)
+            image, mask = decode_pair(path, mask_path, transform.min_side, self.max_pixels)
             if not mask.any():
                 mask[:] = True  # nothing was found: all foreground, so that the image still takes part in mixing
         image, mask = transform(image, mask, seed)
@@ -170,20 +174,31 @@ class Native(NamedTuple):
 
 
 class NativeImages(Dataset[Native]):
-    """Rows decoded at their own size and padded to the next multiple of PAD_TO; a key is (epoch, index)."""
+    """Rows decoded at their own size and padded to the next multiple of PAD_TO; a key is (epoch, index).
 
+    Padding multiplies the pixels of a strip: one that it would make larger than STRIP pixels is refused.
+    """
+
+    STRIP = 2**24
     PAD_TO = 64  # sides stay multiples of 32 at half scale: whole cells for an output stride of 8, 16 or 32
 
-    def __init__(self, rows: Sequence[Row], data_root: Path) -> None:
-        self.rows, self.data_root = rows, data_root
+    def __init__(self, rows: Sequence[Row], data_root: Path, max_pixels: int = MAX_PIXELS) -> None:
+        self.rows, self.data_root, self.max_pixels = rows, data_root, max_pixels
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, key: tuple[int, int]) -> Native:
-        image = decode_image(self.data_root / self.rows[key[1]].image_path)
+        path = self.data_root / self.rows[key[1]].image_path
+        image = decode_image(path, max_pixels=self.max_pixels)
         height, width = image.shape[:2]
         bottom, right = -height % self.PAD_TO, -width % self.PAD_TO
+        pixels = (height + bottom) * (width + right)
+        if pixels > max(self.STRIP, 2 * height * width):
+            raise ValueError(
+                f"{path} is a strip of {width}x{height} pixels: for its mask {pixels} pixels would be computed; cut it "
+                "into pieces or remove it"
+            )
         padded = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REFLECT_101)
         return Native(torch.from_numpy(padded), torch.tensor(height), torch.tensor(width), torch.tensor(key[1]))
 
@@ -311,6 +326,7 @@ class NicoDataModule(pl.LightningDataModule):
         on_bad_image: "stop" at an image that cannot be decoded, or "skip": decode every image once
             beforehand and leave such images out.
         max_bad_share: share of such images above which "skip" stops too.
+        max_pixels: an image of more, by its header, counts as one that cannot be decoded; 0: any number.
         rebuild: write the manifests anew.
         check: compare the manifests with the tree, and the masks' manifest with the other.
     """
@@ -339,9 +355,12 @@ class NicoDataModule(pl.LightningDataModule):
         max_bad_share: float,
         rebuild: bool,
         check: bool,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__()
-        for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
+        for name, value, least in (
+            ("batch_size", batch_size, 1), ("num_workers", num_workers, 0), ("max_pixels", max_pixels, 0)
+        ):  # fmt: skip
             if type(value) is not int or value < least:
                 raise ValueError(f"datamodule.{name} is {value}: expected a whole number of at least {least}")
         if not timeout >= 0:
@@ -367,7 +386,7 @@ class NicoDataModule(pl.LightningDataModule):
         self.masks = Path(masks) if masks and masks != "none" else None
         self.mask_root = Path(mask_root) if mask_root else self.masks.parent if self.masks else None
         self.on_bad_image, self.max_bad_share = on_bad_image, max_bad_share
-        self.rebuild, self.check = rebuild, check
+        self.rebuild, self.check, self.max_pixels = rebuild, check, max_pixels
         self.native_pixels = native_pixels
         self.native_rows: list[int] | None = None
         self.tolerant = False
@@ -493,10 +512,10 @@ class NicoDataModule(pl.LightningDataModule):
         """Decode all training images once and write the paths of those that cannot be decoded."""
         assert self.listing is not None
         paths = [row.image_path for row in self.listing.rows]
-        digest = digest_files(self.data_root, paths)
+        digest = f"{digest_files(self.data_root, paths)}, {self.max_pixels} pixels"
         if self.bad_images_path.exists() and read_json(self.bad_images_path)["digest"] == digest:
             return
-        bad = find_bad_images(self.data_root, paths, threads=max(self.num_workers, 1))
+        bad = find_bad_images(self.data_root, paths, max(self.num_workers, 1), self.max_pixels)
         write_json(self.bad_images_path, {"digest": digest, "bad_images": bad})
 
     # ----------------------------------------------------------------------------------------- rows
@@ -532,7 +551,8 @@ class NicoDataModule(pl.LightningDataModule):
 
     def pixels(self, rows: Sequence[Row], size: int) -> torch.Tensor:
         """Images as networks of a size see them in evaluation: (N, 3, size, size) uint8."""
-        images = Images(rows, self.data_root, None, self.eval_transform(size=size), self.seed)
+        transform = self.eval_transform(size=size)
+        images = Images(rows, self.data_root, None, transform, self.seed, max_pixels=self.max_pixels)
         made = [torch.from_numpy(images[0, i].image) for i in range(len(rows))]
         return torch.stack(made).permute(0, 3, 1, 2) if made else torch.empty((0, 3, size, size), dtype=torch.uint8)
 
@@ -738,7 +758,9 @@ class NicoDataModule(pl.LightningDataModule):
             sampler.resume(*self.resume_at)
         first, *later = ((epoch, transform(size=size)) for epoch, size in sizes.items())
         mask_root = self.mask_root if train else None
-        images = Images(rows, self.data_root, mask_root, first[1], self.seed, dict(later), self.tolerant)
+        images = Images(
+            rows, self.data_root, mask_root, first[1], self.seed, dict(later), self.tolerant, self.max_pixels
+        )
         paired = train and self.pairs is not None
         views = 2 if paired or (train and isinstance(first[1], TwoViews)) else 1
         pixels = self.batch_size // ranks * views * max(sizes.values()) ** 2
@@ -795,7 +817,7 @@ class NicoDataModule(pl.LightningDataModule):
         places = range(len(self.rows)) if self.native_rows is None else self.native_rows
         rank, ranks = self.place
         mine = [(0, place) for place in places][rank::ranks]
-        images = NativeImages(self.rows, self.data_root)
+        images = NativeImages(self.rows, self.data_root, self.max_pixels)
         return BySize(DataLoader(images, batch_size=None, sampler=mine, **self.loading), self.native_pixels)
 
     def on_after_batch_transfer(self, batch: AnyBatch, dataloader_idx: int) -> AnyBatch:
