@@ -42,11 +42,11 @@ def check_sizes(backbone: nn.Module, shapes: Iterable[tuple[int, int]], features
         ValueError: the network takes no such image, or gives no such features.
     """
     training = {module: module.training for module in backbone.modules()}
-    device = next(backbone.parameters()).device
+    weight = next(backbone.parameters())
     backbone.eval()
     try:
         for height, width in shapes:
-            image = torch.zeros(1, 3, height, width, device=device)
+            image = torch.zeros(1, 3, height, width, device=weight.device, dtype=weight.dtype)
             where = f"{height} x {width} pixels"
             try:
                 made = backbone.forward_features(image) if features else backbone.forward(image)  # type: ignore[operator] # not compiled

@@ -129,12 +129,6 @@ def test_the_loss_is_the_sum_of_its_terms() -> None:
         torch.testing.assert_close(losses[weight], expected)
     assert 0.1 < area.item() < 0.9
     assert (losses[0.7] - losses[0.0]).item() == pytest.approx(0.7 * area.item(), rel=1e-4)
-    # A larger area costs: the gradient makes the map smaller.
-    module.zero_grad()
-    (losses[0.7] - losses[0.0].detach()).backward()
-    module.zero_grad()
-    (0.7 * module.represent(image).activation.mean()).backward()
-    assert module.head[1].bias.grad.item() > 0
 
 
 def test_a_map_does_not_depend_on_its_batch() -> None:
