@@ -1,4 +1,4 @@
-"""Training samples a second on one core: beside decoding alone, and beside the same pipeline on PIL images.
+"""Training samples a second of CPU time: beside decoding alone, and beside the same pipeline on PIL images.
 
     python -m benchmarks.loader [--images 256] [--rounds 5]
 

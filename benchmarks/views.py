@@ -1,4 +1,4 @@
-"""Pairs of views a second on one core: MoCo v2's augmentation here, and the same on PIL images with torchvision.
+"""Pairs of views a second of CPU time: MoCo v2's augmentation here, and the same on PIL images with torchvision.
 
     python -m benchmarks.views [--images 256] [--rounds 5]
 
