@@ -283,6 +283,8 @@ def sentence(error: BaseException) -> str | None:
     if "Original Traceback" in text:  # from a data-loading worker, which sends the text alone
         places = re.findall(r'File "([^"]+)", line \d+, in .*\n\s*(.*)', text)
         text = text.strip().splitlines()[-1].split(": ", 1)[-1]
+        if re.match(r"\[Errno \d+\] ", text):
+            return text  # the system's here too
     else:
         places = [(frame.filename, frame.line or "") for frame in traceback.extract_tb(error.__traceback__)]
     if places and places[-1][1].startswith("raise "):
@@ -330,7 +332,7 @@ KNOWN = (
         "another process of this training has stopped; what it says is the reason",
     ),
     (
-        r"out of memory|can't allocate memory",
+        r"out of memory|can't allocate memory|Unable to allocate|Insufficient memory",
         "memory ran short: lower datamodule.batch_size or datamodule.size (in prediction members_at_once)",
     ),
 )  # fmt: skip

@@ -179,6 +179,8 @@ PARSERS: tuple[tuple[bytes, Callable[[bytes], Header | None]], ...] = (
     (rb"\0\0\0\x0cjP  ", jpeg2000),
 )
 
+STRONG_MAGIC = b"|".join(magic for magic, parse in PARSERS if parse not in (bmp, pnm))
+"""Of files that are images, whatever their names; two letters prove nothing."""
 
 SIZES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # of a TIFF's types of numbers
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -129,12 +130,14 @@ def rows_of(rows: Sequence[Row], paths: Sequence[str]) -> list[Row]:
 
 
 def folder_images(folder: Path) -> ImageSet:
-    """The images below any folder, named by their path in it.
+    """The images below any folder, named by their path in it; or one file, whatever its extension.
 
     Raises:
-        FileNotFoundError: no such folder.
+        FileNotFoundError: no such folder or file.
         ValueError: no image in it.
     """
+    if os.path.lexists(folder) and not folder.is_dir():
+        return ImageSet("folder", folder.parent, [Row(image_path=folder.name, image_name=folder.name)])
     return ImageSet("folder", folder, [Row(image_path=path, image_name=path) for path in scan_folder(folder)])
 
 

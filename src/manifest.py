@@ -17,7 +17,7 @@ import posixpath
 import re
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,8 +27,8 @@ import torch
 
 from src.files import read_json, write_text
 from src.progress import progress
+from src.tree import EXTENSIONS, LAYOUTS, THUMBNAILS, LeftOut, images_below, look_into, refuse_outside
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 NO_DOMAIN = -1
 """Domain id of an image whose context is not known."""
 LAST_ID = 2**63 - 1
@@ -101,72 +101,58 @@ SplitRule = Callable[[Sequence[Row], Sequence[str]], Split]
 
 
 def scan_images(data_root: Path, folder: str, depth: int, title: str) -> list[tuple[str, ...]]:
-    """Find the images `depth` folders below data_root/folder.
+    """Find the images `depth` folders below data_root/folder; one warning says what else lies there.
 
     Returns:
         Sorted tuples of path parts below `folder`, the file name last. Files with another extension or in
-        another depth are no images of this tree and are left alone.
+        another depth are no images of this tree.
 
     Raises:
+        OSError: a folder cannot be read.
         ValueError: a link in the tree leads out of the data root.
     """
     top, root = str(data_root / folder), os.path.realpath(data_root)
     refuse_outside(top, root)
+    left_out = LeftOut(top)
     folders: list[tuple[str, ...]] = [()]
     for _ in range(depth):
-        folders = sorted(
-            (*parts, entry.name) for parts in folders for entry in entries_of((top, *parts), root) if entry.is_dir()
-        )
-    return sorted(
-        (*parts, entry.name)
-        for parts in progress(folders, f"scanning {title}")
-        for entry in entries_of((top, *parts), root)
-        if os.path.splitext(entry.name)[1].lower() in EXTENSIONS
-    )
+        found = [(parts, look_into(os.path.join(top, *parts), root, left_out)) for parts in folders]
+        for parts, inside in found:
+            for name in inside.images:
+                left_out.add(f"image(s) above their place; it is {LAYOUTS[depth]}", os.path.join(top, *parts, name))
+        folders = sorted((*parts, name) for parts, inside in found for name in inside.folders)
+    images = []
+    for parts in progress(folders, f"scanning {title}"):
+        inside = look_into(os.path.join(top, *parts), root, left_out)
+        images += [(*parts, name) for name in inside.images]
+        for name in inside.folders:
+            deeper = os.path.join(top, *parts, name)
+            for path in images_below(deeper, root, left_out) if not os.path.islink(deeper) else ():
+                left_out.add(f"image(s) in deeper folders; their place is {LAYOUTS[depth]}", path)
+            if os.path.splitext(name)[1].lower() in EXTENSIONS:
+                left_out.add("folder(s) named like an image", deeper)
+    left_out.warn(title)
+    return sorted(images)
 
 
 def scan_folder(folder: Path) -> list[str]:
-    """Paths, relative to any folder, of the images in it and below, sorted; hidden files are left alone.
+    """Paths, relative to any folder, of the images in it and below, sorted; one warning says what else lies there.
 
     Raises:
         FileNotFoundError: no such folder.
+        OSError: a folder cannot be read.
         ValueError: no image in it, or a link that leads out of it.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"the folder {folder} does not exist")
-    root, top = os.path.realpath(folder), str(folder)
-    folders, found = [top], []
-    while folders:
-        for entry in entries_of((folders.pop(),), root):
-            if entry.is_dir(follow_symlinks=False):
-                folders.append(entry.path)
-            elif entry.is_file() and os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
-                found.append(os.path.relpath(entry.path, top))
+    left_out = LeftOut(str(folder))
+    found = images_below(str(folder), os.path.realpath(folder), left_out)
+    left_out.warn(f"images in {folder}")
     if not found:
         raise ValueError(
             f"no image found in {folder} or below: expected files with an extension of {' '.join(sorted(EXTENSIONS))}"
         )
-    return sorted(found)
-
-
-def entries_of(parts: tuple[str, ...], root: str) -> Iterator[os.DirEntry[str]]:
-    """What a folder holds, hidden files left out and links that leave `root` refused."""
-    with os.scandir(os.path.join(*parts)) as entries:
-        for entry in entries:
-            if not entry.name.startswith("."):
-                if entry.is_symlink():
-                    refuse_outside(entry.path, root)
-                yield entry
-
-
-def refuse_outside(path: str, root: str) -> None:
-    """Raise ValueError where `path`, links followed, is not below `root` (a real path)."""
-    real = os.path.realpath(path)
-    if real != root and not real.startswith(root.rstrip(os.sep) + os.sep):  # the root / ends in one already
-        raise ValueError(
-            f"{path} leads out of the data root {root} (to {real}): "
-            "move the images below the data root, or set data_root to the folder that holds them"
-        )
+    return sorted(os.path.relpath(path, folder) for path in found)
 
 
 def scan_train(data_root: Path, layout: Layout) -> tuple[list[Row], dict[str, int]]:
@@ -312,7 +298,9 @@ def warn_empty_classes(train_top: Path, images: Sequence[tuple[str, ...]], layou
     """Warn for each class folder without an image."""
     filled = {parts[:-1] for parts in images}
     for path in sorted(train_top.glob("*/*" if layout.has_contexts else "*")):
-        if path.is_dir() and path.relative_to(train_top).parts not in filled:
+        parts = path.relative_to(train_top).parts
+        known = not any(part.startswith(".") or part.lower() in THUMBNAILS for part in parts)
+        if known and path.is_dir() and parts not in filled:
             warnings.warn(f"the class folder {path} holds no image", stacklevel=2)
 
 

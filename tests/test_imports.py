@@ -8,8 +8,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LEAVES = {"files", "locks", "precision", "progress", "stopping"}  # what everybody may use
 MAY_IMPORT = {
-    "headers": set(), "images": {"headers"},
-    "manifest": set(), "sampler": set(), "transforms": set(), "losses": set(), "metrics": set(),
+    "headers": set(), "tree": {"headers"}, "images": {"headers"}, "manifest": {"tree"},
+    "sampler": set(), "transforms": set(), "losses": set(), "metrics": set(),
     "voting": set(), "schedules": set(), "weights": set(), "cli": set(), "files": set(), "progress": set(),
     "locks": set(), "precision": set(), "stopping": set(), "fourier": set(), "mixing": {"mixing", "fourier"},
     "data_sets": {"manifest"},
