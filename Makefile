@@ -6,10 +6,10 @@ BIN := .venv/bin
 DEMO := scale=demo resume=true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-track1 demo-track2 report test check bench
+.PHONY: help install demo demo-track1 demo-track2 report test test-fast test-slow check bench
 
 help:  ## show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 install: .venv/.installed  ## make .venv with everything in it; nothing to do when it is current
 
@@ -38,8 +38,14 @@ demo-track1 demo-track2: demo-track%:
 report: install  ## results/track{1,2}/report.html of the finished runs; WORDS="ensemble=baselines ..." changes settings
 	$(BIN)/python predict.py -m track=1,2 report=true $(WORDS)
 
-test: install  ## all tests
-	$(BIN)/python -m pytest -q -n 2
+test: install  ## the tests, but for the slow ones
+	$(BIN)/python -m pytest -q -n 2 -m "not slow"
+
+test-fast: install  ## those of them that train nothing, in a minute
+	$(BIN)/python -m pytest -q -n 2 -m "not slow and not training"
+
+test-slow: install  ## the slow ones: kills, signals, fuzz
+	$(BIN)/python -m pytest -q -n 2 -m slow
 
 check: install  ## format, lint, types
 	$(BIN)/ruff format --check .

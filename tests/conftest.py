@@ -27,6 +27,16 @@ os.environ.setdefault("WANDB_MODE", "offline")
 torch.set_num_threads(1)  # networks this small only lose time in a second thread
 cli.register_resolvers()
 
+TRAINING = {"train_run", "trained", "predict"}
+"""Fixtures whose tests train a network: `make test-fast` leaves them out."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if TRAINING & set(getattr(item, "fixturenames", ())):
+            item.add_marker("training")
+
+
 TINY = [
     "scale=demo",
     "datamodule.size=32",
