@@ -259,7 +259,7 @@ def test_a_folder_of_images(
     (folder / "more").mkdir(parents=True)
     for path in source:
         shutil.copy(path, folder / "more")
-    # The adaptive vote weighs members by all images that it sees: of the rules for an image alone, the mean probability.
+    # The adaptive vote weighs members by all images that it sees; the mean probability looks at one image alone.
     results = predict(f"images={folder}", "top=3", "vote=soft")
     lines = (results / "images.csv").read_text().splitlines()
     assert lines[0] == "file,label,class,class_1,probability_1,class_2,probability_2,class_3,probability_3"
