@@ -102,12 +102,16 @@ def digest_of(path: Path) -> str:
 
 
 def digest_files(data_root: Path, paths: Sequence[str]) -> str:
-    """A digest of files' paths, sizes and times of change: equal as long as nobody touched them."""
+    """A digest of files' paths, sizes, rights and times of change: equal as long as nobody touched them.
+
+    A file that is not there, or that nobody can ask about, has none of these.
+    """
     state = hashlib.sha256()
     for path in paths:
         try:
             stat = os.stat(data_root / path)
-            state.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-        except OSError:  # a file that is not there, or may not be looked at, is in a state as well
-            state.update(f"{path}\0\n".encode())
+        except OSError:
+            state.update(f"{path}\0gone\n".encode())
+            continue
+        state.update(f"{path}\0{stat.st_size}\0{stat.st_mode}\0{stat.st_mtime_ns}\n".encode())
     return state.hexdigest()

@@ -44,7 +44,7 @@ def read_header(data: bytes) -> Header | None:
         if re.match(magic, data, re.DOTALL):
             try:
                 header = parse(data)
-            except (struct.error, IndexError):
+            except (struct.error, IndexError, OverflowError):  # cut off, or an offset beyond all files
                 return None
             return header if header and header.height > 0 and header.width > 0 else None
     return None
@@ -71,6 +71,8 @@ def png(data: bytes) -> Header | None:
     key, alpha, orientation, i = None, colour in (4, 6), 1, 8
     while i + 8 <= len(data):
         length, name = struct.unpack_from(">I4s", data, i)
+        if name == b"IEND" or not name.isalpha():
+            break
         if name == b"tRNS":
             alpha = True
             if colour == 0 and length >= 2:
@@ -205,7 +207,7 @@ def exif_orientation(data: bytes) -> int:
     """EXIF's orientation, 1 where there is none."""
     try:
         found = dict(tiff_tags(data.removeprefix(b"Exif\0\0"))).get(274, 1)
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, OverflowError):  # cut off, or an offset beyond all files
         return 1
     return found if 1 <= found <= 8 else 1
 

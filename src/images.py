@@ -65,7 +65,8 @@ def read_bytes(path: Path | str, most: int = 0) -> bytes:
                 f"{path} cannot be opened ({error.strerror}): the system ran short, close other programs or lower "
                 "datamodule.num_workers"
             ) from error
-        raise OSError(f"{path} cannot be read ({error.strerror or error}): {ADVICE}") from error
+        right = "give yourself the right to (chmod), or " if error.errno in (errno.EACCES, errno.EPERM) else ""
+        raise OSError(f"{path} cannot be read ({error.strerror or error}): {right}{ADVICE}") from error
     kind = next((name for test, name in KINDS if test(status.st_mode)), "something else")
     raise ValueError(f"{path} is {kind}, not an image file: {ADVICE}")
 
@@ -215,7 +216,7 @@ def on_white(image: npt.NDArray[np.generic], premultiplied: bool) -> npt.NDArray
     return made
 
 
-def decode_mask(path: Path | str) -> npt.NDArray[np.bool_]:
+def decode_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.bool_]:
     """Decode a mask to (H, W) bool, True on the foreground, for what its values mean.
 
     0 and 1: 1 is foreground. 0 and 255, or grey levels between them: what exceeds 127 (of 16 bits: 32767). A palette
@@ -226,14 +227,17 @@ def decode_mask(path: Path | str) -> npt.NDArray[np.bool_]:
         FileNotFoundError: no such file.
         ValueError: it cannot be decoded, or its values can be read in two ways.
     """
-    data = read_bytes(path)
+    data = read_bytes(path, most_bytes(max_pixels))
+    header = read_header(data)
+    if header and max_pixels and header.height * header.width > max_pixels:
+        raise ValueError(f"the mask {path} has {header.width}x{header.height} pixels, more than {max_pixels}")
     depth, colours = (data[24], data[25]) if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > 25 else (8, 0)
     if colours == 3:
         values = palette_values(data)
     elif colours == 0 and depth <= 8:  # the usual ones, and ours
-        values = decode(data, cv2.IMREAD_GRAYSCALE)
+        values = decode(data, cv2.IMREAD_GRAYSCALE, header)
     else:
-        values = decode(data, cv2.IMREAD_UNCHANGED)
+        values = decode(data, cv2.IMREAD_UNCHANGED, header)
     if values is None:
         raise ValueError(f"the mask {path} cannot be decoded: write it again as an 8-bit PNG of 0 and 255")
     if values.dtype == np.bool_:
@@ -321,7 +325,7 @@ def decode_pair(
         FileNotFoundError, ValueError: as decode_image; the mask is not of the image's size.
     """
     image, factor, sizes = decode_reduced(image_path, min_side, max_pixels)
-    mask = decode_mask(mask_path)
+    mask = decode_mask(mask_path, max_pixels)
     height, width = mask.shape
     if (height, width) not in sizes:
         raise ValueError(

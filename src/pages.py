@@ -242,7 +242,7 @@ def photo_of(folder: Path, name: str, rows: int | None = None) -> Photo | None:
     if not path.is_file():
         return None
     try:
-        return Photo(decode_image(path)[:rows], f"{folder.parent.name}/{folder.name}: {name}")
+        return Photo(decode_image(path, max_pixels=0)[:rows], f"{folder.parent.name}/{folder.name}: {name}")
     except (OSError, ValueError):  # damaged: as good as not there
         return None
 

@@ -421,7 +421,7 @@ def test_a_mask_of_another_size_is_named(datamodule: Callable[..., object], tmp_
     target = tmp_path / "wrong" / row.image_seg_path
     target.parent.mkdir(parents=True)
     cv2.imwrite(str(target), np.zeros((7, 9), np.uint8))
-    with pytest.raises(ValueError, match=r"is 9x7 pixels, its image .* make the masks anew"):
+    with pytest.raises(ValueError, match=r"is 9x7 pixels, its image .* make the masks again"):
         module.train_dataloader().dataset[0, 0]  # type: ignore[attr-defined]
 
 

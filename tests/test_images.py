@@ -11,9 +11,14 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from torch.utils.data import DataLoader
 
+from src.cli import sentence
+from src.datamodules.nico import Images, NativeImages
 from src.headers import read_header
 from src.images import decode_image, decode_mask, decode_pair, find_bad_images, says_nothing
+from src.manifest import Row
+from src.transforms import Evaluate
 
 
 @pytest.fixture
@@ -390,3 +395,57 @@ def test_masks_that_can_be_read_in_two_ways_are_refused(tmp_path: Path, kind: st
 def test_masks_that_tell_nothing(share: float, empty: float, full: float, warned: bool) -> None:
     assert bool(says_nothing(share, empty, full)) == warned
     assert not warned or f"{100 * share:.1f} % foreground" in says_nothing(share, empty, full)
+
+
+def test_a_mask_has_no_more_pixels_than_an_image_may(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "m.png"), np.zeros((20, 30), np.uint8))
+    assert decode_mask(tmp_path / "m.png", max_pixels=600).shape == (20, 30)
+    with pytest.raises(ValueError, match="the mask .*m.png has 30x20 pixels, more than 599"):
+        decode_mask(tmp_path / "m.png", max_pixels=599)
+
+
+@pytest.mark.parametrize("ending", SIZED)
+def test_no_header_raises(photo: np.ndarray, ending: str) -> None:
+    data = cv2.imencode(ending, photo)[1].tobytes()
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        bad = bytearray(data)
+        for place in rng.integers(0, min(len(bad), 200 if rng.random() < 0.7 else len(bad)), 4):
+            bad[place] = rng.integers(256)
+        read_header(bytes(bad[: rng.integers(len(bad))]) if rng.random() < 0.3 else bytes(bad))
+    for offset in (8, 2**31, 2**32 - 1):
+        read_header(b"II*\0" + offset.to_bytes(4, "little") + bytes(8))
+    read_header(b"II+\0\x08\0\0\0" + b"\xff" * 8 + bytes(64))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_cannot_be_read_is_one_sentence_with_and_without_workers(tmp_path: Path, workers: int) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "link.jpg").symlink_to("nothing.jpg")
+    (tmp_path / "cut.png").write_bytes(cv2.imencode(".png", np.zeros((9, 9), np.uint8))[1].tobytes()[:60])
+    cv2.imwrite(str(tmp_path / "large.png"), np.zeros((20, 30), np.uint8))
+    for name, text in {
+        "pipe.jpg": "is a pipe, not an image file: ",
+        "link.jpg": "is a link to nothing.jpg, which is not there: ",
+        "gone.jpg": "does not exist: ",
+        "cut.png": "cannot be decoded (empty, cut off, or no image): ",
+        "large.png": "has 30x20 pixels, more than datamodule.max_pixels=500: ",
+    }.items():
+        for dataset in (
+            Images([Row(name)], tmp_path, None, Evaluate(16, crop_pct=0.95), 0, max_pixels=500),
+            NativeImages([Row(name)], tmp_path, max_pixels=500),
+        ):
+            loader = DataLoader(dataset, batch_size=None, sampler=[(0, 0)], num_workers=workers)
+            with pytest.raises((ValueError, OSError)) as caught:
+                next(iter(loader))
+            said = sentence(caught.value)
+            assert said and said.startswith(f"{tmp_path / name} {text}") and "\n" not in said
+
+
+def test_strips_at_their_own_size(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((1, 20000, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "b.png"), np.zeros((1, 300000, 3), np.uint8))
+    images = NativeImages([Row("a.png"), Row("b.png")], tmp_path)
+    assert images[0, 0].image.shape == (64, 20032, 3)
+    with pytest.raises(ValueError, match="b.png is a strip of 300000x1 pixels"):
+        images[0, 1]

@@ -173,7 +173,7 @@ class MaskWriter(BasePredictionWriter):
 
     def write_tile(self, label: int, position: int, image: Path, values: npt.NDArray[np.float32]) -> None:
         """For a class's first image: picture and map side by side, for the sheet, whoever ends this run."""
-        picture = cv2.resize(decode_image(image), (TILE, TILE), interpolation=cv2.INTER_AREA)
+        picture = cv2.resize(decode_image(image, max_pixels=0), (TILE, TILE), interpolation=cv2.INTER_AREA)
         heat = cv2.applyColorMap((cv2.resize(values, (TILE, TILE)) * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
         overlay = cv2.addWeighted(picture, 0.4, heat[..., ::-1].astype(np.uint8), 0.6, 0)
         write_png(self.tiles / f"{label}-{position}.png", np.hstack([picture, overlay]))
@@ -278,7 +278,7 @@ class MaskWriter(BasePredictionWriter):
             label, position = map(int, path.stem.split("-"))
             mask = decode_mask(self.run / self.mask_path(trainer.datamodule.rows[position]))  # type: ignore[attr-defined]
             small = cv2.resize(mask.astype(np.uint8) * 255, (TILE, TILE), interpolation=cv2.INTER_NEAREST_EXACT)
-            lines[label] = np.hstack([decode_image(path), cv2.cvtColor(small, cv2.COLOR_GRAY2RGB)])
+            lines[label] = np.hstack([decode_image(path, max_pixels=0), cv2.cvtColor(small, cv2.COLOR_GRAY2RGB)])
         shutil.rmtree(self.tiles, ignore_errors=True)
         if not lines:
             return

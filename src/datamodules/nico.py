@@ -641,10 +641,10 @@ class NicoDataModule(pl.LightningDataModule):
             return
         assert self.mask_root is not None
         known = path.parent / "masks.json"
-        if known.is_file():
-            measured = read_json(known)
-            share, parts = measured["foreground_share"], [len(measured[part]) for part in ("empty", "full")]
-            empty, full = (part / measured["images"] for part in parts)
+        measured = read_json(known) if known.is_file() else None
+        if isinstance(measured, dict) and {"images", "foreground_share", "empty", "full"} <= measured.keys():
+            share = measured["foreground_share"]
+            empty, full = (len(measured[part]) / measured["images"] for part in ("empty", "full"))
         else:
             order = np.random.default_rng(0).permutation(len(self.rows))[:MASKS_LOOKED_AT]
             shares = np.array([decode_mask(self.mask_root / str(self.rows[i].image_seg_path)).mean() for i in order])
