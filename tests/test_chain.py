@@ -106,7 +106,7 @@ def test_the_fdg_student_starts_as_its_teacher(train_run: Train, masks: list[str
 def test_the_teacher_predicts_in_evaluation_mode_and_is_the_average_of_the_students_steps(
     train_run: Train, masks: list[str], monkeypatch: pytest.MonkeyPatch, accumulate: int
 ) -> None:
-    modes, steps, states = [], [], []
+    modes, steps, states, begins = [], [], [], []
     step, update = CoTeacher.training_step, CoTeacher.update_teacher
 
     def training_step(self: CoTeacher, batch: Sample, batch_idx: int) -> torch.Tensor:
@@ -120,6 +120,7 @@ def test_the_teacher_predicts_in_evaluation_mode_and_is_the_average_of_the_stude
 
     def update_teacher(self: CoTeacher, number: int) -> None:
         steps.append(number)
+        begins.append({name: tensor.clone() for name, tensor in self.teacher.state_dict().items()})
         states.append({name: tensor.clone() for name, tensor in self.student.state_dict().items()})
         update(self, number)
 
@@ -129,9 +130,9 @@ def test_the_teacher_predicts_in_evaluation_mode_and_is_the_average_of_the_stude
              f"trainer.accumulate_grad_batches={accumulate}"]  # fmt: skip
     run = train_run(*words, "trainer.max_epochs=2")
     assert set(modes) == {(False, True)}  # before and after a validation
-    assert steps == list(range(-(-len(modes) // 2 // accumulate) * 2))
-    average = states[0]
-    for number, state in enumerate(states):
+    assert steps == list(range(1, -(-len(modes) // 2 // accumulate) * 2 + 1))
+    average = begins[0]  # of which the first step leaves a half
+    for number, state in enumerate(states, 1):
         momentum = min(1 - 1 / (number + 1), 0.8)
         average = {
             name: momentum * average[name] + (1 - momentum) * tensor if tensor.is_floating_point() else tensor

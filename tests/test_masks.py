@@ -43,7 +43,7 @@ def test_a_crash_costs_one_refinement(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_said_by_the_caller(tmp_path: Path) -> None:
     pool = MaskPool(1)
     pool.submit(task_of(tmp_path / "gone.png", tmp_path / "m.png", np.ones((3, 3), bool), SETTINGS))
-    with pytest.raises(FileNotFoundError, match="gone.png"):
+    with pytest.raises(ValueError, match="gone.png does not exist"):
         pool.close()
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from src import cli, stopping
 from src.runs import read_config
-from tests.conftest import ROOT, TINY, command
+from tests.conftest import ROOT, TINY, command, sign
 
 Train = Callable[..., Path]
 
@@ -144,6 +144,7 @@ def test_a_start_takes_the_backbone_and_an_unfair_one_is_refused(train_run: Trai
     chained = train_run("track=1", "stage=baseline", "split=none", f"init={none}", "tag=chained")
     narrow = json.loads((chained / "split.json").read_text())
     (chained / "split.json").write_text(json.dumps({**narrow, "train": [], "trained_on_before": narrow["train"]}))
+    sign(chained)
     with pytest.raises(ValueError, match="would make its accuracy a lie"):
         train_run("track=1", "stage=baseline", f"init={chained}", "tag=y")
 

@@ -433,7 +433,8 @@ class NicoDataModule(pl.LightningDataModule):
         if self.listing.home.note:
             warnings.warn(self.listing.home.note, stacklevel=2)
         if self.listing.new:
-            self.rehearse()
+            if self.on_bad_image != "skip":  # which images those are is not known yet
+                self.rehearse()
             with locked(self.manifest_dir):
                 self.listing = self.find_listing(self.check)  # another process may have written meanwhile
                 self.write_listing(self.listing)
