@@ -50,7 +50,8 @@ def predict(cfg: DictConfig) -> None:
     if not trainer.is_global_zero:
         return  # the other ranks' rows are with rank 0
     unreadable = [
-        prediction.unreadable(images, stack) for images, stack in zip((shown, *held_out), stacks, strict=True)
+        prediction.unreadable(images, stack, how.max_pixels)
+        for images, stack in zip((shown, *held_out), stacks, strict=True)
     ]
     if cfg.images:
         shown, stacks[0] = prediction.without_unreadable(shown, stacks[0])

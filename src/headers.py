@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -50,10 +50,16 @@ def read_header(data: bytes) -> Header | None:
     return None
 
 
+STEPS = 1_000_000
+"""Markers or chunks of a file that are looked at, at most: one made of nothing else takes a second, not minutes."""
+
+
 def jpeg(data: bytes) -> Header | None:
     """A JPEG's frame header; OpenCV turns the image by its EXIF."""
     i = 2
-    while (i := data.find(b"\xff", i)) >= 0:
+    for _ in range(STEPS):
+        if (i := data.find(b"\xff", i)) < 0:
+            break
         marker = data[i + 1]
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame
             height, width = struct.unpack_from(">HH", data, i + 5)
@@ -69,7 +75,9 @@ def png(data: bytes) -> Header | None:
     """A PNG's header chunk, its transparency and its EXIF."""
     width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
     key, alpha, orientation, i = None, colour in (4, 6), 1, 8
-    while i + 8 <= len(data):
+    for _ in range(STEPS):
+        if i + 8 > len(data):
+            break
         length, name = struct.unpack_from(">I4s", data, i)
         if name == b"IEND" or not name.isalpha():
             break
@@ -90,7 +98,9 @@ def webp(data: bytes) -> Header | None:
         width = 1 + int.from_bytes(data[24:27], "little")
         height = 1 + int.from_bytes(data[27:30], "little")
         orientation, i = 1, 12
-        while i + 8 <= len(data):
+        for _ in range(STEPS):
+            if i + 8 > len(data):
+                break
             name, length = struct.unpack_from("<4sI", data, i)
             if name == b"EXIF":
                 orientation = exif_orientation(data[i + 8 : i + 8 + length])
@@ -122,8 +132,8 @@ def gif(data: bytes) -> Header | None:
 
 def pnm(data: bytes) -> Header | None:
     """A PBM, PGM or PPM, in binary or in text."""
-    space = rb"(?:\s|#[^\n]*\n)+"
-    found = re.match(rb"P([1-6])" + space + rb"(\d{1,9})" + space + rb"(\d{1,9})" + space + rb"(\d{1,5})?", data)
+    space, start = rb"(?:\s|#[^\n]*\n)+", data[: 1 << 16]
+    found = re.match(rb"P([1-6])" + space + rb"(\d{1,9})" + space + rb"(\d{1,9})" + space + rb"(\d{1,5})?", start)
     if not found:
         return None
     kind, width, height = int(found[1]), int(found[2]), int(found[3])
@@ -136,7 +146,11 @@ def pnm(data: bytes) -> Header | None:
 
 def tiff(data: bytes) -> Header | None:
     """The first page of a TIFF."""
-    tags = dict(tiff_tags(data))
+    found = list(tiff_tags(data))
+    # Of a palette that is cut off libtiff would take what is there, and colours from nowhere for the rest.
+    if any(end > len(data) for tag, _, end in found if tag in TABLES):
+        return None
+    tags = {tag: value for tag, value, _ in found}
     height, width = tags.get(257, 0), tags.get(256, 0)
     bits, photometric, samples, form = tags.get(258, 1), tags.get(262, 1), tags.get(277, 1), tags.get(339, 1)
     extra = samples - {2: 3, 5: 4, 6: 3, 8: 3}.get(photometric, 1)
@@ -184,11 +198,12 @@ PARSERS: tuple[tuple[bytes, Callable[[bytes], Header | None]], ...] = (
 STRONG_MAGIC = b"|".join(magic for magic, parse in PARSERS if parse not in (bmp, pnm))
 """Of files that are images, whatever their names; two letters prove nothing."""
 
+TABLES = (258, 273, 279, 320, 324, 325)  # of a TIFF's bits, strips, tiles and colours
 SIZES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # of a TIFF's types of numbers
 
 
-def tiff_tags(data: bytes) -> Iterator[tuple[int, int]]:
-    """Tags of a TIFF's first directory that are whole numbers, each with its first value."""
+def tiff_tags(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Tags of a TIFF's first directory that are whole numbers: each with its first value, and where its last ends."""
     order = "<" if data[:2] == b"II" else ">"
     big = struct.unpack_from(order + "H", data, 2)[0] == 43
     start = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)[0]
@@ -198,21 +213,26 @@ def tiff_tags(data: bytes) -> Iterator[tuple[int, int]]:
         tag, kind, values = struct.unpack_from(order + ("HHQ" if big else "HHI"), data, i)
         if kind in SIZES and values:
             place, room = i + (12 if big else 8), 8 if big else 4
-            if struct.calcsize(SIZES[kind]) * values > room:
+            needed = struct.calcsize(SIZES[kind]) * values
+            if needed > room:
                 place = struct.unpack_from(order + ("Q" if big else "I"), data, place)[0]
-            yield tag, struct.unpack_from(order + SIZES[kind], data, place)[0]
+            yield tag, struct.unpack_from(order + SIZES[kind], data, place)[0], place + needed
 
 
 def exif_orientation(data: bytes) -> int:
     """EXIF's orientation, 1 where there is none."""
     try:
-        found = dict(tiff_tags(data.removeprefix(b"Exif\0\0"))).get(274, 1)
+        tags = {tag: value for tag, value, _ in tiff_tags(data.removeprefix(b"Exif\0\0"))}
     except (struct.error, IndexError, OverflowError):  # cut off, or an offset beyond all files
         return 1
+    found = tags.get(274, 1)
     return found if 1 <= found <= 8 else 1
 
 
-def turned(image: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint8]:
+Value = TypeVar("Value", bound=np.generic)
+
+
+def turned(image: npt.NDArray[Value], orientation: int) -> npt.NDArray[Value]:
     """The image as EXIF's orientation means it."""
     if orientation >= 5:
         image = image.swapaxes(0, 1)

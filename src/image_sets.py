@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from src.datamodules.nico import NicoDataModule
 from src.files import digest_files, read_json
+from src.images import decode_image, is_shortage
 from src.manifest import LAST_ID, Row, cleaned, rows_from, scan_folder, spelled_in
 from src.members import Member, held_out
 from src.sampler import keyed_seed
@@ -56,6 +57,16 @@ class ImageSet(NamedTuple):
     def digest(self) -> str:
         """Changes when a file does."""
         return digest_files(self.root, [row.image_path for row in self.rows])
+
+    def why_unreadable(self, i: int, max_pixels: int) -> str:
+        """Why image i cannot be read, in a sentence; "" where it can be."""
+        try:
+            decode_image(self.root / self.rows[i].image_path, max_pixels=max_pixels)
+        except (ValueError, OSError) as error:
+            if is_shortage(error):
+                raise
+            return str(error)
+        return ""
 
 
 def test_images(datamodule: NicoDataModule, truth: str | None, classes: Sequence[str]) -> ImageSet:

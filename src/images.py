@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
 from src.headers import Header, read_header, turned
 from src.progress import progress
@@ -23,6 +23,8 @@ MAX_PIXELS = 100_000_000
 """Pixels of an image, at most, where nothing else is said: 300 MB."""
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it says of a bad file, an error says here
+
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, which is no one's choice: max_pixels is, by the header
 
 ADVICE = "replace or remove it; in training, datamodule.on_bad_image=skip leaves such images out"
 
@@ -72,6 +74,14 @@ def read_bytes(path: Path | str, most: int = 0) -> bytes:
 
 
 SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether an error in reading a file says that the system ran short of something, and nothing about the file."""
+    cause = error.__cause__ or error
+    return isinstance(cause, OSError) and cause.errno in SHORTAGES
+
+
 KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -128,7 +138,8 @@ def decode_reduced(
                 flag |= REDUCED[factor] & ~cv2.IMREAD_COLOR_BGR
         image = decode(data, flag, header)
     if image is None:
-        raise ValueError(f"{path} cannot be decoded (empty, cut off, or no image): {ADVICE}")
+        other = ", or a TIFF whose compression is not read" if header.kind == "TIFF" else ""
+        raise ValueError(f"{path} cannot be decoded (empty, cut off, or no image{other}): {ADVICE}")
     seen = (image.shape[0], image.shape[1])
     sizes = [one for one in (size, size[::-1]) if reduced(one, factor) == seen] if factor > 1 else [seen]
     return np.asarray(image, np.uint8), factor, sizes
@@ -147,6 +158,8 @@ def checked_header(data: bytes, path: Path | str, max_pixels: int) -> Header:
     """
     header = read_header(data)
     if header is None:
+        if data.startswith(b"version https://git-lfs"):
+            raise ValueError(f"{path} stands for an image that Git LFS has: fetch it (git lfs pull), or {ADVICE}")
         raise ValueError(f"{path} cannot be decoded (empty, cut off, or no image): {ADVICE}")
     if header.refused:
         raise ValueError(
@@ -220,8 +233,8 @@ def decode_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> npt.NDArray[n
     """Decode a mask to (H, W) bool, True on the foreground, for what its values mean.
 
     0 and 1: 1 is foreground. 0 and 255, or grey levels between them: what exceeds 127 (of 16 bits: 32767). A palette
-    of colours, as Pascal VOC has: every index but 0 and 255, which is void. A picture of one colour with a varying
-    opacity: its opacity.
+    of colours whose first is black, as Pascal VOC has: every index but 0 and 255, which is void. A picture of one
+    colour with a varying opacity: its opacity.
 
     Raises:
         FileNotFoundError: no such file.
@@ -229,21 +242,25 @@ def decode_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> npt.NDArray[n
     """
     data = read_bytes(path, most_bytes(max_pixels))
     header = read_header(data)
-    if header and max_pixels and header.height * header.width > max_pixels:
+    if header is None or header.refused:
+        raise ValueError(f"the mask {path} cannot be decoded: write it again as an 8-bit PNG of 0 and 255")
+    if max_pixels and header.height * header.width > max_pixels:
         raise ValueError(f"the mask {path} has {header.width}x{header.height} pixels, more than {max_pixels}")
-    depth, colours = (data[24], data[25]) if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > 25 else (8, 0)
-    if colours == 3:
-        values = palette_values(data)
-    elif colours == 0 and depth <= 8:  # the usual ones, and ours
-        values = decode(data, cv2.IMREAD_GRAYSCALE, header)
+    depth, colours = (data[24], data[25]) if header.kind == "PNG" else (0, -1)
+    lossy = header.kind == "JPEG" or data[12:16] == b"VP8 "
+    values: npt.NDArray[Any] | None = None
+    if colours == 0 and depth <= 8:  # the usual ones, and ours
+        layer = values = decode(data, cv2.IMREAD_GRAYSCALE, header)
     else:
-        values = decode(data, cv2.IMREAD_UNCHANGED, header)
+        if colours == 3 or header.kind in ("GIF", "BMP", "TIFF"):
+            values = palette_values(data)
+        if values is None and colours != 3:
+            values = decode(data, cv2.IMREAD_COLOR_BGR if lossy else cv2.IMREAD_UNCHANGED, header)
+            values = values if values is None else turned(values, header.orientation)
+        layer = values if values is None else one_layer(values, LOSS if lossy else 0)
     if values is None:
         raise ValueError(f"the mask {path} cannot be decoded: write it again as an 8-bit PNG of 0 and 255")
-    if values.dtype == np.bool_:
-        return np.asarray(values, np.bool_)
-    layer = one_layer(values)
-    mask = None if layer is None else foreground_of(layer)
+    mask = None if layer is None else foreground_of(layer, lossy)
     if mask is None:
         raise ValueError(
             f"the mask {path} has values or colours that can be read in several ways: write it as an 8-bit PNG, 0 on "
@@ -252,42 +269,52 @@ def decode_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> npt.NDArray[n
     return mask
 
 
-def palette_values(data: bytes) -> npt.NDArray[np.generic] | None:
-    """A palette PNG's grey levels (H, W) uint8, or where it has colours, its foreground (H, W) bool; None if broken."""
+LOSS = 40  # by which the channels of a grey picture may differ after a compression that loses something
+
+
+def palette_values(data: bytes) -> npt.NDArray[Any] | None:
+    """What the palette of an image's file makes of it: grey levels (H, W) uint8, or where there are colours the
+    foreground as 0 and 255, or (H, W, 3) where that is not known; None without a palette, or if it is broken."""
     try:
         with Image.open(io.BytesIO(data)) as picture:
-            index = np.asarray(picture, np.int64)
-            palette = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
-    except (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError):
+            if picture.mode != "P":
+                return None
+            index = np.asarray(ImageOps.exif_transpose(picture))
+            palette = np.zeros((256, 3), np.uint8)
+            colours = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
+            palette[: len(colours)] = colours
+    except (OSError, ValueError, SyntaxError, TypeError, EOFError, IndexError):
         return None
-    seen = palette[np.unique(index).clip(max=len(palette) - 1)]
+    seen = palette[np.flatnonzero(np.bincount(index.ravel(), minlength=256))]
     if (seen == seen[:, :1]).all():
-        return np.asarray(palette[index.clip(max=len(palette) - 1), 0])
-    return np.asarray((index > 0) & (index < 255))
+        return np.asarray(palette[index, 0])
+    if palette[0].any() or (data[:3] == b"GIF" and len(seen) > 2):  # GIFs are written with the indices in use alone
+        return np.asarray(palette[index])
+    return ((index > 0) & (index < 255)).astype(np.uint8) * 255
 
 
-def one_layer(values: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
-    """The layer (H, W) of a picture that says what is foreground; None where several differ."""
+def one_layer(values: npt.NDArray[Any], loss: int) -> npt.NDArray[Any] | None:
+    """The layer (H, W) of a picture that says what is foreground; None where several differ by more than `loss`."""
     if values.ndim == 2:
         return values
     colour, opacity = (values[..., :-1], values[..., -1]) if values.shape[2] in (2, 4) else (values, None)
     if opacity is not None and (opacity != opacity.flat[0]).any():
         return opacity if (colour == colour[:1, :1]).all() else None
-    return colour[..., 0] if (colour == colour[..., :1]).all() else None
+    return colour[..., colour.shape[2] // 2] if (np.ptp(colour, 2) <= loss).all() else None
 
 
-def foreground_of(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
-    """Grey levels (H, W) as foreground; None where they can be read in two ways."""
+def foreground_of(values: npt.NDArray[Any], lossy: bool) -> npt.NDArray[np.bool_] | None:
+    """Grey levels (H, W) as foreground; None where they can be read in two ways, or where a loss blurred 0 and 1."""
     if values.dtype not in (np.uint8, np.uint16):
         return None
     highest, full = int(values.max(initial=0)), 255 if values.max(initial=0) <= 255 else 65535
-    if highest <= 1:
+    if highest <= 1 and not (highest and lossy):
         return np.asarray(values == 1)
     if highest <= full // 2:  # indices of classes, say
         return None
     mask = np.asarray(values > full // 2)
     low = values[~mask]
-    if low.any() and highest == 255 and full == 255 and (values[mask] == 255).all() and int(low.max()) < 64:
+    if low.any() and highest == 255 and not lossy and (values[mask] == 255).all() and int(low.max()) < 64:
         return None  # indices of classes, with 255 as void
     return mask
 
@@ -303,7 +330,7 @@ def says_nothing(share: float, empty: float, full: float) -> str:
         share: mean share of foreground.
         empty, full: shares of the masks without foreground and without background.
     """
-    if NEARLY[0] <= share <= NEARLY[1] and max(empty, full) <= 0.5:
+    if NEARLY[0] <= share <= NEARLY[1] and empty + full <= 0.5:
         return ""
     return (
         f"the masks are {100 * share:.1f} % foreground on average, {100 * empty:.0f} % of them empty and "
@@ -328,9 +355,10 @@ def decode_pair(
     mask = decode_mask(mask_path, max_pixels)
     height, width = mask.shape
     if (height, width) not in sizes:
+        hint = " of the images as EXIF turns them" if (width, height) in sizes else ""
         raise ValueError(
             f"the mask {mask_path} is {width}x{height} pixels, its image {image_path} {sizes[0][1]}x{sizes[0][0]}: "
-            "make the masks again"
+            f"make the masks again{hint}"
         )
     if factor > 1:
         # The squares at the right and the bottom may be cut off.
@@ -352,7 +380,7 @@ def find_bad_images(data_root: Path, paths: Sequence[str], threads: int = 4, max
         try:
             decode_image(data_root / path, max_pixels=max_pixels)
         except (ValueError, OSError) as error:
-            if isinstance(error.__cause__, OSError) and error.__cause__.errno in SHORTAGES:
+            if is_shortage(error):
                 raise
             return True
         return False

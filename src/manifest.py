@@ -27,7 +27,7 @@ import torch
 
 from src.files import read_json, write_text
 from src.progress import progress
-from src.tree import EXTENSIONS, LAYOUTS, THUMBNAILS, LeftOut, images_below, look_into, refuse_outside
+from src.tree import EXTENSIONS, LAYOUTS, LINKED, THUMBNAILS, LeftOut, images_below, look_into, refuse_outside
 
 NO_DOMAIN = -1
 """Domain id of an image whose context is not known."""
@@ -127,7 +127,10 @@ def scan_images(data_root: Path, folder: str, depth: int, title: str) -> list[tu
         images += [(*parts, name) for name in inside.images]
         for name in inside.folders:
             deeper = os.path.join(top, *parts, name)
-            for path in images_below(deeper, root, left_out) if not os.path.islink(deeper) else ():
+            if os.path.islink(deeper):
+                left_out.add(LINKED, deeper)
+                continue
+            for path in images_below(deeper, root, left_out):
                 left_out.add(f"image(s) in deeper folders; their place is {LAYOUTS[depth]}", path)
             if os.path.splitext(name)[1].lower() in EXTENSIONS:
                 left_out.add("folder(s) named like an image", deeper)
@@ -145,7 +148,7 @@ def scan_folder(folder: Path) -> list[str]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"the folder {folder} does not exist")
-    left_out = LeftOut(str(folder))
+    left_out = LeftOut(str(folder), "images")
     found = images_below(str(folder), os.path.realpath(folder), left_out)
     left_out.warn(f"images in {folder}")
     if not found:

@@ -84,6 +84,7 @@ class How(NamedTuple):
         trainer: runs the networks.
         at_once: networks that share a pass over the images.
         folder: where predictions are kept.
+        max_pixels: of an image.
     """
 
     images: Any
@@ -93,6 +94,7 @@ class How(NamedTuple):
     trainer: pl.Trainer
     at_once: int
     folder: Path
+    max_pixels: int
 
 
 def how(
@@ -103,7 +105,8 @@ def how(
         training.prepare_data()
         training.setup()
     key = json.dumps([settings["tta"], settings["trainer"]["precision"]], sort_keys=True)
-    return How(images, training, tta, key, trainer, settings["members_at_once"], folder)
+    most = settings["datamodule"]["max_pixels"]
+    return How(images, training, tta, key, trainer, settings["members_at_once"], folder, most)
 
 
 class Task(NamedTuple):
@@ -157,6 +160,11 @@ def predict(members: Sequence[Member], images: ImageSet, how: How) -> list[Resul
     digest = images.digest
     tasks = [task_of(member, images.name, digest, how) for member in members]
     known = [stored(task) for task in tasks]
+    if any(rows is not None and (rows < 0).any() for rows in known):
+        # Unreadable at that time: what stood in the way (a server, max_pixels) need not have been the file.
+        blank = {i for rows in known if rows is not None for i in np.flatnonzero((rows < 0).any(1)).tolist()}
+        mended = [i for i in sorted(blank) if not images.why_unreadable(i, how.max_pixels)]
+        known = [None if rows is not None and (rows[mended] < 0).any() else rows for rows in known]
     broken: dict[int, str] = {}
     main = how.trainer.is_global_zero
     for i, (task, kept) in enumerate(zip(tasks, known, strict=True), 1):
@@ -191,16 +199,26 @@ def predict(members: Sequence[Member], images: ImageSet, how: How) -> list[Resul
     return results
 
 
-def unreadable(images: ImageSet, stack: Probabilities) -> list[str]:
-    """Names of the images, of N with probabilities (M, N, K), that no member could look at.
+REASONS = 10  # of unreadable images, that are printed
+
+
+def unreadable(images: ImageSet, stack: Probabilities, max_pixels: int) -> list[str]:
+    """Names of the images, of N with probabilities (M, N, K), that a member could not look at; the reasons are printed.
 
     Raises:
         ValueError: not one image could be read.
     """
-    names = [images.names[i] for i in np.flatnonzero((stack < 0).any((0, 2)))]
-    if names and len(names) == len(images.rows):
-        raise ValueError(f"not one of the {len(names)} images below {images.root} can be read (first: {names[0]})")
-    return names
+    places = np.flatnonzero((stack < 0).any((0, 2))).tolist()
+    reasons = [images.why_unreadable(i, max_pixels) for i in places[:REASONS]]
+    if places and len(places) == len(images.rows):
+        first = images.names[places[0]]
+        raise ValueError(
+            f"not one of the {len(places)} images below {images.root} can be read (first: {first})"
+            f"{': ' if reasons[0] else ''}{reasons[0]}"
+        )
+    for i, reason in zip(places[:REASONS], reasons, strict=True):
+        print(reason or f"{images.root / images.rows[i].image_path} could not be read before, and can be now")
+    return [images.names[i] for i in places]
 
 
 def without_unreadable(images: ImageSet, stack: Probabilities) -> tuple[ImageSet, Probabilities]:

@@ -245,7 +245,7 @@ def write_images(outcome: Outcome, classes: Sequence[str], top: int, path: Path,
     if unreadable:
         raise ValueError(
             f"{len(unreadable)} of {len(rows) + len(unreadable)} images cannot be decoded and are left out of {path}: "
-            f"{', '.join(unreadable)}"
+            f"{', '.join(unreadable[:50])}{', ...' if len(unreadable) > 50 else ''}"
         )
 
 

@@ -79,11 +79,16 @@ class Crop(A.RandomResizedCrop):  # type: ignore[misc] # albumentations has no t
         return resize(img[top:bottom, left:right], self.size[0])
 
 
+LARGE = 2**26  # values of an image (22 million pixels), above which its resize saves memory instead of time
+
+
 def resize(image: Image, size: int) -> Image:
     """(H, W, 3) uint8 to (size, size, 3): sides that shrink by the mean over an area, sides that grow linearly."""
     height, width = min(image.shape[0], size), min(image.shape[1], size)
-    if (height, width) != image.shape[:2]:  # of float32 OpenCV takes the mean in two thirds of the time
-        means = cv2.resize(image.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+    if (height, width) != image.shape[:2]:
+        # Of float32 OpenCV takes the mean in two thirds of the time; of an enormous image that would take gigabytes.
+        source = image.astype(np.float32) if image.size <= LARGE else image
+        means = cv2.resize(source, (width, height), interpolation=cv2.INTER_AREA)
         image = cv2.convertScaleAbs(means).astype(np.uint8, copy=False)
     if (height, width) != (size, size):
         image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)

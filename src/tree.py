@@ -27,10 +27,15 @@ LOOKS = 8  # files of an unknown extension whose first bytes a scan looks at
 
 
 class LeftOut:
-    """What one scan leaves out: {kind: paths}."""
+    """What one scan leaves out: {kind: paths}.
 
-    def __init__(self, top: str) -> None:
-        self.top, self.looks = top, 0
+    Args:
+        top: the folder that is scanned.
+        setting: that names the folder which no link may leave: data_root, or images.
+    """
+
+    def __init__(self, top: str, setting: str = "data_root") -> None:
+        self.top, self.setting, self.looks = top, setting, 0
         self.kinds: dict[str, list[str]] = {}
 
     def add(self, kind: str, path: str) -> None:
@@ -96,10 +101,12 @@ def look_into(path: str, root: str, left_out: LeftOut) -> Folder:
         elif entry.name.startswith("."):
             if ending in EXTENSIONS:
                 left_out.add("hidden image(s)", entry.path)
+            elif entry.is_dir(follow_symlinks=False) and names_images(entry.path):
+                left_out.add("hidden folder(s) with images", entry.path)
         else:
             kind = kind_of(entry)
             if entry.is_symlink() and kind != BROKEN:
-                refuse_outside(entry.path, root)
+                refuse_outside(entry.path, root, left_out.setting)
             if kind == "folder":
                 folders.append(entry.name)
             elif kind != "file":
@@ -127,14 +134,18 @@ def kind_of(entry: os.DirEntry[str]) -> str:
     return "folder" if stat.S_ISDIR(mode) else "pipe(s), socket(s) or device(s)"
 
 
-def refuse_outside(path: str, root: str) -> None:
-    """Raise ValueError where `path`, links followed, is not below `root` (a real path)."""
+def refuse_outside(path: str, root: str, setting: str = "data_root") -> None:
+    """Raise ValueError where `path`, links followed, is not below `root` (a real path), which `setting` gives."""
     real = os.path.realpath(path)
     if real != root and not real.startswith(root.rstrip(os.sep) + os.sep):
+        what = "the data root" if setting == "data_root" else "the folder"
         raise ValueError(
-            f"{path} leads out of the data root {root} (to {real}): "
-            "move the images below the data root, or set data_root to the folder that holds them"
+            f"{path} leads out of {what} {root} (to {real}): "
+            f"move the images below {what}, or set {setting} to the folder that holds them"
         )
+
+
+LINKED = "link(s) to folders; they are not followed here"
 
 
 def images_below(path: str, root: str, left_out: LeftOut) -> list[str]:
@@ -144,9 +155,25 @@ def images_below(path: str, root: str, left_out: LeftOut) -> list[str]:
         here = waiting.pop()
         inside = look_into(here, root, left_out)
         found += [os.path.join(here, name) for name in inside.images]
-        below = [os.path.join(here, name) for name in inside.folders]
-        waiting += [folder for folder in below if not os.path.islink(folder)]
+        for name in inside.folders:
+            folder = os.path.join(here, name)
+            if os.path.islink(folder):
+                left_out.add(LINKED, folder)
+            else:
+                waiting.append(folder)
     return found
+
+
+def names_images(path: str) -> bool:
+    """Whether a folder has a file with an image's extension among the first thousand names in it and below."""
+    seen = 0
+    for _, folders, files in os.walk(path):
+        if any(os.path.splitext(name)[1].lower() in EXTENSIONS for name in files):
+            return True
+        seen += len(folders) + len(files)
+        if seen > 1000:
+            break
+    return False
 
 
 def holds_image(path: str) -> bool:

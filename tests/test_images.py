@@ -236,6 +236,20 @@ def test_a_file_larger_than_any_image_is_not_read(tmp_path: Path) -> None:
         decode_image(tmp_path / "a.jpg")
 
 
+def test_too_few_open_files_make_no_guess_in_prediction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = Images([Row("a.png")], tmp_path, None, Evaluate(16, crop_pct=0.95), 0, tolerant=True)
+    assert not images[0, 0].readable  # it is not there
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((20, 30), np.uint8))
+    assert images[0, 0].readable
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(OSError, match="the system ran short"):
+        images[0, 0]
+
+
 def test_too_few_open_files_are_no_fault_of_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.jpg").write_bytes(b"")
 
@@ -270,6 +284,35 @@ def test_a_file_that_is_cut_off_is_an_error(tmp_path: Path, photo: np.ndarray, e
     (tmp_path / "a").write_bytes(data[: int(share * len(data))])
     with pytest.raises(ValueError, match=r"a cannot be decoded .*on_bad_image=skip leaves"):
         decode_image(tmp_path / "a")
+
+
+def test_a_palette_that_is_cut_off_makes_no_colours(tmp_path: Path, photo: np.ndarray) -> None:
+    Image.fromarray(photo).convert("P").save(tmp_path / "a.tif", compression="tiff_lzw")
+    data = (tmp_path / "a.tif").read_bytes()
+    for end in range(len(data) // 2, len(data), 37):
+        (tmp_path / "a.tif").write_bytes(data[:end])
+        with pytest.raises(ValueError, match="cannot be decoded"):
+            decode_image(tmp_path / "a.tif")
+
+
+def test_files_that_stand_for_images_elsewhere_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    with pytest.raises(ValueError, match="a.jpg stands for an image that Git LFS has: fetch it"):
+        decode_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff\xd8\xff" + b"\xff" * 2**21,
+        b"\xff\xd8" * 2**20,
+        b"P5 " + b"#\n" * 2**20,
+    ],
+)
+def test_a_header_without_an_end_is_not_followed_to_it(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("src.headers.STEPS", 100)  # reading on would find the true header behind them
+    frame = b"\xff\xc0\0\x0b\x08\0\x01\0\x01\x01\0\0\0"
+    assert read_header(data + (frame if data[:2] == b"\xff\xd8" else b" 1 1 255\n")) is None
 
 
 def test_bad_images_are_found(tmp_path: Path, photo: np.ndarray) -> None:
@@ -388,9 +431,44 @@ def test_masks_that_can_be_read_in_two_ways_are_refused(tmp_path: Path, kind: st
         decode_mask(mask_file(tmp_path, values))
 
 
+VOC = [0, 0, 0, 128, 0, 0, 0, 128, 0, *[90, 90, 0] * 252, 224, 224, 192]
+
+
+@pytest.mark.parametrize("ending", ["png", "gif", "bmp", "tif", "webp", "jpg"])
+@pytest.mark.parametrize("kind", ["0/1", "0/255", "palette", "void", "red on green", "red first", "grey"])
+def test_a_mask_means_the_same_in_every_format_or_is_refused(tmp_path: Path, ending: str, kind: str) -> None:
+    values = np.zeros((48, 64), np.uint8)
+    values[16:32, 16:48] = 1
+    foreground, path = values == 1, tmp_path / f"mask.{ending}"
+    if kind == "void":
+        values[16] = 255
+        foreground = values == 1
+    if kind in ("palette", "void", "red first"):
+        picture = Image.fromarray(values, "P")
+        picture.putpalette(VOC if kind != "red first" else [128, 0, 0, 0, 0, 0])
+    elif kind == "red on green":
+        picture = Image.fromarray(np.dstack([values * 255, (1 - values) * 255, values * 0]))
+    else:
+        picture = Image.fromarray({"0/1": values, "0/255": values * 255, "grey": values * 200}[kind])
+    picture = picture.convert("RGB") if ending in ("jpg", "webp") else picture
+    picture.save(path, **({"quality": 90} if ending in ("jpg", "webp") else {}))
+    try:
+        assert np.array_equal(decode_mask(path), foreground)
+    except ValueError as error:
+        assert "can be read in several ways" in str(error)
+        # What a palette's order or a loss took away cannot be known; all else is read.
+        assert "red" in kind or (ending in ("jpg", "webp", "gif") and kind in ("0/1", "palette", "void"))
+
+
 @pytest.mark.parametrize(
     ("share", "empty", "full", "warned"),
-    [(0.4, 0.0, 0.1, False), (0.984, 0.0, 0.3, True), (0.01, 0.2, 0.0, True), (0.5, 0.0, 0.6, True)],
+    [
+        (0.5, 0.3, 0.3, True),
+        (0.4, 0.0, 0.1, False),
+        (0.984, 0.0, 0.3, True),
+        (0.01, 0.2, 0.0, True),
+        (0.5, 0.0, 0.6, True),
+    ],
 )
 def test_masks_that_tell_nothing(share: float, empty: float, full: float, warned: bool) -> None:
     assert bool(says_nothing(share, empty, full)) == warned
@@ -400,7 +478,7 @@ def test_masks_that_tell_nothing(share: float, empty: float, full: float, warned
 def test_a_mask_has_no_more_pixels_than_an_image_may(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "m.png"), np.zeros((20, 30), np.uint8))
     assert decode_mask(tmp_path / "m.png", max_pixels=600).shape == (20, 30)
-    with pytest.raises(ValueError, match="the mask .*m.png has 30x20 pixels, more than 599"):
+    with pytest.raises(ValueError, match=r"the mask .*m\.png has 30x20 pixels, more than 599"):
         decode_mask(tmp_path / "m.png", max_pixels=599)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -204,6 +205,25 @@ def test_an_image_that_cannot_be_read_stands_in_nobodys_way(
     predict(*words)
     assert np.allclose(kept(results, two_members[0])["probabilities"], whole, atol=1e-6)
     assert not (results / "bad_images.json").exists()
+
+
+def test_what_stood_in_an_images_way_need_not_be_its_file(
+    two_members: list[Path], predict: Predict, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(data / "data", root)
+    large = min((root / "public_dg_0416/public_test_flat").iterdir())
+    cv2.imwrite(str(large), np.full((600, 500, 3), 90, np.uint8))
+    words = [f"data_root={root}", f"truth={data / 'truth/track1_test_truth.json'}"]
+    with pytest.raises(SystemExit, match=rf"1 of \d+ test images cannot be read \({large.name}\)"):
+        predict(*words, "datamodule.max_pixels=299999")
+    assert f"{large} has 500x600 pixels, more than datamodule.max_pixels=299999: " in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="1 of"):
+        predict(*words, "datamodule.max_pixels=299999")
+    assert "changed: made again" not in capsys.readouterr().out  # kept, as nothing changed
+    results = predict(*words, "datamodule.max_pixels=300000")
+    assert "changed: made again" in capsys.readouterr().out and not (results / "bad_images.json").exists()
+    assert (kept(results, two_members[0])["probabilities"] >= 0).all()
 
 
 def test_held_out_images_that_cannot_be_read_are_left_out_of_the_figures(

@@ -84,19 +84,27 @@ def test_any_folder_leaves_thumbnails_alone_and_follows_no_linked_folder(tmp_pat
     put(tmp_path / "a/@eaDir/1.jpg/SYNOFILE_THUMB_M.jpg")
     (tmp_path / "a/again").symlink_to(".")
     (tmp_path / "folder.png").mkdir()
-    with pytest.warns(UserWarning, match="1 folder.s. of thumbnails or remains"):
+    put(tmp_path / ".trash/old/2.jpg")
+    (tmp_path / ".settings").mkdir()
+    with pytest.warns(UserWarning) as caught:
         assert scan_folder(tmp_path) == ["a/1.jpg"]
+    (text,) = [str(warning.message) for warning in caught]
+    for part in (
+        "1 folder(s) of thumbnails or remains (a/@eaDir)",
+        "1 hidden folder(s) with images (.trash)",
+        "1 link(s) to folders (a/again): they are not followed here",
+    ):
+        assert part in text, text
+    assert ".settings" not in text
 
 
 def test_one_file_is_a_set_of_images(tmp_path: Path) -> None:
     put(tmp_path / "in/photo")
-    images, bad = folder_images(tmp_path / "in/photo")
-    assert images.names == ["photo"] and images.root == tmp_path / "in" and not bad
+    images = folder_images(tmp_path / "in/photo")
+    assert images.names == ["photo"] and images.root == tmp_path / "in" and images.why_unreadable(0, 64) == ""
+    assert "has 8x8 pixels, more than datamodule.max_pixels=63" in images.why_unreadable(0, 63)
     os.mkfifo(tmp_path / "in/pipe.jpg")
-    with pytest.raises(ValueError, match="pipe.jpg is a pipe, not an image file"):
-        folder_images(tmp_path / "in/pipe.jpg")
-    with pytest.raises(ValueError, match="has 8x8 pixels, more than datamodule.max_pixels=63"):
-        folder_images(tmp_path / "in/photo", max_pixels=63)
+    assert "pipe.jpg is a pipe, not an image file" in folder_images(tmp_path / "in/pipe.jpg").why_unreadable(0, 0)
 
 
 def test_the_root_of_the_file_system_is_a_data_root(tmp_path: Path) -> None:

@@ -132,15 +132,23 @@ def test_images_of_one_stem_have_masks_of_their_own() -> None:
     assert names["a/0.jpg"] == "a/0.jpg.png" and names["a/2.JPG"] == "a/2.JPG.png"
 
 
-def test_masks_that_tell_nothing_are_warned_of_when_they_are_used(train_run: Train) -> None:
+def test_masks_that_tell_nothing_are_warned_of_when_they_are_used(train_run: Train, tmp_path: Path) -> None:
     train_run("track=1", "stage=baseline", "trainer.max_epochs=1")
     with pytest.warns(UserWarning, match="% foreground on average.*plain mixup"):
         run = train_run(*WSSS, "crf=none", "trainer.max_epochs=1", "callbacks.masks.threshold=0.0")
     with pytest.warns(UserWarning, match="track1_train_with_mask_label.json: the masks are 100.0 % foreground"):
         train_run("track=1", "stage=baseline", f"masks={run / 'track1_train_with_mask_label.json'}", "tag=masks")
+    words = ["track=1", "stage=baseline", f"masks={run / 'track1_train_with_mask_label.json'}"]
+    shutil.copytree(run / "masks", tmp_path / "masks")
+    (run / "masks.json").write_text('{"images": 9, "foreground_share": 0.4, "empty": [], "full": []}')
+    with pytest.warns(UserWarning, match="the masks are 100.0 % foreground"):  # it tells of the masks beside it alone
+        train_run(*words, f"mask_root={tmp_path}", "tag=elsewhere")
+    (run / "masks.json").write_text('{"images": 0, "foreground_share": 0.4, "empty": [], "full": []}')
+    with pytest.warns(UserWarning, match="the masks are 100.0 % foreground"):
+        train_run(*words, "tag=damaged")
     (run / "masks.json").unlink()  # masks of somebody else's: a sample is looked at
     with pytest.warns(UserWarning, match="the masks are 100.0 % foreground"):
-        train_run("track=1", "stage=baseline", f"masks={run / 'track1_train_with_mask_label.json'}", "tag=others")
+        train_run(*words, "tag=others")
 
 
 def test_cudnn_times_no_convolution_while_masks_are_made(train_run: Train, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 from pytorch_lightning.loggers import WandbLogger
 
 from src.files import read_json, write_json, write_text, write_whole
-from src.images import decode_image, decode_mask, says_nothing
+from src.images import MAX_PIXELS, decode_image, decode_mask, says_nothing
 from src.manifest import Row, write_manifest
 from src.masks import MaskPool, iou, task_of
 from src.progress import progress
@@ -166,7 +166,7 @@ class MaskWriter(BasePredictionWriter):
     def true_mask(self, row: Row, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
         """A true mask of the image's size."""
         path = self.truth_path(row)
-        truth = decode_mask(path)
+        truth = decode_mask(path, max(MAX_PIXELS, shape[0] * shape[1]))
         if truth.shape != shape:
             raise ValueError(f"the true mask {path} is {truth.shape[::-1]}, its image {shape[::-1]} (width, height)")
         return truth
@@ -213,7 +213,7 @@ class MaskWriter(BasePredictionWriter):
         )
 
         def figures(row: Row) -> tuple[float, float | None, tuple[int, int]]:
-            mask = decode_mask(self.run / self.mask_path(row))
+            mask = decode_mask(self.run / self.mask_path(row), max_pixels=0)
             truth = self.true_mask(row, mask.shape) if self.truth_dir else None
             return float(mask.mean()), None if truth is None else iou(mask, truth), (mask.shape[0], mask.shape[1])
 
@@ -276,7 +276,8 @@ class MaskWriter(BasePredictionWriter):
         lines = {}
         for path in sorted(self.tiles.glob("*.png")):
             label, position = map(int, path.stem.split("-"))
-            mask = decode_mask(self.run / self.mask_path(trainer.datamodule.rows[position]))  # type: ignore[attr-defined]
+            row: Row = trainer.datamodule.rows[position]  # type: ignore[attr-defined]
+            mask = decode_mask(self.run / self.mask_path(row), max_pixels=0)
             small = cv2.resize(mask.astype(np.uint8) * 255, (TILE, TILE), interpolation=cv2.INTER_NEAREST_EXACT)
             lines[label] = np.hstack([decode_image(path, max_pixels=0), cv2.cvtColor(small, cv2.COLOR_GRAY2RGB)])
         shutil.rmtree(self.tiles, ignore_errors=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import errno
+import math
 import shutil
 import signal
 import warnings
@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from src.data_sets import Home, home_of, manifests_in, write_record
 from src.files import digest_files, read_json, write_json
-from src.images import MAX_PIXELS, decode_image, decode_mask, decode_pair, find_bad_images, says_nothing
+from src.images import MAX_PIXELS, decode_image, decode_mask, decode_pair, find_bad_images, is_shortage, says_nothing
 from src.locks import locked
 from src.manifest import (
     HELD_OUT,
@@ -45,9 +45,6 @@ from src.manifest import (
 )
 from src.sampler import KeyedSampler, keyed_seed
 from src.transforms import Transform, TwoViews
-
-OF_THE_SYSTEM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Errors in opening a file that say nothing about it: too many open files, no memory."""
 
 
 class Decoded(NamedTuple):
@@ -113,7 +110,7 @@ class Images(Dataset[Decoded]):
             try:
                 image = decode_image(path, transform.min_side, self.max_pixels)
             except (ValueError, OSError) as error:
-                if not self.tolerant or getattr(error, "errno", None) in OF_THE_SYSTEM:
+                if not self.tolerant or is_shortage(error):
                     raise
                 image, readable = np.zeros((transform.min_side, transform.min_side, 3), np.uint8), False
         else:
@@ -641,14 +638,16 @@ class NicoDataModule(pl.LightningDataModule):
         if getattr(rank_zero_only, "rank", 0):
             return
         assert self.mask_root is not None
-        known = path.parent / "masks.json"
-        measured = read_json(known) if known.is_file() else None
-        if isinstance(measured, dict) and {"images", "foreground_share", "empty", "full"} <= measured.keys():
-            share = measured["foreground_share"]
-            empty, full = (len(measured[part]) / measured["images"] for part in ("empty", "full"))
-        else:
+        share, empty, full = math.nan, 0.0, 0.0
+        if self.mask_root == path.parent:
+            with suppress(OSError, ValueError, KeyError, TypeError, ZeroDivisionError):  # no such file, or another's
+                measured = read_json(path.parent / "masks.json")
+                empty, full = (len(measured[part]) / measured["images"] for part in ("empty", "full"))
+                share = float(measured["foreground_share"])
+        if math.isnan(share):
             order = np.random.default_rng(0).permutation(len(self.rows))[:MASKS_LOOKED_AT]
-            shares = np.array([decode_mask(self.mask_root / str(self.rows[i].image_seg_path)).mean() for i in order])
+            paths = [self.mask_root / str(self.rows[i].image_seg_path) for i in order]
+            shares = np.array([decode_mask(one, self.max_pixels).mean() for one in paths])
             share, empty, full = float(shares.mean()), float((shares == 0).mean()), float((shares == 1).mean())
         if warning := says_nothing(share, empty, full):
             warnings.warn(f"{path}: {warning}", stacklevel=2)
