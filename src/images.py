@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,14 +28,16 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it say
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, which is no one's choice: max_pixels is, by the header
 
 ADVICE = "replace or remove it; in training, datamodule.on_bad_image=skip leaves such images out"
+AGAIN = "replace it, or make the masks again with stage=wsss"
 
 
-def read_bytes(path: Path | str, most: int = 0) -> bytes:
+def read_bytes(path: Path | str, most: int = 0, advice: str = ADVICE) -> bytes:
     """A regular file's content; whatever else has its name (a pipe would wait for ever) is an error.
 
     Args:
         path: a file.
         most: bytes it may have; 0: any number.
+        advice: what to do about a file that cannot be read.
 
     Raises:
         FileNotFoundError: no such file, or a link to none.
@@ -47,7 +50,7 @@ def read_bytes(path: Path | str, most: int = 0) -> bytes:
             if most and status.st_size > most:
                 raise ValueError(
                     f"{path} has {status.st_size / 2**20:.0f} MB, more than an image of datamodule.max_pixels can "
-                    f"have: {ADVICE}"
+                    f"have: {advice}"
                 )
             with open(path, "rb") as file:
                 return file.read()
@@ -56,7 +59,7 @@ def read_bytes(path: Path | str, most: int = 0) -> bytes:
             if os.path.islink(path):
                 raise FileNotFoundError(
                     f"{path} is a link to {os.readlink(path)}, which is not there: fetch it (git annex get, git lfs "
-                    f"pull), or {ADVICE}"
+                    f"pull), or {advice}"
                 ) from error
             raise FileNotFoundError(
                 f"{path} does not exist: check data_root, or put it back; in training, datamodule.on_bad_image=skip "
@@ -68,9 +71,9 @@ def read_bytes(path: Path | str, most: int = 0) -> bytes:
                 "datamodule.num_workers"
             ) from error
         right = "give yourself the right to (chmod), or " if error.errno in (errno.EACCES, errno.EPERM) else ""
-        raise OSError(f"{path} cannot be read ({error.strerror or error}): {right}{ADVICE}") from error
+        raise OSError(f"{path} cannot be read ({error.strerror or error}): {right}{advice}") from error
     kind = next((name for test, name in KINDS if test(status.st_mode)), "something else")
-    raise ValueError(f"{path} is {kind}, not an image file: {ADVICE}")
+    raise ValueError(f"{path} is {kind}, not an image file: {advice}")
 
 
 SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -181,7 +184,9 @@ def decode(data: bytes, flag: int, header: Header | None = None) -> npt.NDArray[
     """
     image = None
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+        # A PNM in text need not have an end of its last line; OpenCV wants one.
+        whole = data + b"\n" if re.match(rb"P[123]\s", data) else data
+        image = cv2.imdecode(np.frombuffer(whole, np.uint8), flag)
     except cv2.error as error:
         if error.code == cv2.Error.STS_NO_MEM or "memory" in str(error):
             raise MemoryError(f"an image of {len(data)} bytes") from error
@@ -240,7 +245,7 @@ def decode_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> npt.NDArray[n
         FileNotFoundError: no such file.
         ValueError: it cannot be decoded, or its values can be read in two ways.
     """
-    data = read_bytes(path, most_bytes(max_pixels))
+    data = read_bytes(path, most_bytes(max_pixels), AGAIN)
     header = read_header(data)
     if header is None or header.refused:
         raise ValueError(f"the mask {path} cannot be decoded: write it again as an 8-bit PNG of 0 and 255")

@@ -110,6 +110,7 @@ def test_sixteen_bits_are_scaled(tmp_path: Path, photo: np.ndarray, ending: str,
         b"P2 3 1 100\n100 50 0\n",
         b"P5 3 1 4095\n\x0f\xff\x08\x00\0\0",
         b"P2 # white\n3 1 4095\n4095 2048 0\n",
+        b"P2 3 1 255 255 127 0",
     ],
 )
 def test_white_is_what_the_header_says(tmp_path: Path, data: bytes) -> None:
@@ -518,6 +519,12 @@ def test_what_cannot_be_read_is_one_sentence_with_and_without_workers(tmp_path: 
                 next(iter(loader))
             said = sentence(caught.value)
             assert said and said.startswith(f"{tmp_path / name} {text}") and "\n" not in said
+
+
+def test_a_mask_that_is_no_file_is_said_to_be_one_of_masks(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.png")
+    with pytest.raises(ValueError, match=r"m\.png is a pipe, not an image file: replace it, or make the masks again"):
+        decode_mask(tmp_path / "m.png")
 
 
 def test_strips_at_their_own_size(tmp_path: Path) -> None:
