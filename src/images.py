@@ -312,16 +312,18 @@ def foreground_of(values: npt.NDArray[Any], lossy: bool) -> npt.NDArray[np.bool_
     """Grey levels (H, W) as foreground; None where they can be read in two ways, or where a loss blurred 0 and 1."""
     if values.dtype not in (np.uint8, np.uint16):
         return None
-    highest, full = int(values.max(initial=0)), 255 if values.max(initial=0) <= 255 else 65535
+    levels = 256 if values.dtype == np.uint8 else 65536
+    seen = np.flatnonzero(cv2.calcHist([np.ascontiguousarray(values)], [0], None, [levels], [0, levels]))
+    highest = int(seen[-1])
+    full = 255 if highest <= 255 else 65535
     if highest <= 1 and not (highest and lossy):
         return np.asarray(values == 1)
     if highest <= full // 2:  # indices of classes, say
         return None
-    mask = np.asarray(values > full // 2)
-    low = values[~mask]
-    if low.any() and highest == 255 and not lossy and (values[mask] == 255).all() and int(low.max()) < 64:
+    low, high = seen[(seen > 0) & (seen <= full // 2)], seen[seen > full // 2]
+    if len(low) and low[-1] < 64 and high.tolist() == [255] and not lossy:
         return None  # indices of classes, with 255 as void
-    return mask
+    return np.asarray(values > full // 2)
 
 
 NEARLY = (0.02, 0.9)
