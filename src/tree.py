@@ -56,8 +56,8 @@ class LeftOut:
         self.add(kind, path)
 
     def warn(self, title: str) -> None:
-        """Say all of it in one warning."""
-        if not self.kinds:
+        """Say all of it in one warning, by one process of a machine."""
+        if not self.kinds or os.environ.get("LOCAL_RANK", "0") != "0":
             return
         parts = []
         for kind, paths in sorted(self.kinds.items()):

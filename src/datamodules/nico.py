@@ -701,7 +701,12 @@ class NicoDataModule(pl.LightningDataModule):
                 f"{self.bad_images_path}), more than datamodule.max_bad_share={self.max_bad_share}: check the data"
             )
         if self.bad_images:
-            warnings.warn(f"{len(self.bad_images)} images cannot be decoded and are left out", stacklevel=2)
+            if not getattr(rank_zero_only, "rank", 0):
+                warnings.warn(
+                    f"{len(self.bad_images)} images cannot be decoded and are left out (first: {self.bad_images[0]}; "
+                    f"listed in {self.bad_images_path})",
+                    stacklevel=2,
+                )
             self.rows = [row for row in self.rows if row.image_path not in bad]
 
     @property
