@@ -17,7 +17,7 @@ RAW = ".dng .cr2 .cr3 .crw .nef .arw .raf .orf .rw2 .pef .srw .raw"
 CONVERT = frozenset(re.findall(r"\S+", f".heic .heif .avif .jxl .jp2 .psd .svg .exr .hdr {RAW}"))
 """Of images in formats that are not read, or not everywhere."""
 
-THUMBNAILS = frozenset(("@eadir", ".thumbnails", "__macosx", "#recycle", "@recycle", "$recycle.bin"))
+THUMBNAILS = frozenset(("@eadir", ".thumbnails", "__macosx", "#recycle", "@recycle", "$recycle.bin", "#snapshot"))
 """Folders that a NAS, a desktop or an archive fills with small copies and remains, in small letters."""
 
 SYSTEM_FILES = frozenset(("thumbs.db", "desktop.ini"))
@@ -149,11 +149,22 @@ LINKED = "link(s) to folders; they are not followed here"
 
 
 def images_below(path: str, root: str, left_out: LeftOut) -> list[str]:
-    """Paths of all images in a folder and below; links to folders are not followed."""
+    """Paths of all images in a folder and below; links to folders are not followed, locked folders left out.
+
+    Raises:
+        OSError: the folder itself cannot be read.
+        ValueError: a link leads out of `root`.
+    """
     waiting, found = [path], []
     while waiting:
         here = waiting.pop()
-        inside = look_into(here, root, left_out)
+        try:
+            inside = look_into(here, root, left_out)
+        except OSError:
+            if here == path:
+                raise
+            left_out.add("folder(s) that cannot be read", here)
+            continue
         found += [os.path.join(here, name) for name in inside.images]
         for name in inside.folders:
             folder = os.path.join(here, name)

@@ -1,6 +1,7 @@
 """Scans of folders: what is an image of a tree, and what is said of the rest."""
 
 import os
+import re
 import warnings
 from pathlib import Path
 
@@ -96,6 +97,23 @@ def test_any_folder_leaves_thumbnails_alone_and_follows_no_linked_folder(tmp_pat
     ):
         assert part in text, text
     assert ".settings" not in text
+
+
+def test_a_locked_folder_stands_in_nobodys_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path / "a/1.jpg")
+    (tmp_path / "lost+found").mkdir()
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:  # root may read what a test locks
+        if os.path.basename(path) == "lost+found":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.warns(UserWarning, match=re.escape("1 folder(s) that cannot be read (lost+found)")):
+        assert scan_folder(tmp_path) == ["a/1.jpg"]
+    with pytest.raises(OSError, match=r"the folder .*lost\+found cannot be read \(Permission denied\)"):
+        scan_folder(tmp_path / "lost+found")
 
 
 def test_one_file_is_a_set_of_images(tmp_path: Path) -> None:
