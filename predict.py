@@ -39,7 +39,9 @@ def predict(cfg: DictConfig) -> None:
         shown = image_sets.folder_images(Path(cfg.images))
     else:
         shown = image_sets.test_images(instantiate(cfg.datamodule), cfg.truth, voters[0].classes)
-    training, greedy = instantiate(cfg.datamodule, part="train"), cfg.ensemble.select == "greedy"
+    # Of training images too those that cannot be read are left out one by one: no need to decode all of them before.
+    training = instantiate(cfg.datamodule, part="train", on_bad_image="stop")
+    greedy = cfg.ensemble.select == "greedy"
     wanted = greedy or (not cfg.images and (shown.truth is not None or cfg.report or cfg.logger))
     held_out, why_not = image_sets.held_out_images(training, voters, greedy) if wanted else ([], "")
     how = prediction.how(cfg.datamodule, training, tta, settings, trainer, results / "members")

@@ -276,7 +276,9 @@ def panel_of(task: Task, networks: Sequence[nn.Module], images: ImageSet, how: H
     """Networks of members that see the same pixels as `task`'s, and a data module that shows them the images."""
     datamodule = open_images(how.images, task.member)
     assert isinstance(datamodule, NicoDataModule)
-    bank = datamodule.pixels(task.bank, datamodule.last_size)
+    bank = datamodule.pixels(task.bank, datamodule.last_size, tolerant=True)
+    if task.bank and not len(bank):
+        raise ValueError(f"not one of the {len(task.bank)} training images of tta=mixing can be read: check data_root")
     datamodule.show(images.rows, images.root)
     return Panel(networks, how.tta, images.names, bank), datamodule
 

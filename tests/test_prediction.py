@@ -233,10 +233,24 @@ def test_held_out_images_that_cannot_be_read_are_left_out_of_the_figures(
     shutil.copytree(data / "data", root)
     held_out = json.loads((two_members[0] / "split.json").read_text())["in_domain"]
     (root / held_out[0]).write_bytes(b"")
-    results = predict(f"data_root={root}", f"truth={data / 'truth/track1_test_truth.json'}")
-    assert f"1 images of in_domain could not be read (first: {held_out[0]}): skipped" in capsys.readouterr().out
-    figures = json.loads((results / "figures.json").read_text())
-    assert figures["in_domain"]["images"] == len(held_out) - 1
+    for words in ((), ("datamodule.on_bad_image=skip", "ensemble=greedy", "ensemble.stages=[baseline]")):
+        results = predict(f"data_root={root}", f"truth={data / 'truth/track1_test_truth.json'}", *words)
+        assert f"1 images of in_domain could not be read (first: {held_out[0]}): skipped" in capsys.readouterr().out
+        figures = json.loads((results / "figures.json").read_text())
+        assert figures["in_domain"]["images"] == len(held_out) - 1
+
+
+def test_a_training_image_that_cannot_be_read_is_not_mixed_in(
+    two_members: list[Path], predict: Predict, data: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(data / "data", root)
+    trained_on = json.loads((two_members[0] / "split.json").read_text())["train"]
+    (root / trained_on[0]).write_bytes(b"")
+    words = [f"data_root={root}", "tta=mixing", "tta.bank=100000"]
+    with pytest.warns(UserWarning, match=f"1 training images cannot be read and are not mixed in .{trained_on[0]}"):
+        results = predict(*words)
+    assert (kept(results, two_members[0])["probabilities"] >= 0).all()
 
 
 def test_not_one_image_can_be_read(two_members: list[Path], predict: Predict, tmp_path: Path) -> None:

@@ -547,11 +547,19 @@ class NicoDataModule(pl.LightningDataModule):
         """Predict `rows`, which lie below `data_root`, whatever the manifest lists; unreadable ones are marked."""
         self.rows, self.data_root, self.tolerant = list(rows), data_root, True
 
-    def pixels(self, rows: Sequence[Row], size: int) -> torch.Tensor:
-        """Images as networks of a size see them in evaluation: (N, 3, size, size) uint8."""
-        transform = self.eval_transform(size=size)
-        images = Images(rows, self.data_root, None, transform, self.seed, max_pixels=self.max_pixels)
-        made = [torch.from_numpy(images[0, i].image) for i in range(len(rows))]
+    def pixels(self, rows: Sequence[Row], size: int, tolerant: bool = False) -> torch.Tensor:
+        """Images as networks of a size see them in evaluation: (N, 3, size, size) uint8.
+
+        With `tolerant` those that cannot be read are left out, with a warning.
+        """
+        images = Images(
+            rows, self.data_root, None, self.eval_transform(size=size), self.seed, None, tolerant, self.max_pixels
+        )
+        decoded = [images[0, i] for i in range(len(rows))]
+        bad = [row.image_path for row, one in zip(rows, decoded, strict=True) if not one.readable]
+        if bad and not getattr(rank_zero_only, "rank", 0):
+            warnings.warn(f"{len(bad)} training images cannot be read and are not mixed in ({bad[0]})", stacklevel=2)
+        made = [torch.from_numpy(one.image) for one in decoded if one.readable]
         return torch.stack(made).permute(0, 3, 1, 2) if made else torch.empty((0, 3, size, size), dtype=torch.uint8)
 
     def setup_training(self, path: Path, labels: Mapping[str, int], bad: set[str]) -> None:
