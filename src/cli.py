@@ -287,7 +287,7 @@ def sentence(error: BaseException) -> str | None:
             return text  # the system's here too
     else:
         places = [(frame.filename, frame.line or "") for frame in traceback.extract_tb(error.__traceback__)]
-    if places and places[-1][1].startswith("raise "):
+    if places and places[-1][1].startswith("raise ") and not isinstance(error, MemoryError):
         path = Path(places[-1][0])
         if any(path.is_relative_to(ROOT / part) for part in ("src", "train.py", "predict.py")):
             return text
@@ -333,7 +333,9 @@ KNOWN = (
     ),
     (
         r"out of memory|can't allocate memory|Unable to allocate|Insufficient memory",
-        "memory ran short: lower datamodule.batch_size or datamodule.size (in prediction members_at_once)",
+        "memory ran short: lower datamodule.batch_size or datamodule.size (in prediction members_at_once; for masks, "
+        "which are made at the images' own sizes, datamodule.native_pixels, or leave out the largest images with "
+        "datamodule.max_pixels and datamodule.on_bad_image=skip)",
     ),
 )  # fmt: skip
 """What libraries say (a pattern), and what to tell the user."""

@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 
 from src.cli import sentence
 from src.datamodules.nico import Images, NativeImages
-from src.headers import read_header
-from src.images import decode_image, decode_mask, decode_pair, find_bad_images, says_nothing
+from src.headers import Header, read_header
+from src.images import decode, decode_image, decode_mask, decode_pair, find_bad_images, says_nothing
 from src.manifest import Row
 from src.transforms import Evaluate
 
@@ -200,6 +200,12 @@ except MemoryError as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "MemoryError", done
+
+
+def test_want_of_memory_is_said_with_what_to_do() -> None:
+    with pytest.raises(MemoryError) as caught:
+        decode(b"x", cv2.IMREAD_COLOR_RGB, Header("PNG", 2**24, 2**24))
+    assert str(sentence(caught.value)).startswith("memory ran short: lower datamodule.batch_size")
 
 
 def test_what_is_no_file_gets_a_sentence_and_never_waits(tmp_path: Path, photo: np.ndarray) -> None:
