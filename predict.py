@@ -18,14 +18,12 @@ def main(cfg: DictConfig) -> None:
 
 def predict(cfg: DictConfig) -> None:
     """Members, their predictions (kept ones where nothing changed), the vote, and what a person wants to read of it."""
-    from hydra.utils import instantiate
-
     from src import export, image_sets, members, prediction, report, runs, voting
     from src.locks import locked
 
     settings, results = runs.resolved(cfg), Path(cfg.run_dir)
     report.check_settings(settings)
-    trainer, tta = instantiate(cfg.trainer), instantiate(cfg.tta)
+    trainer, tta = cli.instantiate(cfg.trainer), cli.instantiate(cfg.tta)
     voters, left_out = members.find_members(Path(cfg.logs_dir), cfg.track.id, cfg.ensemble.stages)
     for folder, reason in left_out if trainer.is_global_zero else []:
         print(f"left out {folder}: {reason}")
@@ -38,9 +36,9 @@ def predict(cfg: DictConfig) -> None:
     if cfg.images:
         shown = image_sets.folder_images(Path(cfg.images))
     else:
-        shown = image_sets.test_images(instantiate(cfg.datamodule), cfg.truth, voters[0].classes)
+        shown = image_sets.test_images(cli.instantiate(cfg.datamodule), cfg.truth, voters[0].classes)
     # Of training images too those that cannot be read are left out one by one: no need to decode all of them before.
-    training = instantiate(cfg.datamodule, part="train", on_bad_image="stop")
+    training = cli.instantiate(cfg.datamodule, part="train", on_bad_image="stop")
     greedy = cfg.ensemble.select == "greedy"
     wanted = greedy or (not cfg.images and (shown.truth is not None or cfg.report or cfg.logger))
     held_out, why_not = image_sets.held_out_images(training, voters, greedy) if wanted else ([], "")
@@ -79,7 +77,7 @@ def predict(cfg: DictConfig) -> None:
 
         page = pages.make_page(findings, cfg.datamodule, Path(cfg.logs_dir))
         pages.publish(
-            page, results / "report.html" if cfg.report else None, instantiate(cfg.logger) if cfg.logger else None
+            page, results / "report.html" if cfg.report else None, cli.instantiate(cfg.logger) if cfg.logger else None
         )
     if findings.unreadable:
         raise ValueError(report.unreadable_words(findings, results))

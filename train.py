@@ -19,7 +19,6 @@ def main(cfg: DictConfig) -> None:
 def train(cfg: DictConfig) -> None:
     """Data, run directory, module, trainer; then the weights for the next stage."""
     import pytorch_lightning as pl
-    from hydra.utils import instantiate
 
     from src import members, runs
     from src.stopping import request
@@ -27,10 +26,10 @@ def train(cfg: DictConfig) -> None:
 
     runs.check_settings(cfg)
     before = runs.predecessors(cfg)
-    datamodule = instantiate(cfg.datamodule)
+    datamodule = cli.instantiate(cfg.datamodule)
     datamodule.prepare_data()
     datamodule.setup()
-    cfg.dataset = {"num_classes": len(datamodule.classes), "contexts": datamodule.contexts}
+    cfg.dataset = {"num_classes": len(datamodule.classes), "contexts": cli.literal(datamodule.contexts)}
     facts = (datamodule.classes, datamodule.split_paths)
     inherited = runs.inheritance(before, cfg.model.model_name, *facts)
     members.check_rebuildable(runs.resolved(cfg), "this run's settings")
@@ -40,14 +39,14 @@ def train(cfg: DictConfig) -> None:
             return
         request.advice = "resume=true goes on"
         pl.seed_everything(cfg.seed, verbose=False)
-        module = instantiate(cfg.module)
+        module = cli.instantiate(cfg.module)
         if before.init:
             load_weights(before.init / "weights.safetensors", {part: getattr(module, part) for part in cfg.init_parts})
         if cfg.compile:
             for network in module.children():
                 network.compile()  # in place: the keys of checkpoints and weights stay as they are
-        callbacks = [callback for callback in instantiate(cfg.callbacks).values() if callback is not None]
-        trainer = instantiate(cfg.trainer, callbacks=callbacks)
+        callbacks = [callback for callback in cli.instantiate(cfg.callbacks).values() if callback is not None]
+        trainer = cli.instantiate(cfg.trainer, callbacks=callbacks)
         for logger in trainer.loggers:
             logger.log_hyperparams(runs.resolved(cfg))
         if trainer.is_global_zero:

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from src import stopping
 
@@ -165,6 +165,27 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("dash", dash, replace=True)
     OmegaConf.register_new_resolver("wandb_offline", wandb_offline, replace=True)
     OmegaConf.register_new_resolver("wandb_run_id", wandb_run_id, replace=True, use_cache=True)
+
+
+def literal(value: Any) -> Any:
+    """Plain settings in which every text means itself: `${...}` in the name of a folder is not an interpolation."""
+    if isinstance(value, dict):
+        return {key: literal(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [literal(one) for one in value]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
+
+
+def instantiate(settings: Any, **arguments: Any) -> Any:
+    """Hydra's instantiate, with lists and mappings as plain ones, of settings whose interpolations are filled in first.
+
+    Filled in once: instantiate reads every text twice, and would take `${...}` in a name for another one.
+    """
+    from hydra.utils import instantiate as build
+
+    if isinstance(settings, DictConfig):
+        settings = OmegaConf.create(literal(literal(OmegaConf.to_container(settings, resolve=True))))
+    return build(settings, _convert_="all", **arguments)
 
 
 def start(main: Any) -> None:

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import timm
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class
 from omegaconf import DictConfig
 
+from src import cli
 from src.files import digest_of, write_json, write_text
 from src.lightning_modules.classifier import Network
 from src.manifest import HELD_OUT
@@ -223,7 +224,7 @@ def open_images(settings: DictConfig, member: Member) -> pl.LightningDataModule:
         settings: of the data module, without size and evaluation transform.
         member: completes them.
     """
-    datamodule: pl.LightningDataModule = instantiate(settings, **member.view)
+    datamodule: pl.LightningDataModule = cli.instantiate(settings, **member.view)
     return datamodule
 
 

@@ -59,7 +59,6 @@ FREE = (
     "trainer.logger",
     "trainer.callbacks",
     "trainer.plugins",
-    "trainer._convert_",
     "trainer.max_time",  # limits of one start; where they cut a run, resume=true goes on
     "trainer.max_steps",
     "trainer.profiler",

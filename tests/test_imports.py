@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "callbacks": {"manifest", "metrics", "weights", "sampler", "masks", "images"},
     "runs": {"cli", "manifest", "callbacks"},
     "tta": {"sampler"},
-    "members": {"weights", "manifest", "runs", "lightning_modules"},
+    "members": {"cli", "weights", "manifest", "runs", "lightning_modules"},
     "image_sets": {"manifest", "images", "sampler", "datamodules", "members"},
     "prediction": {"image_sets", "members", "tta", "datamodules", "manifest", "runs", "lightning_modules"},
     "export": {"members", "weights", "lightning_modules"},
