@@ -194,7 +194,7 @@ def read_truth(path: Path, classes: Sequence[str] = ()) -> list[Row]:
                 label = entry.get("label", entry.get("label_name"))
                 if label is not None:
                     entries[i] = {**entry, "label": id_of(label, entry["image_path"])}
-        rows = rows_from(entries, path)
+        rows = rows_from(entries, path, "")
     twice = [name for name, count in Counter(getattr(row, named) for row in rows).items() if count > 1]
     if twice:
         raise ValueError(f"{path} has the image {twice[0]} twice: remove one of the entries")

@@ -356,19 +356,27 @@ def labels_of(rows: Sequence[Row], path: Path) -> dict[str, int]:
     return {names[label]: label for label in sorted(names)}
 
 
-def read_manifest(path: Path) -> list[Row]:
+REBUILD = "manifest.rebuild=true writes the manifest again from the images"
+"""What mends a manifest of the training or test images."""
+
+
+def read_manifest(path: Path, mend: str = REBUILD) -> list[Row]:
     """Read a manifest and check every entry; keys that are not a Row's are ignored.
+
+    Args:
+        path: the file.
+        mend: what to do, other than by hand, about images that are listed twice; "" where there is nothing.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: broken JSON; an entry without image_path or of another type; a path that is absolute or climbs
             with `..`; an image that is listed twice.
     """
-    return rows_from(read_json(path), path)
+    return rows_from(read_json(path), path, mend)
 
 
-def rows_from(entries: Any, path: Path) -> list[Row]:
-    """The rows of a manifest's JSON; `path` is where it was read.
+def rows_from(entries: Any, path: Path, mend: str) -> list[Row]:
+    """The rows of a manifest's JSON; `path` is where it was read, `mend` as in read_manifest.
 
     Raises:
         ValueError: see read_manifest.
@@ -392,7 +400,7 @@ def rows_from(entries: Any, path: Path) -> list[Row]:
             twice.append((before, i))
         rows.append(row)
     if twice:
-        raise ValueError(listed_twice(path, rows, twice))
+        raise ValueError(listed_twice(path, rows, twice, mend))
     return rows
 
 
@@ -447,7 +455,7 @@ def path_fault(path: str) -> str | None:
     return None
 
 
-def listed_twice(path: Path, rows: Sequence[Row], twice: Sequence[tuple[int, int]]) -> str:
+def listed_twice(path: Path, rows: Sequence[Row], twice: Sequence[tuple[int, int]], mend: str) -> str:
     """What to say of images that a manifest lists more than once; one under two labels or contexts comes first."""
     order = ("label", "label_name", "domain", "image_seg_path", "image_name")
 
@@ -459,9 +467,9 @@ def listed_twice(path: Path, rows: Sequence[Row], twice: Sequence[tuple[int, int
     values = [getattr(rows[place], keys[0]) for place in (before, after)] if keys else []
     how = f" with the {keys[0]} {values[0]!r} and then {values[1]!r}" if keys else ""
     return (
-        f"{path} lists {len(twice)} images more than once (first: {rows[before].image_path}, entries {before} and "
-        f"{after}{how}), which would be trained on and held out at once: remove one of the entries each "
-        "(manifest.rebuild=true writes the manifest anew from the images)"
+        f"{path} lists {len({rows[i].image_path for _, i in twice})} image(s) more than once (first: "
+        f"{rows[before].image_path}, entries {before} and {after}{how}), which would count more than once: keep one "
+        f"entry of each{f' ({mend})' if mend else ''}"
     )
 
 

@@ -257,6 +257,7 @@ def start_worker(worker_id: int) -> None:
 AnyBatch = TypeVar("AnyBatch", Sample, Native)
 
 
+MASKS_AGAIN = "make the masks again with stage=wsss"
 MASKS_LOOKED_AT = 200  # of somebody else's, before a training: a second
 PREFETCH = 2  # batches that each worker prepares ahead, as torch has it
 MAX_SIZE = 8192  # pixels of a network's input on a side: a batch of two such images is 400 MB
@@ -536,7 +537,7 @@ class NicoDataModule(pl.LightningDataModule):
         """
         assert self.listing is not None
         path = self.masks or self.manifest
-        self.rows = read_manifest(self.masks) if self.masks else list(self.listing.rows)
+        self.rows = read_manifest(self.masks, MASKS_AGAIN) if self.masks else list(self.listing.rows)
         if not self.rows:
             raise ValueError(f"the manifest {path} lists no image")
         check_links(self.data_root, [row.image_path for row in self.rows])
@@ -614,14 +615,15 @@ class NicoDataModule(pl.LightningDataModule):
         trained = {self.rows[i].label for i in self.split.train}
         empty = [name for i, name in enumerate(self.classes) if i not in listed]
         held_out = [name for i, name in enumerate(self.classes) if i in listed and i not in trained]
-        for names, where in (
-            (empty, f"{whose} have no image" if len(empty) > 1 else f"{whose} has no image"),
-            (held_out, "the data have images in the part alone that is held out (split=): they are not learned"),
+        for names, what in (
+            (empty, "no image"),
+            (held_out, "images only in the part that is held out (split=), and will not be learned"),
         ):
             if names:
-                count = f"{len(names)} classes" if len(names) > 1 else "the class"
+                count, verb = (f"{len(names)} classes", "have") if len(names) > 1 else ("the class", "has")
                 more = ", ..." if len(names) > 8 else ""
-                warnings.warn(f"{count} {', '.join(map(repr, names[:8]))}{more} of {where}", stacklevel=2)
+                listed_names = ", ".join(map(repr, names[:8]))
+                warnings.warn(f"{count} {listed_names}{more} of {whose} {verb} {what}", stacklevel=2)
 
     def check_masks(self, path: Path, bad: set[str]) -> None:
         assert self.mask_root is not None
