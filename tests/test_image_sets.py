@@ -66,3 +66,26 @@ def test_truth_is_read_from_the_files_that_users_have(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(json.dumps([{"image_path": "a/x.jpg", "label": 2, "domain": "water"}]))
     truth = match_truth(read_truth(tmp_path / "manifest.json"), ["x.jpg"], tmp_path)
     assert truth is not None and truth.label.tolist() == [2] and truth.contexts == ["water"]
+
+
+def test_truth_says_how_its_numbers_are_read_and_takes_names_of_classes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "t.json").write_text('{"a.jpg": "dog", "b.jpg": "car"}')
+    assert [row.label for row in read_truth(tmp_path / "t.json", ["car", "dog"])] == [1, 0]
+    assert not capsys.readouterr().out
+    (tmp_path / "t.json").write_text('{"a.jpg": 1, "b.jpg": "car"}')
+    assert [row.label for row in read_truth(tmp_path / "t.json", ["car", "dog"])] == [1, 0]
+    assert "t.json: its numbers are read as class ids (0 is 'car', 1 is 'dog')" in capsys.readouterr().out
+    (tmp_path / "t.json").write_text('{"a.jpg": "owl"}')
+    with pytest.raises(ValueError, match="t.json gives a.jpg the label 'owl': expected an id >= 0, or a class's name"):
+        read_truth(tmp_path / "t.json", ["car", "dog"])
+
+
+@pytest.mark.parametrize("second", ["t/x.jpg", "./t/x.jpg", "t//x.jpg"])
+def test_truth_with_an_image_twice_is_refused_and_no_rebuild_promised(tmp_path: Path, second: str) -> None:
+    rows = [{"image_path": "t/x.jpg", "label": 0}, {"image_path": second, "label": 1}]
+    (tmp_path / "t.json").write_text(json.dumps(rows))
+    with pytest.raises(ValueError, match=r"t.json lists 1 image\(s\) more than once .*label 0 and then 1") as error:
+        read_truth(tmp_path / "t.json")
+    assert "rebuild" not in str(error.value)
