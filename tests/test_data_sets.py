@@ -85,12 +85,14 @@ def test_the_users_label_map_wins_over_the_one_that_was_made(tmp_path: Path) -> 
     assert start(root, tmp_path / "m", rebuild=True).classes == ["dog", "car"]
 
 
-def test_one_data_root_spelled_in_any_way_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("first", ["{}", "a", "link"])
+def test_one_data_root_spelled_in_any_way_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str) -> None:
     root = tree(tmp_path / "a", "car", "dog")
-    start(root, tmp_path / "m")
-    before = files(tmp_path / "m")
     (tmp_path / "link").symlink_to(root)
     monkeypatch.chdir(tmp_path)
+    start(first.format(root), tmp_path / "m")
+    assert json.loads((tmp_path / "m/data_root.json").read_text()) == {"track1": os.path.realpath(root)}
+    before = files(tmp_path / "m")
     for spelling in (f"{root}/", "a", "./a", "link", f"{tmp_path}/m/../a"):
         start(spelling, tmp_path / "m")
         assert files(tmp_path / "m") == before, spelling
