@@ -62,7 +62,8 @@ def quoted(word: str, sweep: bool = False) -> str:
         return f"{key}=" + contexts_of(value, sweep)
     if TEXT.fullmatch(key):
         parts = [value] if not sweep or os.path.exists(value) else words_of(value)
-        return f"{key}=" + ",".join(part if fully_quoted(part) or part == "null" else quote(part) for part in parts)
+        kept = [part if fully_quoted(part) or part == "null" else quote(part, key == "tag") for part in parts]
+        return f"{key}=" + ",".join(kept)
     return word if understood(word) else f"{key}={quote(value)}"
 
 
@@ -88,12 +89,16 @@ def contexts_of(value: str, sweep: bool) -> str:
     return ",".join(f"[{','.join(words)}]" for words in lists)
 
 
-def quote(text: str) -> str:
-    """A text in Hydra's quotes. `~/` is the home; `${...}` stays an interpolation, unless a file has that name."""
+def quote(text: str, word: bool = False) -> str:
+    """A text in Hydra's quotes.
+
+    `~/` is the home. `${...}` stays an interpolation, unless the text is a word of the user's own or a file has that
+    name.
+    """
     if text.startswith("~/") and not os.path.exists(text):
         text = os.path.expanduser(text)
-    if "${" in text and os.path.exists(text):
-        text = text.replace("${", "\\${")
+    if word or os.path.exists(text) or not re.search(r"\$\{[^{}]+\}", text):
+        text = literal(text)
     # A backslash is itself, but before a quote, where it would escape it.
     return "'" + re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + (f"\\{m[2]}" if m[2] else ""), text) + "'"
 

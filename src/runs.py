@@ -23,7 +23,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
-from src.cli import command_words
+from src.cli import command_words, literal
 from src.files import digest_of, read_json, write_json, write_text
 from src.locks import Lock
 from src.manifest import HELD_OUT
@@ -170,7 +170,7 @@ def open_run(
         leftover.unlink()
     finished = is_finished(folder)
     if not finished and not any(folder.glob("*.ckpt")):
-        write_text(folder / "config.yaml", OmegaConf.to_yaml(settings))
+        write_text(folder / "config.yaml", OmegaConf.to_yaml(literal(settings), resolve=True))
         write_json(folder / "split.json", parts)
         write_json(folder / "classes.json", list(classes))
         write_json(folder / "environment.json", environment())
