@@ -98,6 +98,39 @@ def test_mistakes_on_the_command_line(words: list[str], message: str, tmp_path: 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("DataLoader worker (pid 7) is killed by signal: Killed. ", "lack of memory: lower datamodule.num_workers"),
+        ("DataLoader worker (pid(s) 7) exited unexpectedly", "lack of memory: lower datamodule.num_workers"),
+        ("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that", "shared memory (/dev/shm)"),
+        ("unable to write to file </torch_7_1_0>: No space left on device (28)", "shared memory (/dev/shm)"),
+        ("DataLoader timed out after 60 seconds", "datamodule.timeout"),
+        ("CUDA out of memory. Tried to allocate 20.00 MiB", "memory ran short: lower datamodule.batch_size"),
+        ("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory", "memory ran short"),
+        ("Connection closed by peer [127.0.0.1]:12345", "another process of this training has stopped"),
+    ],
+)
+def test_what_libraries_say_becomes_advice(text: str, advice: str) -> None:
+    said = cli.sentence(RuntimeError(text))
+    assert said is not None and advice in said
+
+
+@pytest.mark.parametrize(("value", "traceback"), [("0", False), ("", False), ("1", True)])
+def test_full_errors_are_on_only_when_they_are_switched_on(
+    value: str, traceback: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", value)
+    with pytest.raises(ValueError if traceback else SystemExit), cli.clear_errors():
+        raise_ours()
+
+
+def raise_ours() -> None:
+    from src.runs import check_settings
+
+    check_settings(OmegaConf.create({"seed": -1}))
+
+
 def test_a_fault_of_ours_keeps_its_traceback() -> None:
     from src.mixing.cutmix import box_of
 

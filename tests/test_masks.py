@@ -1,4 +1,5 @@
 import os
+import signal
 from pathlib import Path
 
 import cv2
@@ -44,6 +45,56 @@ def test_what_cannot_be_read_is_said_by_the_caller(tmp_path: Path) -> None:
     pool = MaskPool(1)
     pool.submit(task_of(tmp_path / "gone.png", tmp_path / "m.png", np.ones((3, 3), bool), SETTINGS))
     with pytest.raises(ValueError, match="gone.png does not exist"):
+        pool.close()
+
+
+class Killed(dict):  # type: ignore[type-arg]
+    """Settings whose first reader is killed, as by a system that is short of memory; the second one gets them."""
+
+    def __init__(self, settings: dict[str, float], mark: Path) -> None:
+        super().__init__(settings)
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return die_once, (self.mark, dict(self))
+
+
+def die_once(mark: Path, settings: dict[str, float]) -> dict[str, float]:
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return settings
+
+
+def test_a_process_that_is_killed_from_outside_costs_nothing(tmp_path: Path) -> None:
+    image = np.zeros((20, 30, 3), np.uint8)
+    image[5:15, 5:20] = 200
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    rough = np.zeros((20, 30), bool)
+    rough[4:15, 5:22] = True
+    crashed: list[Path] = []
+    pool = MaskPool(1, crashed.append)
+    pool.submit(task_of(tmp_path / "a.png", tmp_path / "m.png", rough, Killed(SETTINGS, tmp_path / "mark")))
+    pool.close()
+    assert (tmp_path / "mark").exists() and not crashed
+    assert np.array_equal(decode_mask(tmp_path / "m.png"), image[..., 0] > 0)  # refined
+
+
+def test_an_error_of_any_kind_is_said_and_nobody_waits(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((4, 4, 3), np.uint8))
+    pool = MaskPool(1)
+    with pytest.raises(ValueError, match="a mask could not be made: TypeError: .*nonsense"):
+        for i in range(20):  # more than the queue holds
+            pool.submit(task_of(tmp_path / "a.png", tmp_path / f"{i}.png", np.ones((4, 4), bool), {"nonsense": 1}))
+        pool.close()
+
+
+def test_processes_that_die_one_after_the_other_are_not_the_images_fault(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((4, 4, 3), np.uint8))
+    pool = MaskPool(1)
+    with pytest.raises(ValueError, match=r"lack of memory: lower callbacks\.masks\.processes"):
+        for i in range(MaskPool.MOST_CRASHES + 2):
+            pool.submit(task_of(tmp_path / "a.png", tmp_path / f"{i}.png", np.ones((4, 4), bool), Crash(SETTINGS)))
         pool.close()
 
 

@@ -68,6 +68,22 @@ def test_rows_of_all_ranks_come_in_the_images_order_and_none_is_missing(tmp_path
             gather(trainer_of(0, 1), tmp_path, [batch(*places)], 3)
 
 
+def test_two_predictions_at_once_do_not_take_each_others_rows(tmp_path: Path) -> None:
+    def batch(value: float, *places: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.tensor(places), torch.full((1, len(places), 2), value)
+
+    def trainer(rank: int, call: str) -> SimpleNamespace:
+        one = trainer_of(rank, 2)
+        one.strategy.broadcast = lambda word: call
+        return one
+
+    gather(trainer(1, "a"), tmp_path, [batch(1.0, 1)], 2)
+    gather(trainer(1, "b"), tmp_path, [batch(2.0, 1)], 2)
+    for call, value in (("a", 1.0), ("b", 2.0)):
+        made = gather(trainer(0, call), tmp_path, [batch(value, 0)], 2)
+        assert made is not None and (made == value).all()
+
+
 def test_members_together_are_members_alone(two_members: list[Path], predict: Predict) -> None:
     together = [kept(predict(), run)["probabilities"] for run in two_members]
     shutil.rmtree(two_members[0].parents[3] / "results")

@@ -84,6 +84,11 @@ def test_finished_runs_are_read(two_members: list[Path], tmp_path: Path) -> None
     rows = read_runs(tmp_path / "logs/track1")
     assert [row[:6] for row in rows] == [("baseline", "resnet10t", "mixup", "", "holdout", "")] * 2
     assert [row.seed for row in rows] == [0, 1] and "val/in_domain/accuracy" in rows[0].figures
+    # Two files of one class are two strategies.
+    text = (two_members[1] / "config.yaml").read_text()
+    (two_members[1] / "config.yaml").write_text(text.replace("mixing_name: mixup", "mixing_name: mine"))
+    sign(two_members[1])
+    assert [row.mixing for row in read_runs(tmp_path / "logs/track1")] == ["mixup", "mine"]
     (two_members[0] / "finished.json").unlink()
     assert len(read_runs(tmp_path / "logs/track1")) == 1
 

@@ -1,5 +1,8 @@
+import io
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -7,6 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from src import runs
+from src.callbacks import checkpoint_io
 from src.callbacks.checkpoint_io import AtomicCheckpointIO, verifies
 
 SPLIT = {"train": ["a.jpg", "b.jpg"], "in_domain": ["c.jpg"], "out_of_domain": []}
@@ -162,3 +166,62 @@ def test_metrics_of_a_run_interrupted_before_its_end(tmp_path: Path) -> None:
         "epoch,step,seconds,val/in_domain/accuracy,other\n0,3,1.0,0.25,1\n1,6,1.0,0.5,\n"
     )
     assert runs.last_row(tmp_path / "metrics.csv") == {"val/in_domain/accuracy": 0.5}
+
+
+class Full(io.BytesIO):
+    """A file on a disk that is full after a few bytes."""
+
+    def write(self, data: object) -> int:
+        if self.tell() > 200:
+            raise OSError(28, "No space left on device")
+        return super().write(data)  # type: ignore[arg-type]
+
+
+def test_a_full_disk_is_called_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = checkpoint(tmp_path).read_bytes()
+
+    @contextmanager
+    def full(path: Path) -> Iterator[Full]:
+        yield Full()
+
+    monkeypatch.setattr(checkpoint_io, "write_whole", full)
+    with pytest.raises(OSError, match="No space left on device"):  # torch makes a RuntimeError of it
+        AtomicCheckpointIO().save_checkpoint({"value": torch.zeros(3000)}, tmp_path / "last.ckpt")
+    assert (tmp_path / "last.ckpt").read_bytes() == before and verifies(tmp_path / "last.ckpt")
+
+
+def test_damaged_files_of_a_run_end_in_a_sentence(tmp_path: Path) -> None:
+    for name, content, words in (
+        ("config.yaml", "a: [1,\nb: }", "config.yaml is damaged"),
+        ("config.yaml", "", "config.yaml is damaged: it holds no settings"),
+        ("split.json", "{", "split.json is not valid JSON"),
+        ("finished.json", "{}", "finished.json is damaged"),
+    ):
+        folder = tmp_path / f"{name}{len(content)}"
+        with claim(folder):
+            checkpoint(folder)
+        (folder / name).write_text(content)
+        with pytest.raises(ValueError, match=words):
+            claim(folder, resume=True)
+    with claim(folder := tmp_path / "binary"):
+        checkpoint(folder)
+    (folder / "last.ckpt.sha256").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="every checkpoint in .* is damaged"):
+        claim(folder, resume=True)
+
+
+def test_a_damaged_checkpoint_that_is_passed_over_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with claim(tmp_path):
+        AtomicCheckpointIO().save_checkpoint({"epoch": 3, "global_step": 48}, tmp_path / "best.ckpt")
+        os.utime(tmp_path / "best.ckpt", (1, 1))
+        (checkpoint(tmp_path)).write_bytes(b"cut")
+    with claim(tmp_path, resume=True) as run:
+        assert run.checkpoint == tmp_path / "best.ckpt"
+    assert "last.ckpt is damaged; best.ckpt goes back to epoch 4, step 48" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("end", [-1, 0, None])
+def test_the_schedule_must_know_the_end(end: int | None) -> None:
+    cfg = OmegaConf.create({"seed": 0, "trainer": {"max_epochs": end}})
+    with pytest.raises(ValueError, match=f"trainer.max_epochs is {end}: expected at least 1"):
+        runs.check_settings(cfg)
