@@ -2,8 +2,9 @@
 
 The manifests of the first data root lie in manifest_dir itself, those of another one in a folder of its name there:
 
-    dataset_json/track1_train_label.json  data_root.json                   {"track1": "/data/nico"}
-    dataset_json/birds/track1_train_label.json  birds/data_root.json       {"track1": "/data/birds"}
+    dataset_json/track1_train_label.json  data_root.json                   {"track1": "/data/nico",
+                                                                            "manifests": "/work/dataset_json"}
+    dataset_json/birds/track1_train_label.json  birds/data_root.json       {"track1": "/data/birds", ...}
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from src.files import read_json, write_json
 from src.manifest import Row, read_manifest
 
 RECORD = "data_root.json"
+PLACE = "manifests"  # where they lay when the record was written
 SAMPLE = 1000  # images that are looked for, to see whether a manifest without a record is a data root's
 
 
@@ -60,7 +62,7 @@ def home_of(manifest_dir: Path, data_root: Path, track: int, rebuild: bool) -> H
     free: list[Path] = []
     for folder in folders:
         owner, manifests = owner_of(folder, track), manifests_in(folder, track)
-        if owner == root:
+        if root in (owner, copied_owner(folder, owner)):
             return Home(folder, True, note_on(manifest_dir, folder, root, track))
         if owner is None and manifests and holds(root, manifests[0], 0.5, rebuild):
             return Home(folder, False, note_on(manifest_dir, folder, root, track))
@@ -105,6 +107,14 @@ def owner_of(folder: Path, track: int) -> str | None:
     return read_record(folder).get(f"track{track}")
 
 
+def copied_owner(folder: Path, owner: str | None) -> str | None:
+    """Where the data root lies now that was copied together with its manifests, such as a whole project; else None."""
+    wrote = read_record(folder).get(PLACE)
+    if owner is None or wrote is None or wrote == os.path.realpath(folder):
+        return None
+    return os.path.normpath(os.path.join(os.path.realpath(folder), os.path.relpath(owner, wrote)))
+
+
 def read_record(folder: Path) -> dict[str, str]:
     """A folder's record, {"track<t>": data root}; {} without one, or of a damaged one."""
     try:
@@ -116,4 +126,8 @@ def read_record(folder: Path) -> dict[str, str]:
 
 def write_record(folder: Path, data_root: Path, track: int) -> None:
     """Note that the manifests of a track in `folder` belong to a data root."""
-    write_json(folder / RECORD, {**read_record(folder), f"track{track}": os.path.realpath(data_root)})
+    owners = {key: root for key, root in read_record(folder).items() if key != PLACE}
+    here = {key: copied_owner(folder, root) for key, root in owners.items()}  # as seen from where they lie now
+    owners |= {key: root for key, root in here.items() if root is not None and os.path.isdir(root)}
+    owners[f"track{track}"] = os.path.realpath(data_root)
+    write_json(folder / RECORD, {**owners, PLACE: os.path.realpath(folder)})

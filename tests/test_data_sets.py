@@ -91,7 +91,8 @@ def test_one_data_root_spelled_in_any_way_is_one(tmp_path: Path, monkeypatch: py
     (tmp_path / "link").symlink_to(root)
     monkeypatch.chdir(tmp_path)
     start(first.format(root), tmp_path / "m")
-    assert json.loads((tmp_path / "m/data_root.json").read_text()) == {"track1": os.path.realpath(root)}
+    record = json.loads((tmp_path / "m/data_root.json").read_text())
+    assert record == {"track1": os.path.realpath(root), "manifests": os.path.realpath(tmp_path / "m")}
     before = files(tmp_path / "m")
     for spelling in (f"{root}/", "a", "./a", "link", f"{tmp_path}/m/../a"):
         start(spelling, tmp_path / "m")
@@ -128,7 +129,7 @@ def test_tracks_have_records_of_their_own(tmp_path: Path) -> None:
     start(a, tmp_path / "m", track=1)
     assert start(b, tmp_path / "m", track=2).folder == tmp_path / "m"
     record = json.loads((tmp_path / "m/data_root.json").read_text())
-    assert record == {"track1": str(a), "track2": str(b)}
+    assert record == {"track1": str(a), "track2": str(b), "manifests": str(tmp_path / "m")}
 
 
 @pytest.mark.parametrize("check", [True, False])
@@ -153,11 +154,25 @@ def test_data_that_moved_take_their_manifests_along(tmp_path: Path) -> None:
     start(root, tmp_path / "m")
     shutil.move(root, tmp_path / "b")
     assert start(tmp_path / "b", tmp_path / "m").classes == ["dog", "car"]
-    assert json.loads((tmp_path / "m/data_root.json").read_text()) == {"track1": str(tmp_path / "b")}
+    assert json.loads((tmp_path / "m/data_root.json").read_text())["track1"] == str(tmp_path / "b")
     shutil.move(tmp_path / "b", tmp_path / "c")
     os.unlink(tmp_path / "c" / read_manifest(path)[0].image_path)  # another data set, for all one knows
     with pytest.raises(ValueError, match="belongs to the data root"):
         start(tmp_path / "c", tmp_path / "m")
+
+
+def test_a_project_that_is_copied_takes_its_manifests_along(tmp_path: Path) -> None:
+    root = tree(tmp_path / "old/data", "car", "dog")
+    manifest(tmp_path / "old/m", root)
+    assert start(root, tmp_path / "old/m").classes == ["dog", "car"]
+    start(root, tmp_path / "old/m", track=2)
+    shutil.copytree(tmp_path / "old", tmp_path / "new")
+    for own in (tmp_path / "new/data", root):  # the copy of the data, and what it is a copy of
+        assert start(own, tmp_path / "new/m").classes == ["dog", "car"]
+    start(tmp_path / "new/data", tmp_path / "new/m", track=2)
+    other = tree(tmp_path / "third/data", "bird", "fish")
+    with pytest.raises(ValueError, match="belongs to the data root"):
+        start(other, tmp_path / "new/m")
 
 
 def test_a_folder_that_may_only_be_read_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
