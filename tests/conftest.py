@@ -65,20 +65,20 @@ def places(data: Path, tmp_path: Path) -> list[str]:
     ]
 
 
+def composed(name: str, *overrides: str) -> DictConfig:
+    """The real configuration as an entry point composes it: composed("train", "track=1", ...)."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose(name, [cli.quoted(word) for word in overrides], return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg
+
+
 @pytest.fixture(scope="session")
-def configure() -> Iterator[Callable[..., DictConfig]]:
+def configure() -> Callable[..., DictConfig]:
     """Compose the real configuration: configure("train", "track=1", ...)."""
-
-    def composed(name: str, *overrides: str) -> DictConfig:
-        words = [cli.quoted(word) for word in overrides]
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            cfg = compose(name, words, return_hydra_config=True)
-        HydraConfig.instance().set_config(cfg)
-        with open_dict(cfg):
-            del cfg["hydra"]
-        return cfg
-
-    yield composed
+    return composed
 
 
 @pytest.fixture

@@ -1,0 +1,73 @@
+"""The numbers of the composed recipe: no change of the configuration's files changes one of them unnoticed.
+
+`python -m tests.test_numbers` writes numbers.json again, after a change that is meant.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+ROOT = Path(__file__).resolve().parent.parent
+KNOWN = Path(__file__).with_name("numbers.json")
+FACTS = ("dataset.num_classes=60", "dataset.contexts=[autumn,rock]")
+
+
+def options(group: str) -> list[str]:
+    """The choices of a group, as yaml files have them."""
+    return sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
+
+
+def combinations() -> list[str]:
+    """Every stage x model x track of the full recipe, every stage of the demo, and each choice of the other groups."""
+    stages, tracks = options("stage"), options("track")
+    words = [f"track={t} stage={s} model={m}" for s, m, t in itertools.product(stages, options("model"), tracks)]
+    words += [f"track={t} stage={s} scale=demo" for s, t in itertools.product(stages, tracks)]
+    words += [f"track=1 stage=finetune mixing={mixing}" for mixing in options("mixing")]
+    words += [f"track=1 stage=wsss crf={crf}" for crf in options("crf")]
+    for group in ("trainer", "split"):
+        words += [f"track=1 stage=baseline {group}={option}" for option in options(group)]
+    return words
+
+
+def numbers(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, number) of all numbers and switches in a composed configuration."""
+    if isinstance(value, dict | list):
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from numbers(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, bool | int | float):
+        yield key, value
+
+
+def found(configure: Callable[..., DictConfig]) -> dict[str, dict[str, Any]]:
+    """Each combination's numbers; those that stand in most of them once, under "usual". None: there is no such key."""
+    made = {}
+    for words in combinations():
+        settings = OmegaConf.to_container(configure("train", *words.split(), *FACTS), resolve=True)
+        made[words] = dict(numbers(settings))
+    packed: dict[str, dict[str, Any]] = {"usual": {}}
+    for key in sorted({key for own in made.values() for key in own}):
+        values = [repr(own.get(key)) for own in made.values()]
+        usual = max(values, key=values.count)
+        packed["usual"][key] = next(own.get(key) for own in made.values() if repr(own.get(key)) == usual)
+        for words, own in made.items():
+            packed.setdefault(words, {}).update({key: own.get(key)} if repr(own.get(key)) != usual else {})
+    return packed
+
+
+def test_the_composed_numbers_are_the_known_ones(configure: Callable[..., DictConfig]) -> None:
+    now, known = found(configure), json.loads(KNOWN.read_text())
+    assert list(now) == list(known)
+    for words in known:
+        assert now[words] == known[words], words
+
+
+if __name__ == "__main__":
+    from tests.conftest import composed
+
+    KNOWN.write_text(json.dumps(found(composed), indent=1) + "\n")
