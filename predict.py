@@ -1,11 +1,23 @@
 """Let the finished runs of a track vote on its test images: `python predict.py track=1 ensemble=all`."""
 
-from pathlib import Path
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig
 
 from src import cli
+
+if TYPE_CHECKING:  # loaded when there is something to do: --help answers at once
+    from src.datamodules.nico import NicoDataModule
+    from src.prediction.image_sets import ImageSet
+    from src.prediction.kept import Probabilities
+    from src.prediction.members import LeftOut, Member
+    from src.prediction.run import OpenImages
+    from src.prediction.settings import PredictionSettings
+    from src.report.evaluation import Evaluation
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="predict")
@@ -18,69 +30,103 @@ def main(cfg: DictConfig) -> None:
 
 def predict(cfg: DictConfig) -> None:
     """Members, their predictions (kept ones where nothing changed), the vote, and what a person wants to read of it."""
-    from src import export, image_sets, members, prediction, report, runs, voting
-    from src.locks import locked
+    from src.prediction import export, members, soups
+    from src.prediction.run import Predictor
+    from src.prediction.settings import read_settings
+    from src.runs.directory import resolved
 
-    settings, results = runs.resolved(cfg), Path(cfg.run_dir)
-    report.check_settings(settings)
+    settings = read_settings(resolved(cfg))
     trainer, tta = cli.instantiate(cfg.trainer), cli.instantiate(cfg.tta)
-    voters, left_out = members.find_members(Path(cfg.logs_dir), cfg.track.id, cfg.ensemble.stages)
-    for folder, reason in left_out if trainer.is_global_zero else []:
-        print(f"left out {folder}: {reason}")
-    if cfg.ensemble.select == "soup":
-        voters = members.make_soups(voters, results / "soups")
-    if cfg.export:
-        export.export(voters, results / "export", cfg.export)
+    open_images: OpenImages = partial(cli.instantiate, cfg.datamodule)
+    voters, left_out = members.find_members(settings.logs_dir, settings.track, settings.stages)
+    if trainer.is_global_zero:
+        say(left_out)
+    if settings.select == "soup":
+        voters = soups.make_soups(voters, settings.folder / "soups")
+    if settings.export:
+        export.export(voters, settings.folder / "export", settings.export)
         return
-
-    if cfg.images:
-        shown = image_sets.folder_images(Path(cfg.images))
-    else:
-        shown = image_sets.test_images(cli.instantiate(cfg.datamodule), cfg.truth, voters[0].classes)
     # Of training images too those that cannot be read are left out one by one: no need to decode all of them before.
-    training = cli.instantiate(cfg.datamodule, part="train", on_bad_image="stop")
-    greedy = cfg.ensemble.select == "greedy"
-    wanted = greedy or (not cfg.images and (shown.truth is not None or cfg.report or cfg.logger))
-    held_out, why_not = image_sets.held_out_images(training, voters, greedy) if wanted else ([], "")
-    how = prediction.how(cfg.datamodule, training, tta, settings, trainer, results / "members")
-    voters, stacks, failed = prediction.predict_all(voters, [shown, *held_out], how)
-    left_out += failed
-    for folder, reason in failed if trainer.is_global_zero else []:
-        print(f"left out {folder}: {reason}")
+    training = open_images(part="train", on_bad_image="stop")
+    sets, why_not = images_of(settings, open_images, training, voters)
+    voters, stacks, failed = Predictor(open_images, training, tta, trainer, settings).predict(voters, sets)
     if not trainer.is_global_zero:
         return  # the other ranks' rows are with rank 0
-    unreadable = [
-        prediction.unreadable(images, stack, how.max_pixels)
-        for images, stack in zip((shown, *held_out), stacks, strict=True)
-    ]
-    if cfg.images:
-        shown, stacks[0] = prediction.without_unreadable(shown, stacks[0])
-    else:
-        stacks[0] = prediction.with_guesses(stacks[0])
-    for i, images in enumerate(held_out, 1):
-        held_out[i - 1], stacks[i] = prediction.without_unreadable(images, stacks[i])
-    chosen = list(range(len(voters)))
-    if greedy:
-        chosen = voting.greedy(stacks[1], held_out[0].label, cfg.ensemble.rounds)
-    outcomes = [
-        report.Outcome(images, stack, voting.elect(stack, cfg.vote, chosen))
-        for images, stack in zip((shown, *held_out), stacks, strict=True)
-    ]
-    if cfg.images:
-        report.write_images(outcomes[0], voters[0].classes, cfg.top, Path(cfg.output), unreadable[0])
-        return
-    findings = report.findings(voters, left_out, chosen, outcomes, settings, why_not, unreadable)
-    with locked(results):  # of two predictions at once, one after the other writes
-        report.write_findings(findings, results)
-    if cfg.report or cfg.logger:
-        from src import pages  # matplotlib and jinja2 are an extra
+    say(failed)
+    evaluation = evaluated(settings, voters, [*left_out, *failed], sets, stacks, why_not)
+    show(evaluation, open_images, cfg)
 
-        page = pages.make_page(findings, cfg.datamodule, Path(cfg.logs_dir))
-        pages.publish(
-            page, results / "report.html" if cfg.report else None, cli.instantiate(cfg.logger) if cfg.logger else None
-        )
-    if findings.unreadable:
-        raise ValueError(report.unreadable_words(findings, results))
+
+def say(left_out: LeftOut) -> None:
+    """Name the runs that do not vote."""
+    for folder, reason in left_out:
+        print(f"left out {folder}: {reason}")
+
+
+def images_of(
+    settings: PredictionSettings, open_images: OpenImages, training: NicoDataModule, voters: list[Member]
+) -> tuple[list[ImageSet], str]:
+    """What members look at, test images (or those of a folder) first, and why there is no held-out part."""
+    from src.prediction import image_sets
+
+    if settings.images:
+        shown = image_sets.folder_images(settings.images)
+    else:
+        shown = image_sets.test_images(open_images(), settings.truth, voters[0].classes)
+    greedy = settings.select == "greedy"
+    asked = shown.truth is not None or settings.report or settings.logged
+    if not greedy and (settings.images or not asked):
+        return [shown], ""
+    held_out, why_not = image_sets.held_out_images(training, voters, greedy)
+    return [shown, *held_out], why_not
+
+
+def evaluated(
+    settings: PredictionSettings,
+    voters: list[Member],
+    left_out: LeftOut,
+    sets: list[ImageSet],
+    stacks: list[Probabilities],
+    why_not: str,
+) -> Evaluation:
+    """The vote on every image set, and its figures."""
+    from src.prediction import voting
+    from src.prediction.unreadable import settle
+    from src.report.evaluation import EvaluatedSet, evaluate_all
+
+    guess = [settings.images is None, *(False for _ in sets[1:])]  # a challenge wants a label for every test image
+    settled = [
+        settle(images, stack, settings.max_pixels, one) for images, stack, one in zip(sets, stacks, guess, strict=True)
+    ]
+    chosen = list(range(len(voters)))
+    if settings.select == "greedy":
+        chosen = voting.greedy(settled[1][1], settled[1][0].label, settings.rounds)
+    votes = [EvaluatedSet(images, stack, voting.elect(stack, settings.vote, chosen)) for images, stack in settled]
+    return evaluate_all(settings, voters, left_out, chosen, votes, why_not)
+
+
+def show(evaluation: Evaluation, open_images: OpenImages, cfg: DictConfig) -> None:
+    """Write and print what was asked for.
+
+    Raises:
+        ValueError: images could not be read; everything is written.
+    """
+    from src.locks import locked
+    from src.report import results
+
+    settings = evaluation.settings
+    if settings.images:
+        results.write_images(evaluation.test, evaluation.members[0].classes, settings.top, settings.output)
+        return
+    with locked(settings.folder):  # of two predictions at once, one after the other writes
+        results.write_evaluation(evaluation)
+    if settings.report or settings.logged:
+        from src.report.page import make_page, publish  # matplotlib and jinja2 are an extra
+
+        path = settings.folder / "report.html" if settings.report else None
+        publish(make_page(evaluation, open_images), path, cli.instantiate(cfg.logger) if settings.logged else None)
+    if evaluation.test.images.unreadable:
+        raise ValueError(results.unreadable_words(evaluation))
 
 
 if __name__ == "__main__":

@@ -20,18 +20,21 @@ def train(cfg: DictConfig) -> None:
     """Data, run directory, module, trainer; then the weights for the next stage."""
     import pytorch_lightning as pl
 
-    from src import members, runs
+    from src.overrides import literal
+    from src.prediction import members
+    from src.runs import directory as runs
+    from src.runs import lineage
+    from src.runs.weights import load_weights, save_weights
     from src.stopping import request
-    from src.weights import load_weights, save_weights
 
     runs.check_settings(cfg)
-    before = runs.predecessors(cfg)
+    before = lineage.predecessors(cfg)
     datamodule = cli.instantiate(cfg.datamodule)
     datamodule.prepare_data()
     datamodule.setup()
-    cfg.dataset = {"num_classes": len(datamodule.classes), "contexts": cli.literal(datamodule.contexts)}
+    cfg.dataset = {"num_classes": len(datamodule.classes), "contexts": literal(datamodule.contexts)}
     facts = (datamodule.classes, datamodule.split_paths)
-    inherited = runs.inheritance(before, cfg.model.model_name, *facts)
+    inherited = lineage.inheritance(before, cfg.model.model_name, *facts)
     members.check_rebuildable(runs.resolved(cfg), "this run's settings")
     with runs.claim(cfg, *facts, inherited) as run:
         if run.finished:

@@ -22,10 +22,10 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from benchmarks.pretraining import cell
-from src import voting
-from src.datamodules.synthetic import generate
+from src.data.manifest import read_manifest
+from src.datamodules.synthetic.dataset import generate
 from src.files import read_json, write_json
-from src.manifest import read_manifest
+from src.prediction import voting
 
 SETTINGS: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(Path(__file__).with_suffix(".yaml")), resolve=True)  # type: ignore[assignment]
 

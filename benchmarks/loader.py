@@ -29,10 +29,11 @@ from PIL import Image, ImageEnhance, ImageOps
 from torchvision import transforms
 from torchvision.transforms import functional as F
 
-from src.datamodules.nico import Images, Pairs, collate, collate_pairs
-from src.images import decode_image
-from src.manifest import Row
-from src.masks import encode_mask
+from src.data.batch import collate, collate_pairs
+from src.data.datasets import Images, Pairs
+from src.data.images import decode_image
+from src.data.manifest import Row
+from src.masks.pool import encode_mask
 from src.transforms import Train
 
 CONF = Path(__file__).resolve().parent.parent / "conf"

@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 import yaml
 
-from src.images import decode_mask
-from src.masks import MaskPool, encode_mask, task_of
+from src.data.mask_files import decode_mask
+from src.masks.pool import MaskPool, encode_mask, task_of
 
 SETTINGS = yaml.safe_load((Path(__file__).resolve().parent.parent / "conf/crf/dense.yaml").read_text())
 

@@ -22,8 +22,9 @@ from PIL import Image, ImageFilter
 from torchvision import transforms
 
 from benchmarks.loader import rate, write_images
-from src.datamodules.nico import Images, collate
-from src.manifest import Row
+from src.data.batch import collate
+from src.data.datasets import Images
+from src.data.manifest import Row
 
 SIZE, BATCH = 224, 32
 RECIPE = Path(__file__).parent.parent / "conf/transform/two_views.yaml"

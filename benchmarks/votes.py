@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from src.data.manifest import Row
 from src.files import write_json
-from src.image_sets import ImageSet, Truth
-from src.manifest import Row
-from src.members import Member
-from src.prediction import Task, store, stored
-from src.report import Outcome, evaluate
-from src.voting import RULES, elect, greedy
+from src.prediction.image_sets import ImageSet, Truth
+from src.prediction.kept import Task, store, stored
+from src.prediction.members import Member
+from src.prediction.voting import RULES, elect, greedy
+from src.report.evaluation import EvaluatedSet, evaluate
 
 MEMBERS, IMAGES, CLASSES = 33, 14_000, 60
 
@@ -59,7 +59,7 @@ def main() -> None:
         timed("writing prediction.json", lambda: write_json(
             Path(folder, "prediction.json"), dict(zip(names, ballot.labels.tolist(), strict=True))))  # fmt: skip
         timed("figures of one image set", lambda: evaluate(
-            Outcome(images, stack, ballot), [str(k) for k in range(CLASSES)], 0.9, 0))  # fmt: skip
+            EvaluatedSet(images, stack, ballot), [str(k) for k in range(CLASSES)], 0.9, 0))  # fmt: skip
         timed("ensemble=greedy, 20 rounds", lambda: greedy(stack, label, 20))
 
 

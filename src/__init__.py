@@ -1,14 +1,16 @@
-"""The package, in the order in which data flows through it.
+"""The package, one line for each room, from the top floor down: a room imports only from those below it.
 
-manifest   images  sampler  transforms     files -> rows -> samples
-datamodules/                               samples -> batches (nico); data for the demo (synthetic)
-mixing/    fourier  losses  metrics        pure functions on batches
-lightning_modules/                         one method a file
-callbacks/ schedules                       what happens around training
-runs       weights                         run directories, and what one stage hands to the next
-members    image_sets  tta                 finished runs, what they look at, and how
-prediction voting                          members x images -> probabilities -> votes -> prediction.json
-report     plots   pages   export          what a person reads of it; networks for use elsewhere
-precision                                  what stays float32 under bf16-mixed
-cli        progress                        the command line, and how long work shows itself
+report             what a person reads: figures, tables, report.html
+prediction         finished runs as members, what they look at, their votes
+runs               run directories: the only thing that one stage hands to the next
+callbacks          what happens around training
+masks              from activation maps to masks: CRF, the pool that computes it, a judge
+lightning_modules  one method per file: classifier, c2am, moco, co_teacher
+datamodules        a manifest as a LightningDataModule; synthetic: the demo's data
+mixing             one strategy per file
+transforms         augmentation of uint8 images and their masks
+data               manifests, trees, splits, decoding, datasets, the order of images
+losses metrics fourier schedules                   pure functions
+cli overrides                                      the command line
+files locks progress precision stopping            what everybody may use
 """

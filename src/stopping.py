@@ -27,6 +27,7 @@ class Request:
     Attributes:
         signum: the signal that asked first; 0: none has.
         deferred: whether a request is noted (True) or obeyed at once.
+        left: whether this process is on its way out: what a request would raise then would be lost, with a traceback.
         advice: what a person who stopped the process does next, for the sentence.
     """
 
@@ -55,6 +56,7 @@ class Request:
         if self.left:  # on its way out, which another request does not quicken unless a person insists
             if again:
                 os._exit(self.exit_code)
+            self.end_soon()
         elif not self.deferred or again:  # a second Ctrl-C does not wait
             self.leave(f"stopped by {self.name}: {self.advice}")
 
@@ -66,9 +68,14 @@ class Request:
         """
         self.left = True
         say(sentence)
-        threading.Thread(target=end_after, args=(EXIT_WITHIN, self.exit_code), daemon=True).start()
+        self.end_soon()
         tell_parent(self.signum or signal.SIGTERM)
         raise SystemExit(self.exit_code)
+
+    def end_soon(self) -> None:
+        """Give leaving a limit."""
+        with suppress(RuntimeError):  # too late for a thread: the interpreter has almost ended
+            threading.Thread(target=end_after, args=(EXIT_WITHIN, self.exit_code), daemon=True).start()
 
 
 request = Request()

@@ -19,8 +19,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 from src import cli, stopping
-from src.datamodules.synthetic import generate
+from src.datamodules.synthetic.dataset import generate
 from src.files import digest_of
+from src.overrides import quoted
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -68,7 +69,7 @@ def places(data: Path, tmp_path: Path) -> list[str]:
 def composed(name: str, *overrides: str) -> DictConfig:
     """The real configuration as an entry point composes it: composed("train", "track=1", ...)."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose(name, [cli.quoted(word) for word in overrides], return_hydra_config=True)
+        cfg = compose(name, [quoted(word) for word in overrides], return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
     with open_dict(cfg):
         del cfg["hydra"]
@@ -135,12 +136,13 @@ def signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(stopping, "EXIT_WITHIN", 10**6)
     monkeypatch.setattr(stopping, "started_by", None)
     before = {signum: signal.getsignal(signum) for signum in stopping.NAMES}
+    stopping.request.__init__()  # type: ignore[misc] # the one request of this process, as new
     stopping.install()
     yield
     os.environ.pop(stopping.PARENT)
     for signum, handler in before.items():
         signal.signal(signum, handler)
-    stopping.request.__init__()  # type: ignore[misc] # the one request of this process, as new
+    stopping.request.__init__()  # type: ignore[misc]
 
 
 def sign(run: Path, **changes: Any) -> None:

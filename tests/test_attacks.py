@@ -102,8 +102,8 @@ def baseline(train_run: Train) -> Path:
 
 SCENES = [
     ("src.lightning_modules.classifier:Classifier:validation_step", 4, "baseline", "self"),  # the last validation
-    ("src.weights:write_weights", 1, "baseline", "self"),
-    ("src.runs:claim", 1, "baseline", "self"),
+    ("src.runs.weights:write_weights", 1, "baseline", "self"),
+    ("src.runs.directory:claim", 1, "baseline", "self"),
     ("src.callbacks.map_sign:progress", 1, "wsss", "self"),
     ("src.callbacks.mask_writer:MaskWriter:write_on_batch_end", 3, "wsss", "self"),
     ("src.callbacks.mask_writer:MaskWriter:write_on_batch_end", 3, "wsss", "group"),

@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 from src.callbacks.divergence import Divergence
 from src.callbacks.preemption import Preemption
 from src.callbacks.weight_average import MovingAverage
-from src.datamodules.nico import Decoded
+from src.data.batch import Decoded, Sample
+from src.data.manifest import Row
 from src.lightning_modules.classifier import Classifier
 from src.lightning_modules.co_teacher import CoTeacher
-from src.manifest import Row, Sample
 from tests.conftest import TINY, command
 
 Train = Callable[..., Path]
@@ -355,7 +355,7 @@ def test_all_processes_stop_when_one_diverges(tmp_path: Path) -> None:
 
 
 def test_a_context_of_one_image_and_no_other_context() -> None:
-    from src.datamodules.nico import Images, Pairs
+    from src.data.datasets import Images, Pairs
 
     rows = [Row(f"{i}.jpg", label=0, domain=0) for i in range(5)]
     images = Images(rows, Path("."), None, None, 0)  # type: ignore[arg-type]
@@ -366,7 +366,7 @@ def test_a_context_of_one_image_and_no_other_context() -> None:
 
 
 def test_the_partners_context_is_drawn_uniformly_whatever_its_number_of_images() -> None:
-    from src.datamodules.nico import Images, Pairs
+    from src.data.datasets import Images, Pairs
 
     class Undecoded(Images):
         def make(self, epoch: int, index: int, seed: int) -> Decoded:

@@ -126,7 +126,7 @@ def test_full_errors_are_on_only_when_they_are_switched_on(
 
 
 def raise_ours() -> None:
-    from src.runs import check_settings
+    from src.runs.directory import check_settings
 
     check_settings(OmegaConf.create({"seed": -1}))
 

@@ -56,7 +56,7 @@ def rows() -> bytes:
 
 
 def use_image(path: Path) -> None:
-    from src.images import decode_image
+    from src.data.images import decode_image
 
     image = decode_image(path)
     assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size <= 3e8
@@ -64,7 +64,7 @@ def use_image(path: Path) -> None:
 
 
 def use_mask(path: Path) -> None:
-    from src.images import decode_mask, decode_pair
+    from src.data.mask_files import decode_mask, decode_pair
 
     decoded = decode_mask(path)
     assert decoded.dtype == bool and decoded.ndim == 2
@@ -76,7 +76,7 @@ def use_mask(path: Path) -> None:
 
 
 def use_manifest(path: Path) -> None:
-    from src.manifest import read_manifest
+    from src.data.manifest import read_manifest
 
     for row in read_manifest(path):
         assert not os.path.isabs(row.image_path) and ".." not in row.image_path.split("/")
@@ -84,28 +84,28 @@ def use_manifest(path: Path) -> None:
 
 
 def use_label_map(path: Path) -> None:
-    from src.manifest import read_label_map
+    from src.data.manifest import read_label_map
 
     labels = read_label_map(path)
     assert len(set(labels.values())) == len(labels) and all(type(i) is int and i >= 0 for i in labels.values())
 
 
 def use_truth(path: Path) -> None:
-    from src.image_sets import match_truth, read_truth
+    from src.prediction.image_sets import match_truth, read_truth
 
     truth = match_truth(read_truth(path), ["1.jpg"], path)
     assert truth is None or (truth.label >= 0).all()
 
 
 def use_weights(path: Path) -> None:
-    from src.weights import load_weights, read_weights
+    from src.runs.weights import load_weights, read_weights
 
     read_weights(path)
     load_weights(path, {"head": torch.nn.Linear(4, 3)})
 
 
 def use_kept(path: Path) -> None:
-    from src.prediction import Task, stored
+    from src.prediction.kept import Task, stored
 
     kept = stored(Task(None, [], path, "k" * 64))  # type: ignore[arg-type] # the member is not looked at
     assert kept is None or np.array_equal(kept, KEPT)
@@ -113,7 +113,7 @@ def use_kept(path: Path) -> None:
 
 def use_run(path: Path) -> None:
     """A whole run whose config.yaml is the mutant, once as it is and once signed as if it had ended so."""
-    from src.members import Member, read_member, rebuild
+    from src.prediction.members import Member, read_member, rebuild
 
     run = path.parent / "run"
     if not run.exists():
@@ -136,7 +136,7 @@ KEPT = np.linspace(0, 1, 16, dtype=np.float32).reshape(2, 8)
 
 
 def kept() -> bytes:
-    from src.prediction import Task, store
+    from src.prediction.kept import Task, store
 
     path = Path(os.environ["FUZZED"]) / "whole.npz"
     store(Task(None, [], path, "k" * 64), ["a.jpg", "b.jpg"], KEPT)  # type: ignore[arg-type] # as above

@@ -11,7 +11,8 @@ import pytest
 import yaml
 from markupsafe import escape
 
-from src.cli import instantiate, literal, quoted, unquoted
+from src.cli import instantiate
+from src.overrides import literal, quoted, unquoted
 from tests.conftest import TINY, command
 
 NAMES = [

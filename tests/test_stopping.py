@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from src import runs, stopping
+from src import stopping
+from src.runs import directory
 from tests.conftest import ROOT, TINY
 
 Train = Callable[..., Path]
@@ -97,8 +98,8 @@ def test_debug_runs_never_vote(train_run: Train, word: str, capsys: pytest.Captu
 
 def test_what_limits_nothing_is_no_debug_run() -> None:
     settings = {"limit_train_batches": 1.0, "limit_val_batches": 0, "fast_dev_run": False, "overfit_batches": 0.0}
-    assert runs.debug_settings(settings) == [] == runs.debug_settings({})
-    assert runs.debug_settings({"limit_train_batches": 1}) == ["trainer.limit_train_batches=1"]
+    assert directory.debug_settings(settings) == [] == directory.debug_settings({})
+    assert directory.debug_settings({"limit_train_batches": 1}) == ["trainer.limit_train_batches=1"]
 
 
 def test_early_stopping_is_not_the_end_that_the_settings_name(
@@ -137,6 +138,15 @@ def test_a_sweeps_job_ends_with_the_sweep_and_a_persons_process_does_not(tmp_pat
     assert not Path(f"/proc/{child}").exists()
 
 
+@pytest.mark.parametrize("way", ["return", "sys.exit(3)"])
+def test_a_request_to_a_process_on_its_way_out_raises_nothing(way: str) -> None:
+    late = "import atexit, os, sys, time; sys.path.insert(0, '.'); from src import cli\n"
+    late += "atexit.register(lambda: (os.kill(os.getpid(), 15), time.sleep(0.2), print('out')))\n"
+    late += f"def main():\n    {way}\ncli.start(main)"
+    done = subprocess.run([sys.executable, "-c", late], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (3 if "exit" in way else 0, "out\n", "")
+
+
 def test_a_stuck_worker_is_an_error_with_its_settings(places: list[str], tmp_path: Path) -> None:
     # A FIFO stands for a disk that does not answer.
     stuck = "import os, time, cv2; real = cv2.imdecode\n"
@@ -151,7 +161,7 @@ def test_a_stuck_worker_is_an_error_with_its_settings(places: list[str], tmp_pat
 
 
 def test_shared_memory_is_looked_at_before(tmp_path: Path) -> None:
-    from src.datamodules.nico import check_shared_memory
+    from src.data.checks import check_shared_memory
 
     check_shared_memory(0, 10**15, tmp_path)
     check_shared_memory(2, 1, tmp_path)

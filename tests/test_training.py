@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from safetensors.torch import load_file
 
 from src import cli, stopping
-from src.runs import read_config
+from src.runs.records import read_config
 from tests.conftest import ROOT, TINY, command, sign
 
 Train = Callable[..., Path]

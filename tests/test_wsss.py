@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from src.callbacks.mask_writer import mask_names
-from src.images import decode_image, decode_mask
-from src.manifest import read_manifest
-from src.masks import iou
+from src.data.images import decode_image
+from src.data.manifest import read_manifest
+from src.data.mask_files import decode_mask
+from src.masks.judge import iou
 from tests.conftest import TINY, command
 
 Train = Callable[..., Path]

@@ -22,10 +22,12 @@ import torch
 from pytorch_lightning.callbacks import BasePredictionWriter
 from pytorch_lightning.loggers import WandbLogger
 
+from src.data.images import MAX_PIXELS, decode_image
+from src.data.manifest import Row, write_manifest
+from src.data.mask_files import decode_mask, says_nothing
 from src.files import read_json, write_json, write_text, write_whole
-from src.images import MAX_PIXELS, decode_image, decode_mask, says_nothing
-from src.manifest import Row, write_manifest
-from src.masks import MaskPool, iou, task_of
+from src.masks.judge import iou
+from src.masks.pool import MaskPool, task_of
 from src.progress import progress
 
 TILE = 128  # side of a picture on the sheet, pixels

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 
-from src.manifest import HELD_OUT
+from src.data.splits import HELD_OUT
 from src.metrics import ContextAccuracy, knn_scores
 from src.precision import in_float32
 

@@ -9,8 +9,8 @@ import torch
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torchvision.utils import make_grid, save_image
 
+from src.data.batch import Sample
 from src.files import write_whole
-from src.manifest import Sample
 
 
 class Pictures(pl.Callback):

@@ -99,4 +99,5 @@ class Preemption(pl.Callback):
             where = f"in epoch {epoch} of {trainer.max_epochs}, after step {trainer.global_step}"
             saved = f"{self.path} is written" if self.path.exists() else "nothing was to be saved yet"
             print(f"stopped by {why} {where}: {saved}, resume=true goes on", flush=True)
+        request.left = True
         raise SystemExit(128 + signum if signum else 0)

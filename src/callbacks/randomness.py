@@ -7,7 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from src.sampler import keyed_seed
+from src.data.sampler import keyed_seed
 
 
 class KeyedRandomness(pl.Callback):

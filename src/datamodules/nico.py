@@ -3,286 +3,36 @@
 from __future__ import annotations
 
 import math
-import shutil
-import signal
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loops.progress import _ProcessedTracker
 from pytorch_lightning.utilities import rank_zero_only
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from src.data_sets import Home, home_of, manifests_in, write_record
+from src.data.batch import Native, Sample, collate, collate_pairs
+from src.data.checks import MASKS_AGAIN, MASKS_LOOKED_AT, PREFETCH, check_against_tree, check_links, check_shared_memory
+from src.data.datasets import BySize, Images, NativeImages, Pairs, Transform, start_worker
+from src.data.images import MAX_PIXELS, find_bad_images
+from src.data.manifest import Row, labels_of, read_label_map, read_manifest, spelled_in, write_manifest
+from src.data.mask_files import decode_mask, says_nothing
+from src.data.ownership import Home, home_of, manifests_in, write_record
+from src.data.sampler import KeyedSampler
+from src.data.scan import Layout, scan_test, scan_train
+from src.data.splits import HELD_OUT, Split, SplitRule
 from src.files import digest_files, read_json, write_json
-from src.images import MAX_PIXELS, decode_image, decode_mask, decode_pair, find_bad_images, is_shortage, says_nothing
 from src.locks import locked
-from src.manifest import (
-    HELD_OUT,
-    NO_DOMAIN,
-    Layout,
-    Row,
-    Sample,
-    Split,
-    SplitRule,
-    check_against_tree,
-    check_links,
-    labels_of,
-    read_label_map,
-    read_manifest,
-    scan_test,
-    scan_train,
-    spelled_in,
-    write_manifest,
-)
-from src.sampler import KeyedSampler, keyed_seed
-from src.transforms import Transform, TwoViews
-
-
-class Decoded(NamedTuple):
-    """One transformed image, as a worker makes it."""
-
-    image: npt.NDArray[np.uint8]
-    label: int
-    domain: int
-    position: int
-    mask: npt.NDArray[np.bool_] | None
-    readable: bool = True
-
-
-def epoch_and_index(key: tuple[int, int] | int) -> tuple[int, int]:
-    """A dataset's key; a plain index, as of the sampler that Lightning puts in for overfit_batches, is of epoch 0."""
-    return key if isinstance(key, tuple) else (0, key)
-
-
-class Images(Dataset[Decoded]):
-    """Rows of a manifest, decoded and transformed; a key is (epoch, index).
-
-    Args:
-        rows: the images.
-        data_root: what image_path is relative to.
-        mask_root: what image_seg_path is relative to; None leaves masks alone.
-        transform: from the decoded image to the network's size.
-        seed: key of the augmentation, with epoch and index.
-        later: transforms that take over from an epoch on.
-        tolerant: a file that cannot be decoded is a black image that is marked, as in prediction; else an error.
-        max_pixels: of an image's file, at most; 0: any number.
-    """
-
-    def __init__(
-        self,
-        rows: Sequence[Row],
-        data_root: Path,
-        mask_root: Path | None,
-        transform: Transform,
-        seed: int,
-        later: Mapping[int, Transform] | None = None,
-        tolerant: bool = False,
-        max_pixels: int = MAX_PIXELS,
-    ) -> None:
-        self.rows, self.data_root, self.mask_root = rows, data_root, mask_root
-        self.max_pixels = max_pixels
-        self.transform, self.seed, self.later = transform, seed, later or {}
-        self.tolerant = tolerant
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, key: tuple[int, int] | int) -> Decoded:
-        epoch, index = epoch_and_index(key)
-        return self.make(epoch, index, keyed_seed(self.seed, epoch, index))
-
-    def make(self, epoch: int, index: int, seed: int) -> Decoded:
-        """Image `index` as `epoch` transforms it, with `seed` for all draws."""
-        row = self.rows[index]
-        started = [first for first in self.later if first <= epoch]
-        transform = self.later[max(started)] if started else self.transform
-        path, mask, readable = self.data_root / row.image_path, None, True
-        if self.mask_root is None:
-            try:
-                image = decode_image(path, transform.min_side, self.max_pixels)
-            except (ValueError, OSError) as error:
-                if not self.tolerant or is_shortage(error):
-                    raise
-                image, readable = np.zeros((transform.min_side, transform.min_side, 3), np.uint8), False
-        else:
-            mask_path = self.mask_root / str(row.image_seg_path)
-            image, mask = decode_pair(path, mask_path, transform.min_side, self.max_pixels)
-            if not mask.any():
-                mask[:] = True  # nothing was found: all foreground, so that the image still takes part in mixing
-        image, mask = transform(image, mask, seed)
-        domain = row.domain if isinstance(row.domain, int) else NO_DOMAIN
-        return Decoded(image, NO_DOMAIN if row.label is None else row.label, domain, index, mask, readable)
-
-
-class Pairs(Dataset[tuple[Decoded, Decoded]]):
-    """Each image with one of a uniformly drawn context (method.md, section 6); a key is (epoch, index).
-
-    Args:
-        images: the images.
-        other_context: never the image's own context.
-
-    Raises:
-        ValueError: `other_context` without two contexts to choose from.
-    """
-
-    def __init__(self, images: Images, other_context: bool) -> None:
-        domains = [row.domain if isinstance(row.domain, int) else NO_DOMAIN for row in images.rows]
-        self.images, self.other_context = images, other_context
-        self.of_context = {domain: np.flatnonzero(np.array(domains) == domain) for domain in sorted(set(domains))}
-        if other_context and len(self.of_context) < 2:
-            raise ValueError(
-                "datamodule.pairs=other_context needs training images of two contexts at least (track 1): "
-                "set datamodule.pairs=any_context"
-            )
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, key: tuple[int, int] | int) -> tuple[Decoded, Decoded]:
-        epoch, index = epoch_and_index(key)
-        first = self.images[key]
-        rng = np.random.default_rng(keyed_seed("pair", self.images.seed, epoch, index))
-        contexts = [domain for domain in self.of_context if not self.other_context or domain != first.domain]
-        partner = int(rng.choice(self.of_context[contexts[rng.integers(len(contexts))]]))
-        # A seed of its own: an image that is drawn several times in an epoch is augmented in several ways.
-        return first, self.images.make(epoch, partner, int(rng.integers(2**63)))
-
-
-class Native(NamedTuple):
-    """Images at their own size: (N, H, W, 3) uint8, each reflected at its right and bottom to the common H and W.
-
-    height, width (N,) int64 are without that padding; position (N,) is the place in the rows. A worker's single
-    image has no N.
-    """
-
-    image: torch.Tensor
-    height: torch.Tensor
-    width: torch.Tensor
-    position: torch.Tensor
-
-
-class NativeImages(Dataset[Native]):
-    """Rows decoded at their own size and padded to the next multiple of PAD_TO; a key is (epoch, index).
-
-    Padding multiplies the pixels of a strip: one that it would make larger than STRIP pixels is refused.
-    """
-
-    STRIP = 2**24
-    PAD_TO = 64  # sides stay multiples of 32 at half scale: whole cells for an output stride of 8, 16 or 32
-
-    def __init__(self, rows: Sequence[Row], data_root: Path, max_pixels: int = MAX_PIXELS) -> None:
-        self.rows, self.data_root, self.max_pixels = rows, data_root, max_pixels
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, key: tuple[int, int]) -> Native:
-        path = self.data_root / self.rows[key[1]].image_path
-        image = decode_image(path, max_pixels=self.max_pixels)
-        height, width = image.shape[:2]
-        bottom, right = -height % self.PAD_TO, -width % self.PAD_TO
-        pixels = (height + bottom) * (width + right)
-        if pixels > max(self.STRIP, 2 * height * width):
-            raise ValueError(
-                f"{path} is a strip of {width}x{height} pixels: for its mask {pixels} pixels would be computed; cut it "
-                "into pieces or remove it"
-            )
-        padded = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REFLECT_101)
-        return Native(torch.from_numpy(padded), torch.tensor(height), torch.tensor(width), torch.tensor(key[1]))
-
-
-class BySize:
-    """Batches of images of one padded size: an image's result never depends on its batch.
-
-    Args:
-        loader: yields single images.
-        pixels: of a batch, at most (one image of more is a batch of its own).
-    """
-
-    def __init__(self, loader: DataLoader[Native], pixels: int) -> None:
-        self.loader, self.pixels = loader, pixels
-
-    def __iter__(self) -> Iterator[Native]:
-        waiting: dict[torch.Size, list[Native]] = {}
-        for single in self.loader:
-            size = single.image.shape
-            batch = waiting.setdefault(size, [])
-            batch.append(single)
-            if (len(batch) + 1) * size[0] * size[1] > self.pixels:
-                yield self.stack(waiting.pop(size))
-        for batch in waiting.values():
-            yield self.stack(batch)
-
-    @staticmethod
-    def stack(batch: Sequence[Native]) -> Native:
-        """Single images to a batch."""
-        return Native(*(torch.stack(parts) for parts in zip(*batch, strict=True)))
-
-
-def collate(samples: Sequence[Decoded]) -> Sample:
-    """Stack samples: images stay (N, H, W, 3) uint8, a quarter of the bytes of float on their way."""
-    masks = [sample.mask for sample in samples if sample.mask is not None]
-    return Sample(
-        image=torch.from_numpy(np.stack([sample.image for sample in samples])),
-        label=torch.tensor([sample.label for sample in samples]),
-        domain=torch.tensor([sample.domain for sample in samples]),
-        position=torch.tensor([sample.position for sample in samples]),
-        mask=torch.from_numpy(np.stack(masks)) if masks else None,
-        readable=None
-        if all(sample.readable for sample in samples)
-        else torch.tensor([sample.readable for sample in samples]),
-    )
-
-
-def collate_pairs(pairs: Sequence[tuple[Decoded, Decoded]]) -> Sample:
-    """Stack N pairs to a batch of 2N: image i is paired with image (i + N) % 2N."""
-    return collate([first for first, _ in pairs] + [second for _, second in pairs])
-
-
-def start_worker(worker_id: int) -> None:
-    """A worker is one thread: several would fight over the cores that the other workers have."""
-    cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches all: the main process answers it
-
 
 AnyBatch = TypeVar("AnyBatch", Sample, Native)
-
-
-MASKS_AGAIN = "make the masks again with stage=wsss"
-MASKS_LOOKED_AT = 200  # of somebody else's, before a training: a second
-PREFETCH = 2  # batches that each worker prepares ahead, as torch has it
 MAX_SIZE = 8192  # pixels of a network's input on a side: a batch of two such images is 400 MB
-
-
-def check_shared_memory(workers: int, bytes_a_batch: int, folder: Path = Path("/dev/shm")) -> None:
-    """Raise ValueError where the batches that workers prepare ahead do not fit into the shared memory.
-
-    They travel through it: in a container, where it is small, a training would stop in its midst, or hang.
-
-    Args:
-        workers: processes of this loader.
-        bytes_a_batch: of its batches.
-        folder: where the system has its shared memory; elsewhere than on Linux there is no such folder.
-    """
-    needed = workers * PREFETCH * bytes_a_batch
-    if not workers or not folder.is_dir():
-        return
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise ValueError(
-            f"{workers} data-loading worker(s) with batches of {bytes_a_batch / 2**20:.1f} MB need "
-            f"{needed / 2**20:.1f} MB of shared memory, and {folder} has {free / 2**20:.1f} MB: make it larger "
-            "(docker run --shm-size=8g), or lower datamodule.num_workers (0 needs none) or datamodule.batch_size"
-        )
 
 
 class Listing(NamedTuple):
@@ -777,7 +527,7 @@ class NicoDataModule(pl.LightningDataModule):
             rows, self.data_root, mask_root, first[1], self.seed, dict(later), self.tolerant, self.max_pixels
         )
         paired = train and self.pairs is not None
-        views = 2 if paired or (train and isinstance(first[1], TwoViews)) else 1
+        views = 2 if paired else first[1].views
         pixels = self.batch_size // ranks * views * max(sizes.values()) ** 2
         check_shared_memory(self.num_workers, pixels * (4 if images.mask_root else 3))
         return DataLoader(

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from src.data.batch import Sample
 from src.lightning_modules.backbone import check_sizes, run_sizes
 from src.lightning_modules.optimizer import make_optimizer
 from src.losses import pull_loss, push_loss
-from src.manifest import Sample
 from src.precision import Sequential, in_float32
 
 

@@ -9,10 +9,11 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from src.data.batch import Sample
+from src.data.splits import HELD_OUT
 from src.lightning_modules.backbone import check_sizes, run_sizes, width_of
 from src.lightning_modules.optimizer import make_optimizer
 from src.losses import mixed_cross_entropy
-from src.manifest import HELD_OUT, Sample
 from src.metrics import ContextAccuracy
 from src.mixing import Mixing
 from src.precision import Linear

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from src.data.batch import Sample
 from src.fourier import mix_amplitude
 from src.lightning_modules.classifier import Classifier
 from src.lightning_modules.optimizer import make_optimizer
 from src.losses import consistency, mixed_cross_entropy, ramp_up
-from src.manifest import Sample
 from src.mixing import Mixed, Mixing
 
 

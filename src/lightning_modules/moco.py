@@ -18,10 +18,10 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
+from src.data.batch import Sample
 from src.lightning_modules.backbone import check_sizes, run_sizes, width_of
 from src.lightning_modules.optimizer import make_optimizer
 from src.losses import info_nce
-from src.manifest import Sample
 from src.metrics import top_hits
 from src.precision import Sequential, in_float32
 

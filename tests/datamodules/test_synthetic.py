@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from src.datamodules import synthetic
+from src.datamodules.synthetic import dataset as synthetic
 
 SCALE = 0.1
 SPLITS = [(1, "train"), (1, "test"), (2, "train"), (2, "test")]

@@ -7,9 +7,9 @@ import timm
 import torch
 
 from src.callbacks.map_sign import MapSign
+from src.data.batch import Sample
 from src.lightning_modules.c2am import C2AM, border_mean, disentangle
 from src.losses import pull_loss, push_loss
-from src.manifest import Sample
 
 
 def make(**changes: float) -> C2AM:
@@ -138,7 +138,7 @@ def test_a_map_does_not_depend_on_its_batch() -> None:
 
 
 def test_predictions_are_cut_to_the_image_and_reach_one() -> None:
-    from src.datamodules.nico import Native
+    from src.data.batch import Native
 
     image = torch.rand(2, 3, 64, 64)
     batch = Native(image, torch.tensor([50, 64]), torch.tensor([64, 33]), torch.tensor([0, 1]))

@@ -7,10 +7,10 @@ import timm
 import torch
 from torch.utils.data import DataLoader
 
+from src.data.batch import Sample
 from src.fourier import mix_amplitude
 from src.lightning_modules.co_teacher import CoTeacher
 from src.losses import consistency, mixed_cross_entropy, ramp_up
-from src.manifest import Sample
 from src.mixing.foreground import Foreground
 from src.mixing.spectrum import Spectrum
 from src.schedules import CosineFrom

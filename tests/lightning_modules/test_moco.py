@@ -7,8 +7,8 @@ import timm
 import torch
 import torch.nn.functional as F
 
+from src.data.batch import Sample
 from src.lightning_modules.moco import MoCo, gather
-from src.manifest import Sample
 
 UNKNOWN = torch.zeros(0)
 

@@ -9,7 +9,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from src.manifest import Sample
+from src.data.batch import Sample
 from src.mixing import Mixed, Mixing
 from src.mixing.cutmix import box_of, cutmix
 from src.mixing.foreground import foreground

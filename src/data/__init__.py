@@ -1,0 +1,1 @@
+"""From files to samples: manifests, the trees they list, splits, decoding, order."""

@@ -1,0 +1,122 @@
+"""Which training images are held out: pure functions of rows, context names and a seed."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from src.data.manifest import NO_DOMAIN, Row
+
+
+class Split(NamedTuple):
+    """Places in the list of training rows, sorted: the part to train on and the held-out parts."""
+
+    train: list[int]
+    in_domain: list[int]
+    out_of_domain: list[int]
+
+
+HELD_OUT = ("in_domain", "out_of_domain")
+"""Names of the held-out parts, in the order of the validation data loaders."""
+SplitRule = Callable[[Sequence[Row], Sequence[str]], Split]
+
+
+def groups_of(rows: Sequence[Row]) -> list[list[int]]:
+    """Places of the rows of each (label, domain), sorted by label, domain, then path."""
+    groups: dict[tuple[int, str], list[int]] = {}
+    for i in sorted(range(len(rows)), key=lambda i: rows[i].image_path):
+        label, domain = rows[i].label, rows[i].domain
+        groups.setdefault((NO_DOMAIN if label is None else label, str(domain)), []).append(i)
+    return [groups[key] for key in sorted(groups)]
+
+
+def stratified(rows: Sequence[Row], fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Hold out `fraction` of the rows, the same share of every (label, domain) group as far as counts allow.
+
+    A group keeps at least one training row. The result depends on the paths and the seed alone, not on the
+    rows' order; what rounding takes from one group it gives to the next, so that the total is exact.
+
+    Returns:
+        (train, held out): sorted places in `rows`.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"split.fraction is {fraction}: expected a share in (0, 1); split=none holds nothing out")
+    rng = np.random.default_rng(seed)
+    held: list[int] = []
+    seen = 0
+    for group in groups_of(rows):
+        seen += len(group)
+        count = min(len(group) - 1, max(0, round(fraction * seen) - len(held)))
+        held += [group[i] for i in rng.permutation(len(group))[:count]]
+    held_set = set(held)
+    return [i for i in range(len(rows)) if i not in held_set], sorted(held)
+
+
+def holdout(rows: Sequence[Row], contexts: Sequence[str], *, fraction: float, seed: int) -> Split:
+    """Hold out a share of the training images, stratified by class and context (in-domain validation)."""
+    train, held = stratified(rows, fraction, seed)
+    return Split(train, held, [])
+
+
+def leave_context_out(
+    rows: Sequence[Row],
+    names: Sequence[str],
+    *,
+    contexts: Sequence[Any] | str | float | None,
+    fraction: float,
+    seed: int,
+) -> Split:
+    """Hold out whole contexts (out-of-domain) and a stratified share of the others (in-domain).
+
+    Args:
+        rows: training rows; `domain` is a place in `names`.
+        names: the contexts' names, in the order of their ids.
+        contexts: names of the contexts to leave out; a single one need not stand in a list, and a number or boolean
+            (as yaml reads a name like 2016 or true) is the context of that name.
+
+    Raises:
+        ValueError: no context given, an unknown one, all of them, or a track without contexts.
+    """
+    if not names:
+        raise ValueError(
+            "split=leave_context_out needs images with contexts, which this track has not: use split=holdout"
+        )
+    wanted = [contexts] if isinstance(contexts, str | int | float) else list(contexts or [])
+    found = [context_meant(word, names) for word in wanted]
+    if None in found or not found or len(set(found)) >= len(names):
+        raise ValueError(f"split.contexts is {wanted}: name one or more, not all, of the contexts {', '.join(names)}")
+    left_out = {names.index(name) for name in found if name is not None}
+    out = [i for i, row in enumerate(rows) if row.domain in left_out]
+    rest = [i for i, row in enumerate(rows) if row.domain not in left_out]
+    train, held = stratified([rows[i] for i in rest], fraction, seed)
+    return Split([rest[i] for i in train], [rest[i] for i in held], out)
+
+
+def context_meant(word: Any, names: Sequence[str]) -> str | None:
+    """The context that a setting's value means: its name, or the one name that reads as its number; None without."""
+    if str(word) in names:
+        return str(word)
+    if isinstance(word, str):
+        same = [name for name in names if unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", word)]
+    elif isinstance(word, bool):
+        same = [name for name in names if name.casefold() == str(word).casefold()]
+    else:
+        same = [name for name in names if re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", name, re.I) and number(name) == word]
+    return same[0] if len(same) == 1 else None
+
+
+def number(word: str) -> float | None:
+    """A word's value as a number, None where it has none."""
+    try:
+        return float(word)
+    except ValueError:
+        return None
+
+
+def no_split(rows: Sequence[Row], contexts: Sequence[str]) -> Split:
+    """Train on everything: for a final run, whose accuracy nobody can know from these images."""
+    return Split(list(range(len(rows))), [], [])

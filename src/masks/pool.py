@@ -1,0 +1,188 @@
+"""Masks on disk: refined by a pool of processes, written whole, judged."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+from collections.abc import Callable, Mapping
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from multiprocessing import resource_tracker
+from pathlib import Path
+from queue import Queue
+from threading import Thread
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from src.data.images import Mask, decode_image
+from src.files import write_whole
+from src.masks.crf import refine
+from src.stopping import NAMES, request
+
+
+class Task(NamedTuple):
+    """A mask to make: where image and mask lie, the thresholded map as packed bits, and the CRF's settings.
+
+    `crf` None writes the thresholded map as it is.
+    """
+
+    image: Path
+    mask: Path
+    bits: bytes
+    shape: tuple[int, int]
+    crf: Mapping[str, float] | None
+
+
+def task_of(image: Path, mask: Path, foreground: Mask, crf: Mapping[str, float] | None) -> Task:
+    """A task from a thresholded map (H, W) bool."""
+    height, width = foreground.shape
+    return Task(image, mask, np.packbits(foreground).tobytes(), (height, width), crf)
+
+
+def make_mask(task: Task) -> None:
+    """Refine a task's map and write it as an 8-bit PNG of 0 and 255, in one step."""
+    count = task.shape[0] * task.shape[1]
+    foreground = np.unpackbits(np.frombuffer(task.bits, np.uint8), count=count).reshape(task.shape).astype(bool)
+    if task.crf is not None:
+        # The worker decodes the image again: a millisecond, where the CRF takes hundreds.
+        foreground = refine(decode_image(task.image, max_pixels=0), foreground, **task.crf)  # type: ignore[arg-type]
+    with write_whole(task.mask) as file:
+        file.write(encode_mask(foreground))
+
+
+# Training decodes a mask for each image: without a filter that takes a fifth of the time that it takes with OpenCV's
+# default, Sub and run lengths, and the file grows by a third (python -m benchmarks.masks).
+PNG = [
+    cv2.IMWRITE_PNG_FILTER,
+    cv2.IMWRITE_PNG_FILTER_NONE,
+    cv2.IMWRITE_PNG_STRATEGY,
+    cv2.IMWRITE_PNG_STRATEGY_DEFAULT,
+]
+
+
+def encode_mask(foreground: Mask) -> bytes:
+    """An 8-bit PNG of 0 and 255 from a mask (H, W) bool."""
+    return cv2.imencode(".png", foreground.astype(np.uint8) * 255, PNG)[1].tobytes()
+
+
+def block_signals() -> None:
+    """Keep requests to stop, which reach the whole group, from this thread and the processes that it starts.
+
+    The main process decides when they end; a mask that is being refined is written.
+    """
+    if hasattr(signal, "pthread_sigmask"):
+        resource_tracker.ensure_running()  # it unblocks them when it starts
+        signal.pthread_sigmask(signal.SIG_BLOCK, list(NAMES))
+
+
+def start_refining() -> None:
+    """In a process of the pool: it ends with the main process."""
+    Thread(target=end_with_main, daemon=True).start()
+
+
+def end_with_main() -> None:
+    """Wait for the main process to end, however it ends, and end this one."""
+    main = multiprocessing.parent_process()
+    assert main is not None
+    multiprocessing.connection.wait([main.sentinel])
+    os._exit(1)
+
+
+class MaskPool:
+    """Processes that make masks while the caller goes on; a process that dies costs one refinement.
+
+    A thread for each process hands it one task after the other, so that a crash in the CRF's C code is known to be of
+    that task. A task that takes two processes down gets its thresholded map written instead. The queue is bounded:
+    `submit` waits.
+
+    Args:
+        processes: how many.
+        on_crash: called with a mask's path before its unrefined map is written, from several threads.
+
+    Attributes:
+        errors: of tasks that could not be done at all; the first one stops everything that is queued.
+    """
+
+    MOST_CRASHES = 3  # one after the other: then it is not the images' fault
+
+    def __init__(self, processes: int, on_crash: Callable[[Path], None] = lambda mask: None) -> None:
+        if processes < 1:
+            raise ValueError(f"callbacks.masks.processes is {processes}: expected at least 1")
+        self.tasks: Queue[Task | None] = Queue(maxsize=4 * processes)
+        self.on_crash, self.in_a_row = on_crash, 0
+        self.errors: list[Exception] = []
+        self.threads = [Thread(target=self.serve, daemon=True) for _ in range(processes)]
+        for thread in self.threads:
+            thread.start()
+
+    def serve(self) -> None:
+        """Hand tasks to a process until there are no more."""
+        block_signals()
+        executor = self.executor()
+        while (task := self.tasks.get()) is not None:
+            if self.errors or request.signum:
+                continue  # the queue is emptied, so that nobody waits for a place in it
+            try:
+                executor = self.make(task, executor)
+            except Exception as error:  # of any kind: a thread that ended here would leave `submit` waiting
+                self.errors.append(error)
+        executor.shutdown()
+
+    @staticmethod
+    def executor() -> ProcessPoolExecutor:
+        """One process. One that is forked from a process with threads and a GPU context can hang: a clean one."""
+        return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=start_refining)
+
+    def make(self, task: Task, executor: ProcessPoolExecutor) -> ProcessPoolExecutor:
+        """Do a task, and return the executor for the next one."""
+        for _ in range(2):  # a process may be killed from outside: the task is to blame when it dies twice
+            try:
+                executor.submit(make_mask, task).result()
+                self.in_a_row = 0
+                return executor
+            except BrokenExecutor:
+                executor = self.executor()
+                if request.signum:  # the whole group is being stopped: the mask is made when the run goes on
+                    return executor
+        self.in_a_row += 1
+        if self.in_a_row > self.MOST_CRASHES:
+            raise MemoryError  # the usual reason for which a system kills processes
+        self.on_crash(task.mask)
+        make_mask(task._replace(crf=None))
+        return executor
+
+    def submit(self, task: Task) -> None:
+        """Queue a task; waits while the queue is full.
+
+        Raises:
+            OSError, ValueError: an earlier task could not be done: its mask not be written, its image not be read.
+        """
+        self.raise_error()
+        self.tasks.put(task)
+
+    def close(self) -> None:
+        """Wait for all tasks; raises as submit."""
+        for _ in self.threads:
+            self.tasks.put(None)
+        for thread in self.threads:
+            thread.join()
+        self.raise_error()
+
+    def raise_error(self) -> None:
+        """Raise the first task's error, in a sentence."""
+        if not self.errors:
+            return
+        error = self.errors[0]
+        if isinstance(error, MemoryError):
+            raise ValueError(
+                "the processes that refine masks were killed one after the other, most likely for lack of memory: "
+                "lower callbacks.masks.processes, and go on with resume=true"
+            ) from error
+        if isinstance(error, OSError) and error.errno is not None:
+            raise error
+        if isinstance(error, ValueError | OSError):
+            raise ValueError(str(error)) from error
+        raise ValueError(f"a mask could not be made: {type(error).__name__}: {error}") from error

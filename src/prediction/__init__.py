@@ -1,0 +1,1 @@
+"""Finished runs as members, what they look at and how, their votes."""

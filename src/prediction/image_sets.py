@@ -1,0 +1,235 @@
+"""What members look at: test images, held-out images, the images of any folder; and what is known of them."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from src.data.images import decode_image, is_shortage
+from src.data.manifest import LAST_ID, Row, cleaned, rows_from, spelled_in
+from src.data.sampler import keyed_seed
+from src.data.scan import scan_folder
+from src.datamodules.nico import NicoDataModule
+from src.files import digest_files, read_json
+from src.prediction.members import Member, held_out
+
+
+class Truth(NamedTuple):
+    """Label ids (N,) and contexts (names or ids as text, "" where unknown) of N images."""
+
+    label: npt.NDArray[np.int64]
+    contexts: list[str]
+
+
+class ImageSet(NamedTuple):
+    """Images that members look at.
+
+    Attributes:
+        name: "test", "folder", or a held-out part's name.
+        root: what the rows' paths are relative to.
+        rows: the images; their names differ.
+        truth: where it is known.
+        unreadable: names of images whose files cannot be read, once members have tried.
+    """
+
+    name: str
+    root: Path
+    rows: list[Row]
+    truth: Truth | None = None
+    unreadable: Sequence[str] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """The images' names, the keys of predictions."""
+        return [row.name for row in self.rows]
+
+    @property
+    def label(self) -> npt.NDArray[np.int64]:
+        """Label ids (N,), of images whose truth is known."""
+        assert self.truth is not None
+        return self.truth.label
+
+    @property
+    def digest(self) -> str:
+        """Changes when a file does."""
+        return digest_files(self.root, [row.image_path for row in self.rows])
+
+    def why_unreadable(self, i: int, max_pixels: int) -> str:
+        """Why image i cannot be read, in a sentence; "" where it can be."""
+        try:
+            decode_image(self.root / self.rows[i].image_path, max_pixels=max_pixels)
+        except (ValueError, OSError) as error:
+            if is_shortage(error):
+                raise
+            return str(error)
+        return ""
+
+
+def test_images(datamodule: NicoDataModule, truth: Path | None, classes: Sequence[str]) -> ImageSet:
+    """The test manifest's images, with the truth of the file `truth`, or of the manifest itself.
+
+    Raises:
+        ValueError: two images of one name, labels for some images only, or of a class that members do not know.
+    """
+    datamodule.prepare_data()
+    datamodule.setup()
+    images = ImageSet("test", datamodule.data_root, datamodule.rows)
+    if len(set(images.names)) < len(images.names):
+        raise ValueError(f"{datamodule.manifest} has images of the same name, the key of prediction.json: rename them")
+    where = truth or datamodule.manifest
+    known = match_truth(read_truth(where, classes) if truth else images.rows, images.names, where)
+    if known and known.label.max() >= len(classes):
+        label = int(known.label.max())
+        hint = f" (numbers are ids; the class {str(label)!r} is written in quotes)" if str(label) in classes else ""
+        raise ValueError(f"{where} has the label {label}: the members know {len(classes)} classes{hint}")
+    if truth and known is None:
+        warnings.warn(f"truth={truth} has no label: there are no figures", stacklevel=2)
+    return images._replace(truth=known)
+
+
+def held_out_images(datamodule: NicoDataModule, members: Sequence[Member], needed: bool) -> tuple[list[ImageSet], str]:
+    """The images that all members hold out, named by their paths: a set for each part, in-domain first.
+
+    Args:
+        datamodule: of the training images.
+        members: the members.
+        needed: whether to raise where there are none.
+
+    Returns:
+        The sets, and why there is none.
+
+    Raises:
+        OSError, ValueError: members hold out nothing or different images, or the training images are not there
+            or others.
+    """
+    try:
+        parts = held_out(members)
+        datamodule.prepare_data()
+        datamodule.setup()
+        if datamodule.classes != members[0].classes:
+            raise ValueError(f"the label map {datamodule.label_map} is not that of the members' training")
+        return [held_out_part(datamodule, part, paths) for part, paths in parts.items()], ""
+    except (OSError, ValueError) as error:
+        if needed:
+            raise ValueError(f"ensemble.select=greedy chooses on held-out images: {error}") from error
+        return [], str(error)
+
+
+def held_out_part(datamodule: NicoDataModule, part: str, paths: Sequence[str]) -> ImageSet:
+    """One part's images, with labels and contexts of the training manifest."""
+    found, contexts = rows_of(datamodule.rows, paths), datamodule.contexts
+    label = np.array([row.label for row in found], np.int64)
+    names = [contexts[row.domain] if contexts and isinstance(row.domain, int) else "" for row in found]
+    rows = [row._replace(image_name=row.image_path) for row in found]
+    return ImageSet(part, datamodule.data_root, rows, Truth(label, names))
+
+
+def rows_of(rows: Sequence[Row], paths: Sequence[str]) -> list[Row]:
+    """The rows of `paths`, in their order."""
+    by_path = {row.image_path: row for row in rows}
+    gone = [path for path in paths if path not in by_path]
+    if gone:
+        raise ValueError(
+            f"{len(gone)} images of the members' split are not in the training manifest (first: {gone[0]}): "
+            "set data_root and manifest_dir to those of the training"
+        )
+    return [by_path[path] for path in paths]
+
+
+def folder_images(folder: Path) -> ImageSet:
+    """The images below any folder, named by their path in it; or one file, whatever its extension.
+
+    Raises:
+        FileNotFoundError: no such folder or file.
+        ValueError: no image in it.
+    """
+    if os.path.lexists(folder) and not folder.is_dir():
+        return ImageSet("folder", folder.parent, [Row(image_path=folder.name, image_name=folder.name)])
+    return ImageSet("folder", folder, [Row(image_path=path, image_name=path) for path in scan_folder(folder)])
+
+
+def draw_bank(rows: Sequence[Row], paths: Sequence[str], count: int, seed: int) -> list[Row]:
+    """`count` (or all) of the rows of `paths`, drawn by the seed alone, for tta=mixing."""
+    order = np.random.default_rng(keyed_seed("bank", seed)).permutation(len(paths))[:count]
+    sorted_paths = sorted(paths)
+    return rows_of(rows, [sorted_paths[i] for i in sorted(order)])
+
+
+def read_truth(path: Path, classes: Sequence[str] = ()) -> list[Row]:
+    """Labels of test images, from a manifest or from an object {image_name: label}; a label is an id or a class's name.
+
+    Args:
+        path: the file.
+        classes: class names by id.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or has a label that is no class.
+    """
+    entries, ids = read_json(path), {name: i for i, name in enumerate(classes)}
+    numbers = 0
+
+    def id_of(label: Any, whose: str) -> int:
+        nonlocal numbers
+        if isinstance(label, str) and spelled_in(ids, label) in ids:
+            return ids[spelled_in(ids, label)]
+        if type(label) is not int or not 0 <= label <= LAST_ID:
+            raise ValueError(f"{path} gives {whose} the label {label!r:.60}: expected an id >= 0, or a class's name")
+        numbers += 1
+        return label
+
+    if isinstance(entries, Mapping):
+        rows = []
+        for name, label in entries.items():
+            image = cleaned(name)
+            rows.append(Row(image_path=image, image_name=image, label=id_of(label, name)))
+        named = "image_name"
+    else:
+        named = "image_path"
+        for i, entry in enumerate(entries if isinstance(entries, list) else []):
+            if isinstance(entry, dict) and isinstance(entry.get("image_path"), str):
+                label = entry.get("label", entry.get("label_name"))
+                if label is not None:
+                    entries[i] = {**entry, "label": id_of(label, entry["image_path"])}
+        rows = rows_from(entries, path, "")
+    twice = [name for name, count in Counter(getattr(row, named) for row in rows).items() if count > 1]
+    if twice:
+        raise ValueError(f"{path} has the image {twice[0]} twice: remove one of the entries")
+    if numbers and classes:
+        last = len(classes) - 1
+        print(
+            f"truth={path}: its numbers are read as class ids (0 is {classes[0]!r}, {last} is {classes[last]!r})",
+            flush=True,
+        )
+    return rows
+
+
+def match_truth(rows: Sequence[Row], names: Sequence[str], where: Path) -> Truth | None:
+    """What `rows` know of the images `names`; None where no row has a label.
+
+    Raises:
+        ValueError: some of the images have a label and others not, or one has two.
+    """
+    known: dict[str, Row] = {}
+    for row in rows:
+        if row.label is not None:
+            first = known.setdefault(row.name, row)
+            if (first.label, first.domain) != (row.label, row.domain):
+                raise ValueError(
+                    f"{where} has two images of the name {row.name} with different labels or contexts "
+                    f"({first.image_path}, {row.image_path}): rename one of them"
+                )
+    if not known:
+        return None
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise ValueError(f"{where} has no label for {len(missing)} of {len(names)} test images (first: {missing[0]})")
+    labels = np.array([known[name].label for name in names], np.int64)
+    domains = [known[name].domain for name in names]
+    return Truth(labels, ["" if domain is None else str(domain) for domain in domains])

@@ -1,0 +1,58 @@
+"""Predictions that are kept, under a key of everything that they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from src.data.manifest import Row
+from src.files import write_whole
+from src.prediction.members import Member
+
+Probabilities = npt.NDArray[np.float32]
+
+
+class Task(NamedTuple):
+    """A member, the training images that its views mix in, and where its predictions are kept under which key."""
+
+    member: Member
+    bank: list[Row]
+    path: Path
+    key: str
+
+
+def stored(task: Task) -> Probabilities | None:
+    """A member's probabilities (N, K) of an earlier call under the same key; None without, or of a damaged file."""
+    if not task.path.is_file():
+        return None
+    try:
+        with np.load(task.path, allow_pickle=False) as file:
+            kept = {name: file[name] for name in ("key", "names", "probabilities", "digest")}
+    except Exception:  # a damaged byte ends in any error of zipfile's or NumPy's
+        return None
+    own = digest_of_arrays(kept["key"], kept["names"], kept["probabilities"])
+    if str(kept["digest"]) != own or str(kept["key"]) != task.key:
+        return None
+    return np.asarray(kept["probabilities"], np.float32)
+
+
+def store(task: Task, names: Sequence[str], probabilities: Probabilities) -> None:
+    """Keep a member's probabilities (N, K) with the images' names."""
+    key, listed = np.array(task.key), np.array(names)
+    digest = np.array(digest_of_arrays(key, listed, probabilities))
+    with write_whole(task.path) as file:
+        np.savez(file, key=key, names=listed, probabilities=probabilities, digest=digest)
+
+
+def digest_of_arrays(*arrays: npt.NDArray[Any]) -> str:
+    """sha256 of arrays' types, shapes and bytes: a zip file's own check is not made when an array is read from it."""
+    state = hashlib.sha256()
+    for array in arrays:
+        state.update(f"{array.dtype.str}{array.shape}".encode())
+        state.update(np.ascontiguousarray(array).tobytes())
+    return state.hexdigest()

@@ -1,0 +1,112 @@
+"""The settings of a prediction, as conf/predict.yaml has them: read once at the entry point, and checked."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from src.prediction.voting import RULES
+
+SELECTIONS = ("all", "greedy", "soup")
+
+
+class PredictionSettings(NamedTuple):
+    """One prediction.
+
+    Attributes:
+        track: its number.
+        logs_dir: where the runs lie.
+        folder: where to: <results_dir>/track<t>.
+        stages: whose runs vote.
+        select: one of SELECTIONS.
+        rounds: choices of select=greedy.
+        vote: one of voting.RULES.
+        seed: of the bootstrap.
+        images: predict the images of this folder instead of the test images.
+        truth: labels of the test images.
+        output: of `images`, .csv or .json.
+        top: classes per image there.
+        export: format to write the members' networks in, instead of predicting.
+        report: whether report.html is wanted.
+        logged: whether a logger gets the report.
+        members_at_once: networks that share a pass over the images.
+        max_pixels: of an image; 0: any number.
+        precision: the trainer's.
+        tta: settings of the test-time augmentation.
+        composed: all of them, for a reader of the report.
+    """
+
+    track: int
+    logs_dir: Path
+    folder: Path
+    stages: list[str]
+    select: str
+    rounds: int
+    vote: str
+    seed: int
+    images: Path | None
+    truth: Path | None
+    output: Path
+    top: int
+    export: str | None
+    report: bool
+    logged: bool
+    members_at_once: int
+    max_pixels: int
+    precision: str
+    tta: dict[str, Any]
+    composed: dict[str, Any]
+
+
+def read_settings(composed: Mapping[str, Any]) -> PredictionSettings:
+    """The settings of a call, from the composed conf/predict.yaml.
+
+    Raises:
+        ValueError: no call can fulfil them.
+    """
+    ensemble = composed["ensemble"]
+    settings = PredictionSettings(
+        track=composed["track"]["id"],
+        logs_dir=Path(composed["logs_dir"]),
+        folder=Path(composed["run_dir"]),
+        stages=list(ensemble["stages"]),
+        select=ensemble["select"],
+        rounds=ensemble.get("rounds", 0),
+        vote=composed["vote"],
+        seed=composed["seed"],
+        images=Path(composed["images"]) if composed["images"] else None,
+        truth=Path(composed["truth"]) if composed["truth"] else None,
+        output=Path(composed["output"]),
+        top=composed["top"],
+        export=composed["export"],
+        report=composed["report"],
+        logged=bool(composed["logger"]),
+        members_at_once=composed["members_at_once"],
+        max_pixels=composed["datamodule"]["max_pixels"],
+        precision=composed["trainer"]["precision"],
+        tta=composed["tta"],
+        composed=dict(composed),
+    )
+    check(settings)
+    return settings
+
+
+def check(settings: PredictionSettings) -> None:
+    """Raise ValueError for settings that no call can fulfil, before anything is computed."""
+    for name, value, choices in (
+        ("vote", settings.vote, tuple(RULES)),
+        ("ensemble.select", settings.select, SELECTIONS),
+    ):
+        if value not in choices:
+            raise ValueError(f"{name}={value} is no rule: choose one of {', '.join(choices)}")
+    if settings.output.suffix not in (".csv", ".json"):
+        raise ValueError(f"output={settings.output}: expected a name that ends in .csv or .json")
+    if settings.top < 1 or settings.members_at_once < 1:
+        raise ValueError("top and members_at_once must be at least 1")
+    if settings.images and (settings.report or settings.truth):
+        raise ValueError("images= only predicts: report= and truth= are about the test images, leave them out")
+    missing = [package for package in ("jinja2", "matplotlib") if importlib.util.find_spec(package) is None]
+    if (settings.report or settings.logged) and missing:
+        raise ValueError(f"report=true and logger= need {' and '.join(missing)}: pip install {' '.join(missing)}")

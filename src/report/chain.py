@@ -1,0 +1,91 @@
+"""The runs that led to the members."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from src.callbacks.metrics_file import read_metrics
+from src.prediction.members import Member
+from src.runs.lineage import command_of
+from src.runs.records import read_config, read_finished
+
+NO_CURVE = ("epoch", "step", "seconds", "train/first_batch")
+
+
+class Link(NamedTuple):
+    """A run in the chain that led to the members."""
+
+    title: str
+    command: str
+    config: str
+    from_runs: list[str]
+
+
+def chain(members: Sequence[Member], logs_dir: Path) -> dict[Path, list[Path]]:
+    """The runs that led to the members and the members, each after those that it was made from: {run: those}."""
+    order: dict[Path, list[Path]] = {}
+    seen: set[Path] = set()
+
+    def visit(folder: Path) -> bool:
+        """Whether the folder is a run that can be read; one that leads back to itself is read once."""
+        if folder in seen:
+            return folder in order
+        seen.add(folder)
+        try:
+            made_from = predecessors_of(folder, logs_dir)
+        except (OSError, ValueError):
+            return False
+        order[folder] = [path for path in made_from if visit(path)]
+        order[folder] = order.pop(folder)  # behind those
+        return True
+
+    for member in members:
+        visit(member.folder)
+    return order
+
+
+def predecessors_of(folder: Path, logs_dir: Path) -> list[Path]:
+    """The folders of the runs that a finished run names as those that it was made from.
+
+    Raises:
+        OSError, ValueError: it is not a finished run, or damaged.
+    """
+    config, done = read_config(folder), read_finished(folder)
+    soup = done.get("soup_of")
+    if isinstance(soup, list):
+        return [Path(str(path)) for path in soup]
+    init, masks = config.get("init"), config.get("masks")
+    named = [Path(init)] if isinstance(init, str) and init != "none" else []
+    named += [Path(masks).parent] if isinstance(masks, str) and masks != "none" else []
+    return [moved(path, config, logs_dir) for path in named]
+
+
+def moved(path: Path, config: Mapping[str, Any], logs_dir: Path) -> Path:
+    """Where a run lies now whose path was written when `config`'s logs_dir was where it lay."""
+    there = Path(str(config.get("logs_dir")))
+    return logs_dir / path.relative_to(there) if path.is_relative_to(there) else path
+
+
+def link_of(folder: Path, made_from: Sequence[Path]) -> Link:
+    """A run's command and settings."""
+    titles = [f"{path.parent.name}/{path.name}" for path in made_from]
+    text = (folder / "config.yaml").read_text()
+    return Link(f"{folder.parent.name}/{folder.name}", command_of(folder), text, titles)
+
+
+def curves_of(runs: Sequence[Path]) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """metrics.csv of each run: by stage, name and column; NaN where an epoch has no value."""
+    stages: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for folder in runs:
+        if not (folder / "metrics.csv").is_file():
+            continue
+        try:
+            rows = read_metrics(folder / "metrics.csv")
+            names = [name for name in (rows[0] if rows else {}) if name not in NO_CURVE]
+            columns = {name: [float(row[name] or "nan") for row in rows] for name in names}
+        except ValueError:  # damaged: the run has no curve
+            continue
+        stages.setdefault(folder.parent.name, {})[folder.name] = columns
+    return stages

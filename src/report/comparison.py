@@ -1,0 +1,87 @@
+"""Finished runs in one table: mean and standard error over their seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from src.report.tables import Table
+from src.runs.records import model_name_of, read_config, read_finished
+
+COMPARED = ("val/in_domain/accuracy", "val/in_domain/worst_context", "val/out_of_domain/accuracy",
+            "val/out_of_domain/worst_context")  # fmt: skip
+"""Figures of finished.json that the comparison shows, where a run has them."""
+
+
+class RunRow(NamedTuple):
+    """A finished run: what it was, and its last epoch's figures."""
+
+    stage: str
+    model: str
+    mixing: str
+    ratio: str
+    split: str
+    tag: str
+    seed: int
+    figures: dict[str, float]
+
+
+def read_runs(track_dir: Path) -> list[RunRow]:
+    """The finished runs of a track, by stage and name."""
+    rows = []
+    for path in sorted(track_dir.glob("*/*/finished.json")):
+        try:
+            config, figures = read_config(path.parent), read_finished(path.parent)["metrics"]
+            mixing = config["module"].get("mixing") or {}
+            # The yaml's name: two files of one class are two strategies. Runs of older versions have the class alone.
+            kind = config.get("mixing_name") if mixing else ""
+            kind = str(mixing.get("_target_", "")).split(".")[-2:][0] if kind is None else str(kind)
+            ratio = str(mixing.get("ratio", ""))
+            words = (path.parent.parent.name, model_name_of(config), kind, ratio, str(config["split_name"]))
+            rows.append(RunRow(*words, str(config["tag"] or ""), int(config["seed"]), figures))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # a damaged run: it is left out by name where it would vote
+    return rows
+
+
+def runs_table(rows: Sequence[RunRow], exact: bool = False) -> Table:
+    """Runs that differ in their seeds alone share a row: mean and standard error over the seeds.
+
+    Figures are of each run's last epoch: nothing was selected. One seed has no standard error.
+
+    Args:
+        rows: of read_runs.
+        exact: numbers in columns of their own, shares in [0, 1], for a program; else percent, for a reader.
+    """
+    keys = [key for key in COMPARED if any(key in row.figures for row in rows)]
+    heads = [head for key in keys for head in ([key, f"{key} standard error"] if exact else [spoken(key)])]
+    table = [["stage", "model", "mixing", "ratio", "split", "tag", "seeds", *heads]]
+    same: dict[tuple[Any, ...], list[RunRow]] = {}
+    for row in rows:
+        same.setdefault(row[:6], []).append(row)
+    for words, group in same.items():
+        line = [*words, " ".join(str(row.seed) for row in group)]
+        for key in keys:
+            mean, error = mean_error([row.figures[key] for row in group if key in row.figures])
+            if exact:
+                line += ["" if value is None else f"{value:.6f}" for value in (mean, error)]
+            else:
+                line.append("-" if mean is None else f"{100 * mean:.1f}" + (f" ± {100 * error:.1f}" if error else ""))
+        table.append(line)
+    return table
+
+
+def spoken(key: str) -> str:
+    """A metric's name for a reader: "in domain accuracy"."""
+    return key.removeprefix("val/").replace("/", " ").replace("_", " ")
+
+
+def mean_error(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean and standard error (sample standard deviation over the root of their number), None where unknown."""
+    if not values:
+        return None, None
+    return float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None

@@ -1,0 +1,243 @@
+"""Figures of members and their vote on images whose truth is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from src.metrics import (
+    accuracy_by_class,
+    accuracy_by_context,
+    accuracy_by_group,
+    bootstrap,
+    calibration,
+    confusion,
+    expected_calibration_error,
+    fit_temperature,
+    negative_log_likelihood,
+    temper,
+    top_hits,
+)
+from src.prediction.image_sets import ImageSet
+from src.prediction.members import Member
+from src.prediction.settings import PredictionSettings
+from src.prediction.voting import Ballot, agreement_matrix, pooled
+
+BINS = 15  # of the calibration error, as Guo et al. 2017
+DRAWS = 1000  # of the bootstrap
+
+
+class EvaluatedSet(NamedTuple):
+    """What members said of some images: probabilities (M, N, K), and whom they elected."""
+
+    images: ImageSet
+    probabilities: npt.NDArray[np.float32]
+    ballot: Ballot
+
+    @property
+    def votes(self) -> npt.NDArray[np.int64]:
+        """Each member's labels (M, N)."""
+        return np.asarray(self.probabilities.argmax(2), np.int64)
+
+    @property
+    def pooled(self) -> npt.NDArray[np.floating]:
+        """The probability (N, K) that goes with the vote: the mean of the members', by their weights in it."""
+        return pooled(self.probabilities, self.ballot.weights)
+
+
+class Evaluation(NamedTuple):
+    """A prediction of the test images, and all that is known of it.
+
+    Attributes:
+        settings: of the call.
+        members, left_out: who was found; runs that do not vote, with the reason.
+        chosen: indices of the members that vote, twice where they have two votes.
+        test, held_out: what they said of the test images, and of each part that all of them hold out.
+        figures: `evaluate` of each image set whose truth is known, by its name.
+        temperature: of the vote's probability; None without held-out images.
+        notes: what a reader must know.
+    """
+
+    settings: PredictionSettings
+    members: list[Member]
+    left_out: list[tuple[Path, str]]
+    chosen: list[int]
+    test: EvaluatedSet
+    held_out: list[EvaluatedSet]
+    figures: dict[str, dict[str, Any]]
+    temperature: float | None
+    notes: list[str]
+
+    @property
+    def in_domain(self) -> EvaluatedSet | None:
+        """What members said of the held-out images of their training contexts."""
+        return in_domain_of(self.held_out)
+
+    @property
+    def selection(self) -> str:
+        """How the vote came about, in a sentence."""
+        stages = " and ".join(self.settings.stages)
+        if self.settings.select == "greedy":
+            voting = len(set(self.chosen))
+            who = f"{voting} of {len(self.members)} finished runs of {stages}, chosen by accuracy on held-out images"
+        elif self.settings.select == "soup":
+            who = f"{len(self.members)} soups (mean weights) of the finished runs of {stages}"
+        else:
+            who = f"every finished run of {stages} ({len(self.members)}), none selected"
+        return f"{self.settings.vote} vote of {who}; weights of each run's last epoch"
+
+
+def in_domain_of(held_out: Sequence[EvaluatedSet]) -> EvaluatedSet | None:
+    """The held-out images of the training contexts, among the parts that are held out."""
+    return next((evaluated for evaluated in held_out if evaluated.images.name == "in_domain"), None)
+
+
+def evaluate_all(
+    settings: PredictionSettings,
+    members: Sequence[Member],
+    left_out: Sequence[tuple[Path, str]],
+    chosen: Sequence[int],
+    evaluated_sets: Sequence[EvaluatedSet],
+    why_no_held_out: str,
+) -> Evaluation:
+    """Evaluate what members said of the test images (the first set) and of held-out parts (the others)."""
+    test, *held_out = evaluated_sets
+    temperature = temperature_of(in_domain_of(held_out))
+    figures = {
+        evaluated.images.name: evaluate(evaluated, members[0].classes, temperature, settings.seed)
+        for evaluated in evaluated_sets
+        if evaluated.images.truth is not None
+    }
+    notes = [f"{folder} is left out: {reason}." for folder, reason in left_out]
+    if why_no_held_out:
+        notes.append(f"No figures on held-out images, and no temperature: {why_no_held_out}.")
+    if settings.select == "greedy":
+        notes.append("In-domain figures of the vote are of the images that its members were chosen on: too good.")
+    if guessed := test.images.unreadable:
+        notes.append(
+            f"{len(guessed)} test images could not be read (first: {guessed[0]}): their label is a guess, each "
+            "member's mean probability over the others, and counts as one."
+        )
+    for part in held_out:
+        if skipped := part.images.unreadable:
+            notes.append(
+                f"{len(skipped)} images of {part.images.name} could not be read (first: {skipped[0]}): skipped."
+            )
+    return Evaluation(
+        settings, list(members), list(left_out), list(chosen), test, held_out, figures, temperature, notes
+    )
+
+
+def accuracies(labels: npt.NDArray[np.int64], images: ImageSet) -> dict[str, float]:
+    """accuracy_by_context of labels (N,) for images whose truth is known."""
+    assert images.truth is not None
+    label, contexts = images.truth
+    hits, known, names = labels == label, np.array(contexts), sorted(set(contexts) - {""})
+    places = [known == name for name in [*names, ""]]
+    return accuracy_by_context([int(hits[p].sum()) for p in places], [int(p.sum()) for p in places], names)
+
+
+def temperature_of(held_out: EvaluatedSet | None) -> float | None:
+    """The temperature of the vote's probability, fitted on held-out images; None without them."""
+    if held_out is None or held_out.images.truth is None:
+        return None
+    return fit_temperature(held_out.pooled, held_out.images.truth.label)
+
+
+def evaluate(evaluated: EvaluatedSet, classes: Sequence[str], temperature: float | None, seed: int) -> dict[str, Any]:
+    """Figures of a vote on images whose truth is known, as JSON takes them.
+
+    Intervals are of 95 %, by the percentile bootstrap over images. Likelihood, calibration and top-5 are of
+    `EvaluatedSet.pooled`, with its probability of the elected label as confidence.
+
+    Args:
+        evaluated: the vote.
+        classes: names by id.
+        temperature: for a second likelihood and calibration error; None leaves them out.
+        seed: of the bootstrap.
+    """
+    images, labels, probabilities = evaluated.images, evaluated.ballot.labels, evaluated.pooled
+    assert images.truth is not None
+    label, contexts = images.truth
+    hits, everyone = labels == label, np.arange(len(label))
+    by_class = accuracy_by_class(hits, label, len(classes))
+    groups = accuracy_by_group(hits, label, contexts)
+    rng = np.random.default_rng(seed)
+
+    def macro(places: npt.NDArray[np.int64]) -> float:
+        return float(np.nanmean(accuracy_by_class(hits[places], label[places], len(classes))))
+
+    figures: dict[str, Any] = {
+        "images": len(label),
+        **accuracies(labels, images),
+        "accuracy_interval": bootstrap(lambda places: float(hits[places].mean()), len(label), rng, DRAWS),
+        "macro_accuracy": macro(everyone),
+        "macro_accuracy_interval": bootstrap(macro, len(label), rng, DRAWS),
+        "accuracy_top5": float(top_hits(torch.from_numpy(probabilities), torch.from_numpy(label), 5).float().mean()),
+        "by_class": {name: value for name, value in zip(classes, by_class.tolist(), strict=True) if value == value},
+        "groups": [
+            {"class": classes[group.label], "context": group.context, "images": group.images,
+             "accuracy": group.accuracy} for group in groups
+        ],
+        "confusion": confusion(label, labels, len(classes)).tolist(),
+    }  # fmt: skip
+    for name in sorted(set(contexts) - {""}):
+        own = np.flatnonzero(np.array(contexts) == name)
+        figures[f"accuracy/{name}_interval"] = bootstrap(
+            lambda places, own=own: float(hits[own[places]].mean()),  # type: ignore[misc]
+            len(own), rng, DRAWS,
+        )  # fmt: skip
+    if groups:
+        figures["worst_group"] = figures["groups"][0]
+    figures |= calibrated(probabilities, labels, label, "")
+    if temperature is not None:
+        figures |= calibrated(temper(probabilities, temperature), labels, label, "_tempered")
+    return figures
+
+
+def calibrated(
+    probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.int64], label: npt.NDArray[np.int64], suffix: str
+) -> dict[str, float]:
+    """Negative log-likelihood and expected calibration error of labels with probabilities (N, K)."""
+    confidence = probabilities[np.arange(len(labels)), labels]
+    return {
+        f"nll{suffix}": negative_log_likelihood(probabilities, label),
+        f"ece{suffix}": expected_calibration_error(calibration(confidence, labels == label, BINS)),
+    }
+
+
+def diversity(evaluated: EvaluatedSet) -> dict[str, float]:
+    """How different the members are, as shares of the images.
+
+    Returns:
+        disagreement: of two members, over all pairs; unanimous: all members of one label; and where truth is
+        known, mean_member: a member's mean accuracy; any_member: one of them is right.
+    """
+    votes, members = evaluated.votes, len(evaluated.votes)
+    figures = {"unanimous": float((votes == votes[0]).all(0).mean())}
+    if members > 1:
+        apart = 1 - agreement_matrix(votes)
+        figures["disagreement"] = float(apart.sum() / (members * (members - 1)))
+    if evaluated.images.truth is not None:
+        hits = votes == evaluated.images.truth.label
+        figures |= {"mean_member": float(hits.mean()), "any_member": float(hits.any(0).mean())}
+    return figures
+
+
+def best_members(evaluation: Evaluation) -> dict[str, tuple[str, float]]:
+    """The best single members and their accuracies on the test images, by the rule that chose them.
+
+    Of equals the first one. "held-out" is chosen by in-domain accuracy, "oracle" by the test images themselves.
+    """
+    members, evaluated, in_domain = evaluation.members, evaluation.test, evaluation.in_domain
+    assert evaluated.images.truth is not None
+    own = (evaluated.votes == evaluated.images.truth.label).mean(1)
+    rules = {"oracle": own}
+    if in_domain is not None and in_domain.images.truth is not None:
+        rules = {"held-out": (in_domain.votes == in_domain.images.truth.label).mean(1), **rules}
+    return {rule: (members[int(by.argmax())].title, float(own[by.argmax()])) for rule, by in rules.items()}

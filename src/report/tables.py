@@ -1,0 +1,109 @@
+"""Tables of words, for a terminal, a document and a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from src.prediction.voting import agreement
+from src.report.evaluation import Evaluation, accuracies
+
+Table = list[list[str]]
+"""Rows of words, the first one being the head."""
+
+
+def members_table(evaluation: Evaluation) -> Table:
+    """One row a member: accuracy on in-domain held-out images (its run's last figure where members hold out different
+    ones), agreement with the vote, weight, test accuracies where truth is known; the vote comes last."""
+    members, evaluated, in_domain = evaluation.members, evaluation.test, evaluation.in_domain
+    known = evaluated.images.truth is not None
+    of_vote = accuracies(evaluated.ballot.labels, evaluated.images) if known else {}
+    rates = agreement(evaluated.votes, evaluated.ballot.labels)
+    table = [["member", "in-domain", "agreement", "weight", *map(column, of_vote)]]
+    for i, member in enumerate(members):
+        own = accuracies(evaluated.votes[i], evaluated.images) if known else {}
+        held = accuracies(in_domain.votes[i], in_domain.images)["accuracy"] if in_domain else None
+        at_end = member.figures.get("val/in_domain/accuracy")
+        words = [percent(at_end if held is None else held), percent(rates[i]), f"{evaluated.ballot.weights[i]:.3f}"]
+        table.append([member.title, *words, *(percent(own[key]) for key in of_vote)])
+    held = accuracies(in_domain.ballot.labels, in_domain.images)["accuracy"] if in_domain else None
+    return [*table, ["vote", percent(held), "", "", *(percent(value) for value in of_vote.values())]]
+
+
+def column(key: str) -> str:
+    """A figure's name as a column's head."""
+    return "test" if key == "accuracy" else key.removeprefix("accuracy/").replace("worst_context", "worst context")
+
+
+def headline_table(sets: Sequence[tuple[str, dict[str, Any]]]) -> Table:
+    """Figures (rows) of image sets (columns): title and `evaluate`'s result of each."""
+    rows: list[tuple[str, Any]] = [
+        ("images", lambda f: str(f["images"])),
+        ("accuracy (95 % interval)", lambda f: interval(f, "accuracy")),
+        ("macro accuracy (mean over classes)", lambda f: interval(f, "macro_accuracy")),
+        ("top-5 accuracy", lambda f: percent(f["accuracy_top5"])),
+        ("worst context", lambda f: percent(f.get("worst_context"))),
+        ("worst group (class x context)", lambda f: group_words(f.get("worst_group"))),
+        ("negative log-likelihood", lambda f: arrow(f, "nll", "{:.3f}".format)),
+        ("expected calibration error", lambda f: arrow(f, "ece", percent)),
+    ]
+    head = ["", *(title for title, _ in sets)]
+    return [head, *([name, *(words(figures) for _, figures in sets)] for name, words in rows)]
+
+
+def interval(figures: dict[str, Any], key: str) -> str:
+    """A share with its interval: "77.3 (74.1 to 80.5)"."""
+    low, high = figures[f"{key}_interval"]
+    return f"{percent(figures[key])} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def group_words(group: dict[str, Any] | None) -> str:
+    """A group of evaluate: "12.50 (car, water)"."""
+    return "-" if group is None else f"{percent(group['accuracy'])} ({group['class']}, {group['context']})"
+
+
+def arrow(figures: dict[str, Any], key: str, words: Any) -> str:
+    """A figure, and behind an arrow what the temperature makes of it."""
+    after = figures.get(f"{key}_tempered")
+    return f"{words(figures[key])}" + ("" if after is None else f" → {words(after)}")
+
+
+def percent(share: float | None) -> str:
+    """A share as a percentage with two decimals, "-" where it is not known."""
+    return "-" if share is None or math.isnan(share) else f"{100 * share:.2f}"
+
+
+def as_text(table: Table) -> str:
+    """For a terminal: columns aligned."""
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *(word.rjust(w) for word, w in zip(row[1:], widths[1:], strict=True))])
+        for row in table
+    )
+
+
+def as_markdown(table: Table) -> str:
+    """For a document."""
+    lines = ["| " + " | ".join(word.replace("|", "\\|") for word in row) + " |" for row in table]
+    return "\n".join([lines[0], "|" + "---|" * len(table[0]), *lines[1:]]) + "\n"
+
+
+def as_csv(table: Iterable[Sequence[Any]]) -> str:
+    """For a program, and for a spreadsheet: a text that would be a formula there gets an apostrophe before it."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([harmless(cell) for cell in row] for row in table)
+    return text.getvalue()
+
+
+def harmless(cell: Any) -> Any:
+    """A cell that no spreadsheet computes: names come from folders and files of anybody's."""
+    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell

@@ -1,0 +1,1 @@
+"""Run directories: the only thing that one stage hands to the next."""

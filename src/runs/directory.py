@@ -1,0 +1,293 @@
+"""A run directory: claimed by one process, described by files, handed to the next stage when finished.
+
+config.yaml          the resolved settings              environment.json   revision, versions, command
+split.json           the images of every part           classes.json       class names by id
+last.ckpt best.ckpt  to resume from                      metrics.csv        one row an epoch
+weights.safetensors  what the next stage reads          finished.json      written last: the run counts
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities import rank_zero_only
+
+from src.cli import command_words
+from src.files import digest_of, read_json, write_json, write_text
+from src.locks import Lock
+from src.overrides import literal
+from src.runs.lineage import Inheritance
+from src.runs.records import is_finished, last_row, read_config
+
+FREE = (
+    "resume",
+    "logger",
+    "logged_as",
+    "callbacks.progress",
+    "data_root",
+    "manifest_dir",
+    "logs_dir",
+    "results_dir",
+    "manifest",
+    "mask_root",
+    "init",  # what it points to counts: `started_from` of split.json
+    "wsss.truth_dir",
+    "callbacks.masks.truth_dir",
+    "compile",
+    "callbacks.masks.processes",
+    "datamodule.data_root",
+    "datamodule.manifest_dir",
+    "datamodule.mask_root",
+    "datamodule.num_workers",
+    "datamodule.timeout",
+    "datamodule.persistent_workers",
+    "datamodule.rebuild",
+    "datamodule.check",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "trainer.logger",
+    "trainer.callbacks",
+    "trainer.plugins",
+    "trainer.max_time",  # limits of one start; where they cut a run, resume=true goes on
+    "trainer.max_steps",
+    "trainer.profiler",
+    "trainer.detect_anomaly",
+    "mixing_name",
+    "dataset",
+)
+"""Settings that may differ between a run and its continuation: where things lie and who computes them."""
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "timm", "albumentations", "opencv-python-headless", "numpy")
+
+
+class Run:
+    """A run directory that this process has claimed.
+
+    Attributes:
+        folder: the directory.
+        checkpoint: where to resume from, None for a start.
+        finished: whether the run is complete and nothing is left to do.
+    """
+
+    def __init__(self, folder: Path, checkpoint: Path | None, finished: bool, lock: Lock | None) -> None:
+        self.folder, self.checkpoint, self.finished = folder, checkpoint, finished
+        self._lock = lock
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+
+def check_settings(cfg: DictConfig) -> None:
+    """Raise ValueError for settings that no run can have, before anything is done."""
+    if not 0 <= cfg.seed < 2**32:
+        raise ValueError(f"seed is {cfg.seed}: expected a number from 0 to 2^32 - 1")
+    end = cfg.trainer.max_epochs
+    if type(end) is not int or end < 1:
+        raise ValueError(
+            f"trainer.max_epochs is {end}: expected at least 1, as the schedule of the rate must know the end "
+            "(trainer.max_time and trainer.max_steps limit a single start)"
+        )
+
+
+def claim(cfg: DictConfig, classes: Sequence[str], split: Mapping[str, Sequence[str]], inherited: Inheritance) -> Run:
+    """Make the run's directory and describe the run in it, or take up an existing one with resume=true.
+
+    A directory without a checkpoint holds nothing to lose: its run starts anew. Ranks other than 0, whose
+    rank 0 has claimed the run, only look at it.
+
+    Args:
+        cfg: the settings.
+        classes: class names by id.
+        split: image paths of each part, "train" and the held-out ones.
+        inherited: what it has from the runs before it.
+
+    Raises:
+        ValueError: the run exists (without resume), has other settings or another split, its checkpoints
+            are damaged, or it belongs to a live process.
+    """
+    folder = Path(cfg.run_dir)
+    if getattr(rank_zero_only, "rank", 0):
+        finished = cfg.resume and is_finished(folder)
+        return Run(folder, newest_checkpoint(folder) if cfg.resume else None, finished, None)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = Lock(folder / ".lock")
+    if not lock.acquire():
+        raise ValueError(f"the run {folder} is being trained by another process right now ({lock.words()})")
+    try:
+        return open_run(cfg, folder, classes, split, inherited, lock)
+    except BaseException:
+        lock.release()
+        raise
+
+
+def open_run(
+    cfg: DictConfig,
+    folder: Path,
+    classes: Sequence[str],
+    split: Mapping[str, Sequence[str]],
+    inherited: Inheritance,
+    lock: Lock,
+) -> Run:
+    """As `claim`, of a folder whose lock this process holds."""
+    settings = resolved(cfg)
+    parts: dict[str, Any] = {part: list(paths) for part, paths in split.items()}
+    parts["trained_on_before"] = sorted(inherited.images - set(parts["train"]))
+    parts["started_from"] = inherited.weights_sha256
+    parts["masks_from"] = inherited.masks_sha256
+    for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+        leftover.unlink()
+    finished = is_finished(folder)
+    if not finished and not any(folder.glob("*.ckpt")):
+        write_text(folder / "config.yaml", OmegaConf.to_yaml(literal(settings), resolve=True))
+        write_json(folder / "split.json", parts)
+        write_json(folder / "classes.json", list(classes))
+        write_json(folder / "environment.json", environment())
+        return Run(folder, None, False, lock)
+    check_same_settings(folder, settings)
+    if not cfg.resume:
+        state = "is finished" if finished else "exists and is not finished: resume=true continues it"
+        raise ValueError(f"the run {folder} {state}; for another run beside it set tag=<word>, or remove the folder")
+    if read_json(folder / "split.json") != parts:
+        raise ValueError(
+            f"the data, the split, the masks or the weights to start from (init) changed since {folder}/split.json was "
+            "written: train a new run (tag=<word>)"
+        )
+    return Run(folder, None if finished else newest_checkpoint(folder), finished, lock)
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The settings as plain values, interpolations filled in."""
+    settings = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(settings, dict)
+    return {str(key): value for key, value in settings.items()}
+
+
+def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings as {dotted key: value}."""
+    if not isinstance(settings, Mapping):
+        return {prefix: settings}
+    return {
+        key: value for k, v in settings.items() for key, value in flat(v, f"{prefix}.{k}" if prefix else str(k)).items()
+    }
+
+
+def check_same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Raise ValueError where the run in `folder` was started with other settings, naming each."""
+    # Paths inside of the run are compared without its own, which may be spelled in another way or have moved.
+    there = read_config(folder)
+    before, now = (
+        {
+            key: str(value).replace(str(config["run_dir"]), "<run>")
+            for key, value in flat(config).items()
+            if value is not None  # a setting that is new and null changes nothing
+        }
+        for config in (there, settings)
+    )
+    different = [
+        f"{key}: {before.get(key, 'not set')} there, {now.get(key, 'not set')} here"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not any(key == free or key.startswith(f"{free}.") for free in FREE)
+    ]
+    if different:
+        raise ValueError(
+            f"the run {folder} exists with other settings ({'; '.join(different)}): "
+            "set them as they were, or name another run with tag=<word>"
+        )
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint whose digest verifies, None where the run never wrote one; damaged ones are named.
+
+    Raises:
+        ValueError: there are checkpoints and every one is damaged.
+    """
+    from src.callbacks.checkpoint_io import progress_of, verifies
+
+    checkpoints = sorted(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    whole = next((path for path in checkpoints if verifies(path)), None)
+    if checkpoints and whole is None:
+        raise ValueError(f"every checkpoint in {folder} is damaged: remove the folder and train again")
+    if whole is not None and whole != checkpoints[0] and not getattr(rank_zero_only, "rank", 0):
+        damaged = " and ".join(path.name for path in checkpoints[: checkpoints.index(whole)])
+        print(f"{folder}: {damaged} is damaged; {whole.name} goes back to {progress_of(whole)}", flush=True)
+    return whole
+
+
+def environment() -> dict[str, Any]:
+    """What a reader needs to repeat a run: git revision, versions, machine, command."""
+
+    def git(*words: str) -> str:
+        try:
+            return subprocess.run(
+                ["git", *words], capture_output=True, text=True, check=True, cwd=Path(__file__).parent
+            ).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            return ""
+
+    return {
+        "command": shlex.join(["python", *command_words()]),
+        "revision": git("rev-parse", "HEAD") or None,
+        "uncommitted_changes": bool(git("status", "--porcelain")),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+DESCRIBED_BY = ("config.yaml", "classes.json", "split.json")
+"""The files of a finished run whose change would change what it says."""
+
+
+def finish(run: Run, figures: Mapping[str, float]) -> None:
+    """Mark a run as complete, with the digests of its weights and of what describes it, and its last figures."""
+    metrics = dict(figures) or last_row(run.folder / "metrics.csv")
+    done = {
+        "weights_sha256": digest_of(run.folder / "weights.safetensors"),
+        "files": {name: digest_of(run.folder / name) for name in DESCRIBED_BY},
+        "metrics": metrics,
+    }
+    write_json(run.folder / "finished.json", done)
+
+
+def left_to_do(trainer: pl.Trainer, settings: Mapping[str, Any]) -> str:
+    """What keeps a run whose training returned from being finished, as the end of a sentence; "" where nothing does.
+
+    Args:
+        trainer: after fit.
+        settings: the run's; the end is that of trainer.max_epochs.
+    """
+    debugging = debug_settings(settings["trainer"])
+    if debugging:
+        return f"is a debug run ({', '.join(debugging)}), which is never finished and never votes"
+    end = settings["trainer"]["max_epochs"]
+    if trainer.current_epoch < end:
+        return f"stopped after epoch {trainer.current_epoch} of {end} and is not finished: resume=true goes on"
+    return ""
+
+
+def debug_settings(trainer: Mapping[str, Any]) -> list[str]:
+    """The settings of the trainer by which a run sees a part of its data alone, as name=value."""
+    # What each is without a limit. To Lightning 1 is one batch, and 1.0 all of them.
+    whole = {
+        "fast_dev_run": ("None", "False", "0"),
+        "overfit_batches": ("None", "0", "0.0"),
+        "limit_train_batches": ("None", "1.0"),
+        "limit_val_batches": ("None", "1.0", "0", "0.0"),  # a stage may validate nothing
+    }
+    limits = {name: str(trainer.get(name)) for name in whole}
+    return [f"trainer.{name}={value}" for name, value in limits.items() if value not in whole[name]]

@@ -1,0 +1,207 @@
+"""Augmentations on uint8 images (and their masks), the only home of albumentations.
+
+A transform is a callable (image, mask, seed) -> (image, mask): every draw comes from `seed`, so that a
+sample does not depend on the worker, the rank or the order in which it is made.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks the network for its version
+
+import albumentations as A
+
+from src.data.images import Image, Mask
+from src.transforms.augmix import AugMix
+
+
+class Transform:
+    """A pipeline whose steps draw, one after the other, from one generator keyed by the sample's seed.
+
+    Attributes:
+        min_side: an image may be decoded at a reduced size as long as its shorter side keeps this length.
+        views: how many it makes of an image.
+    """
+
+    views = 1
+
+    def __init__(self, steps: list[A.BasicTransform], min_side: int) -> None:
+        # Compose.set_random_seed would give every step a generator of its own from the same seed, and with
+        # it the same first draw: an image would be flipped if and only if it is, say, turned to grey.
+        self.pipeline = A.Compose(steps)
+        self.min_side = min_side
+
+    def __call__(self, image: Image, mask: Mask | None, seed: int) -> tuple[Image, Mask | None]:
+        """Transform one image.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            mask: (H, W) bool or None; it follows the image's geometry, by its nearest pixel.
+            seed: key of all draws.
+
+        Returns:
+            (size, size, 3) uint8 and (size, size) bool or None.
+        """
+        self.pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        if mask is None:
+            return self.pipeline(image=image)["image"], None
+        made: dict[str, Any] = self.pipeline(image=image, mask=mask.view(np.uint8))
+        return made["image"], made["mask"].view(np.bool_)
+
+
+class Crop(A.RandomResizedCrop):  # type: ignore[misc] # albumentations has no types
+    """RandomResizedCrop that takes the mean over an area where it shrinks, as evaluation does, and else interpolates.
+
+    albumentations' own `area_for_downscale` enlarges by repeated pixels the side that grows while the other shrinks.
+
+    Args:
+        size: side of the result in pixels.
+        scale: smallest and largest share of the image's area that a crop takes; its ratio lies between 3/4 and 4/3.
+    """
+
+    def __init__(self, size: int, scale: tuple[float, float]) -> None:
+        super().__init__(
+            (size, size),
+            scale=(scale[0], scale[1]),
+            interpolation=cv2.INTER_LINEAR,
+            mask_interpolation=cv2.INTER_NEAREST_EXACT,  # INTER_NEAREST would shift the mask by half a pixel
+        )
+
+    def apply(self, img: Image, crop_coords: tuple[int, int, int, int], **params: Any) -> Image:
+        """Cut (left, top, right, bottom) out of (H, W, 3) uint8 and resize it to (size, size, 3)."""
+        left, top, right, bottom = crop_coords
+        return resize(img[top:bottom, left:right], self.size[0])
+
+
+LARGE = 2**26  # values of an image (22 million pixels), above which its resize saves memory instead of time
+
+
+def resize(image: Image, size: int) -> Image:
+    """(H, W, 3) uint8 to (size, size, 3): sides that shrink by the mean over an area, sides that grow linearly."""
+    height, width = min(image.shape[0], size), min(image.shape[1], size)
+    if (height, width) != image.shape[:2]:
+        # Of float32 OpenCV takes the mean in two thirds of the time; of an enormous image that would take gigabytes.
+        source = image.astype(np.float32) if image.size <= LARGE else image
+        means = cv2.resize(source, (width, height), interpolation=cv2.INTER_AREA)
+        image = cv2.convertScaleAbs(means).astype(np.uint8, copy=False)
+    if (height, width) != (size, size):
+        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+    return np.ascontiguousarray(image)
+
+
+class Train(Transform):
+    """RandomResizedCrop, flips and AugMix (method.md, sections 2, 3 and 5).
+
+    Args:
+        size: side of the result in pixels.
+        scale: smallest and largest share of the image's area that a crop takes.
+        horizontal_flip, vertical_flip: probability of each.
+        augmix: settings of AugMix; with 0 chains it is left out.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        scale: tuple[float, float],
+        horizontal_flip: float,
+        vertical_flip: float,
+        augmix: Mapping[str, Any],
+    ) -> None:
+        steps: list[A.BasicTransform] = [Crop(size, scale)]
+        if horizontal_flip:
+            steps.append(A.HorizontalFlip(p=horizontal_flip))
+        if vertical_flip:
+            steps.append(A.VerticalFlip(p=vertical_flip))
+        if augmix["chains"]:
+            steps.append(AugMix(**augmix))
+        # The shorter side of the smallest crop of a square image, at the most oblong ratio (3/4): below
+        # `min_side` a crop could be enlarged although the file had the pixels.
+        super().__init__(steps, min_side=math.ceil(size / math.sqrt(scale[0] * 0.75)))
+
+
+class TwoViews(Transform):
+    """Two independent views of an image, for contrastive learning (MoCo v2, section 3; method.md, section 4).
+
+    Args:
+        size: side of the result in pixels.
+        scale: smallest and largest share of the image's area that a crop takes.
+        jitter: strength of brightness, contrast, saturation and hue.
+        jitter_probability: of the colour jitter.
+        grey: probability.
+        blur_sigma: smallest and largest standard deviation of the Gaussian blur, in pixels of the result.
+        blur_probability: of the blur.
+        horizontal_flip: probability.
+    """
+
+    views = 2
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        scale: tuple[float, float],
+        jitter: tuple[float, float, float, float],
+        jitter_probability: float,
+        grey: float,
+        blur_sigma: tuple[float, float],
+        blur_probability: float,
+        horizontal_flip: float,
+    ) -> None:
+        brightness, contrast, saturation, hue = jitter
+        steps: list[A.BasicTransform] = [
+            Crop(size, scale),
+            A.ColorJitter(brightness, contrast, saturation, hue, p=jitter_probability),
+            A.ToGray(p=grey),
+            A.GaussianBlur(blur_limit=0, sigma_limit=(blur_sigma[0], blur_sigma[1]), p=blur_probability),
+            A.HorizontalFlip(p=horizontal_flip),
+        ]
+        super().__init__(steps, min_side=math.ceil(size / math.sqrt(scale[0] * 0.75)))
+
+    def __call__(self, image: Image, mask: Mask | None, seed: int) -> tuple[Image, Mask | None]:
+        """(H, W, 3) uint8 to (2, size, size, 3) uint8; a mask is left out."""
+        views = [super(TwoViews, self).__call__(image, None, seed + view)[0] for view in (0, 1)]
+        return np.stack(views), None
+
+
+class Evaluate(Transform):
+    """Shorter side resized to size / crop_pct, then the centre crop (method.md, section 9).
+
+    Args:
+        size: side of the result in pixels.
+        crop_pct: side of the crop as a share of the resized shorter side.
+    """
+
+    def __init__(self, size: int, *, crop_pct: float) -> None:
+        shorter = round(size / crop_pct)
+        steps: list[A.BasicTransform] = [
+            A.SmallestMaxSize(max_size=shorter, interpolation=cv2.INTER_LINEAR, area_for_downscale="image"),
+            A.CenterCrop(size, size),
+        ]
+        super().__init__(steps, min_side=shorter)
+
+    def __call__(self, image: Image, mask: Mask | None, seed: int) -> tuple[Image, Mask | None]:
+        """As Transform's; of a strip, whose ends a resize would blow up for nothing, the middle alone is resized."""
+        image, mask = middle(image), None if mask is None else middle(mask)
+        return super().__call__(image, mask, seed)
+
+
+STRIP = 16  # times as long as it is wide: beyond it an image is cut before it is resized
+
+
+def middle(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The middle of a strip, four times as long as wide: more than any centre crop takes; other images as they are."""
+    for axis, (long, short) in enumerate((image.shape[:2], image.shape[1::-1])):
+        if long > STRIP * short:
+            cut = (long - 4 * short) // 2  # the same at both ends: the centre stays where it is
+            return np.ascontiguousarray(image.take(np.arange(cut, long - cut), axis))
+    return image

@@ -1,0 +1,214 @@
+import json
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from src.data.checks import check_against_tree, check_links
+from src.data.manifest import Row, read_label_map, read_manifest, write_manifest
+from src.data.scan import Layout, scan_test, scan_train
+from src.data.splits import holdout, leave_context_out, no_split
+
+WITH_CONTEXTS = Layout(1, "train", "test", "labels.json", True)
+WITHOUT_CONTEXTS = Layout(2, "train", "test", "labels.json", False)
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def rows_of(classes: int, contexts: int, images: int) -> list[Row]:
+    return [
+        Row(f"train/{d}/{k}/{i}.jpg", k, str(k), d)
+        for d in range(contexts)
+        for k in range(classes)
+        for i in range(images)
+    ]
+
+
+def test_scan_gives_the_challenges_keys(tmp_path: Path) -> None:
+    touch(tmp_path, "train/water/fishing rod/b.JPEG", "train/autumn/car/a.jpg", "train/water/car/.hidden.jpg",
+          "train/water/car/c.WebP", "train/water/car/notes.txt", "test/x.png")  # fmt: skip
+    rows, labels = scan_train(tmp_path, WITH_CONTEXTS)
+    write_manifest(tmp_path / "train.json", rows)
+    write_manifest(tmp_path / "test.json", scan_test(tmp_path, WITH_CONTEXTS))
+    assert labels == {"car": 0, "fishing rod": 1}
+    assert json.loads((tmp_path / "train.json").read_text()) == [
+        {"image_path": "train/autumn/car/a.jpg", "label": 0, "label_name": "car", "domain": 0},
+        {"image_path": "train/water/car/c.WebP", "label": 0, "label_name": "car", "domain": 1},
+        {"image_path": "train/water/fishing rod/b.JPEG", "label": 1, "label_name": "fishing rod", "domain": 1},
+    ]
+    assert json.loads((tmp_path / "test.json").read_text()) == [{"image_path": "test/x.png", "image_name": "x.png"}]
+    assert read_manifest(tmp_path / "train.json") == rows
+
+
+def test_track_without_contexts_has_no_domain(tmp_path: Path) -> None:
+    touch(tmp_path, "train/car/a.jpg", "train/bus/a.jpg")
+    rows, _ = scan_train(tmp_path, WITHOUT_CONTEXTS)
+    assert [row.domain for row in rows] == [None, None]
+    write_manifest(tmp_path / "m.json", rows)
+    assert all("domain" not in entry for entry in json.loads((tmp_path / "m.json").read_text()))
+
+
+def test_users_label_map_decides_the_ids(tmp_path: Path) -> None:
+    touch(tmp_path, "train/car/a.jpg", "train/bus/a.jpg")
+    (tmp_path / "labels.json").write_text('{"car": 7, "bus": 3, "tram": 1}')
+    rows, labels = scan_train(tmp_path, WITHOUT_CONTEXTS)
+    assert {row.label_name: row.label for row in rows} == {"car": 7, "bus": 3}
+    assert labels["tram"] == 1
+
+
+def test_published_manifests_load(tmp_path: Path) -> None:
+    entry = {"image_path": "public_dg_0416/train/dim/car/dim_000001.jpg", "label": 3, "label_name": "car", "domain": 1,
+             "image_seg_path": "mask/dim_000001.png", "image_name": "dim_000001.jpg", "another_key": [1]}  # fmt: skip
+    (tmp_path / "m.json").write_text(json.dumps([entry, {"image_path": "t/ab12.jpg", "image_name": "ab12.jpg"}]))
+    first, second = read_manifest(tmp_path / "m.json")
+    assert (first.label, first.domain, first.image_seg_path, first.name) == (
+        3,
+        1,
+        "mask/dim_000001.png",
+        "dim_000001.jpg",
+    )
+    assert (second.label, second.name) == (None, "ab12.jpg")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"car": 0, "bus": 0}', "gives the id 0 to two classes, 'car' and 'bus'"),
+        ('{"bus": 0}', "lacks the class 'car'"),
+        ('{"bus": 0,\n "car" 1}', "not valid JSON: .* line 2, column 8"),
+        ("[1]", "no JSON object"),
+    ],
+)
+def test_bad_label_map(tmp_path: Path, content: str, message: str) -> None:
+    touch(tmp_path, "train/car/a.jpg", "train/bus/a.jpg")
+    (tmp_path / "labels.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        scan_train(tmp_path, WITHOUT_CONTEXTS)
+
+
+def test_missing_or_other_layout(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="data root .* does not exist"):
+        scan_train(tmp_path / "nothing", WITH_CONTEXTS)
+    touch(tmp_path, "pictures/car/a.jpg")
+    with pytest.raises(FileNotFoundError, match="expects train/<context>/<class>/<image>, found pictures"):
+        scan_train(tmp_path, WITH_CONTEXTS)
+    touch(tmp_path, "train/car/a.jpg")
+    with pytest.raises(ValueError, match="no image found for track 1"):
+        scan_train(tmp_path, WITH_CONTEXTS)
+
+
+def test_empty_class_folder_warns(tmp_path: Path) -> None:
+    touch(tmp_path, "train/car/a.jpg")
+    (tmp_path / "train" / "bus").mkdir()
+    with pytest.warns(UserWarning, match="train/bus holds no image"):
+        scan_train(tmp_path, WITHOUT_CONTEXTS)
+
+
+@pytest.mark.parametrize("path", ["../secret.jpg", "a/../../b.jpg", "/etc/passwd", "a\\..\\b.jpg"])
+def test_paths_that_leave_the_root_are_refused(tmp_path: Path, path: str) -> None:
+    (tmp_path / "m.json").write_text(json.dumps([{"image_path": path, "label": 0}]))
+    with pytest.raises(ValueError, match="entry 0 of .* relative to the data root"):
+        read_manifest(tmp_path / "m.json")
+
+
+def test_links_that_leave_the_root_are_refused(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    touch(tmp_path, "elsewhere/car/a.jpg", "root/train/bus/a.jpg")
+    os.symlink(root / "train/bus/a.jpg", root / "train/bus/inside.jpg")
+    check_links(root, ["train/bus/a.jpg", "train/bus/inside.jpg"])
+    os.symlink(tmp_path / "elsewhere/car", root / "train/car")
+    for call in (
+        lambda: scan_train(root, WITHOUT_CONTEXTS),
+        lambda: check_links(root, ["train/car/a.jpg"]),
+    ):
+        with pytest.raises(ValueError, match="leads out of the data root"):
+            call()
+    (root / "train/car").unlink()
+    os.symlink(tmp_path / "elsewhere/car/a.jpg", root / "train/bus/b.jpg")
+    with pytest.raises(ValueError, match="leads out of the data root"):
+        check_links(root, ["train/bus/b.jpg"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('[{"image_path": "a.jpg",}]', "not valid JSON: .* at line 1, column"),
+        ('{"a": 1}', "expected a JSON list"),
+        ('[{"image_path": "a.jpg"}, {"label": 1}]', "entry 1 of .* has no image_path"),
+        ('[{"image_path": "a.jpg", "label": "car"}]', "entry 0 of .* has the label 'car'"),
+    ],
+)
+def test_broken_manifest(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "m.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_manifest(tmp_path / "m.json")
+
+
+def test_manifest_that_no_longer_matches(tmp_path: Path) -> None:
+    old, new = [Row("a.jpg"), Row("b.jpg")], [Row("b.jpg"), Row("c.jpg")]
+    with pytest.raises(
+        ValueError, match=r"1 of its images are gone \(first: a.jpg\) and 1 images are not in it.*rebuild"
+    ):
+        check_against_tree(tmp_path / "m.json", old, new)
+    check_against_tree(tmp_path / "m.json", old, list(reversed(old)))
+
+
+def test_holdout_is_stratified_exact_and_independent_of_order() -> None:
+    rows = rows_of(classes=5, contexts=4, images=7)
+    split = holdout(rows, [], fraction=0.2, seed=0)
+    assert len(split.in_domain) == round(0.2 * len(rows)) and not split.out_of_domain
+    assert sorted(split.train + split.in_domain) == list(range(len(rows)))
+    counts = [0] * 20
+    for i in split.in_domain:
+        counts[rows[i].label * 4 + rows[i].domain] += 1
+    assert set(counts) <= {1, 2}
+    shuffled = random.Random(1).sample(rows, len(rows))
+    again = holdout(shuffled, [], fraction=0.2, seed=0)
+    assert {shuffled[i].image_path for i in again.in_domain} == {rows[i].image_path for i in split.in_domain}
+    assert holdout(rows, [], fraction=0.2, seed=1) != split
+
+
+def test_a_group_of_one_image_stays_in_training() -> None:
+    split = holdout(rows_of(4, 2, 1), [], fraction=0.5, seed=0)
+    assert not split.in_domain
+
+
+def test_leave_context_out() -> None:
+    rows = rows_of(3, 3, 10)
+    split = leave_context_out(rows, ["dim", "grass", "water"], contexts=["water"], fraction=0.1, seed=0)
+    assert split.out_of_domain == [i for i, row in enumerate(rows) if row.domain == 2]
+    assert len(split.in_domain) == 6 and all(rows[i].domain != 2 for i in split.train + split.in_domain)
+    assert sorted(i for part in split for i in part) == list(range(len(rows)))
+
+
+@pytest.mark.parametrize("contexts", [[], ["sea"], ["dim", "grass", "water"]])
+def test_leave_context_out_names_the_choices(contexts: list[str]) -> None:
+    with pytest.raises(ValueError, match="dim, grass, water"):
+        leave_context_out(rows_of(2, 3, 2), ["dim", "grass", "water"], contexts=contexts, fraction=0.1, seed=0)
+    with pytest.raises(ValueError, match="use split=holdout"):
+        leave_context_out(rows_of(2, 3, 2), [], contexts=contexts, fraction=0.1, seed=0)
+
+
+def test_no_split_and_bad_fraction() -> None:
+    rows = rows_of(2, 1, 2)
+    assert no_split(rows, []) == ([0, 1, 2, 3], [], [])
+    with pytest.raises(ValueError, match=r"split.fraction is 1.0"):
+        holdout(rows, [], fraction=1.0, seed=0)
+
+
+def test_a_hundred_thousand_rows(tmp_path: Path) -> None:
+    rows = rows_of(60, 6, 278)
+    write_manifest(tmp_path / "m.json", rows)
+    assert read_manifest(tmp_path / "m.json") == rows
+    train, held_out, _ = holdout(rows, [], fraction=0.1, seed=0)
+    assert len(train) + len(held_out) == len(rows)
+
+
+def test_label_map_round_trip(tmp_path: Path) -> None:
+    (tmp_path / "l.json").write_text('{"fishing rod": 12, "été": 0}', encoding="utf-8")
+    assert read_label_map(tmp_path / "l.json") == {"fishing rod": 12, "été": 0}
