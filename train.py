@@ -20,6 +20,7 @@ def train(cfg: DictConfig) -> None:
     """Data, run directory, module, trainer; then the weights for the next stage."""
     import pytorch_lightning as pl
 
+    from src.callbacks.randomness import KeyedRandomness
     from src.overrides import literal
     from src.prediction import members
     from src.runs import directory as runs
@@ -48,7 +49,8 @@ def train(cfg: DictConfig) -> None:
         if cfg.compile:
             for network in module.children():
                 network.compile()  # in place: the keys of checkpoints and weights stay as they are
-        callbacks = [callback for callback in cli.instantiate(cfg.callbacks).values() if callback is not None]
+        chosen = [callback for callback in cli.instantiate(cfg.callbacks).values() if callback is not None]
+        callbacks = [KeyedRandomness(cfg.seed), *chosen]  # not a matter of choice: what a step draws depends on it
         trainer = cli.instantiate(cfg.trainer, callbacks=callbacks)
         for logger in trainer.loggers:
             logger.log_hyperparams(runs.resolved(cfg))

@@ -30,7 +30,7 @@ from typing import NamedTuple
 import torch
 
 from src.fourier import mix_amplitude
-from src.mixing.foreground import foreground
+from src.mixing.foreground import mix_regions
 from src.mixing.spectrum import spectrum
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
@@ -121,7 +121,7 @@ def lines() -> list[Line]:
         return Line(
             "foreground",
             x,
-            lambda: foreground(x, mask, partner, LAM, OTHER_LAM, MEAN),
+            lambda: mix_regions(x, mask, partner, LAM, OTHER_LAM, MEAN),
             lambda: foreground_by_image(z, mask, partner),
             normalise,
         )

@@ -71,7 +71,7 @@ def mix_amplitude(x: torch.Tensor, partner: torch.Tensor, lam: torch.Tensor, rat
 
     Args:
         x: (N, C, H, W) float.
-        partner: (N,) int64, a place in the batch for each image.
+        partner: (N,) int64, an index into the batch for each image.
         lam: weight of the partner's amplitudes in [0, 1], a scalar or (N,).
         ratio: r in (0, 1].
 
@@ -83,10 +83,10 @@ def mix_amplitude(x: torch.Tensor, partner: torch.Tensor, lam: torch.Tensor, rat
     amplitude = boxes.abs()
     mixed = torch.empty_like(x)
     parts = (torch.split(t, step) for t in (x, boxes, amplitude, partner, lam.expand(len(x)), mixed))
-    for own, of_own, its_amplitude, places, weight, into in zip(*parts, strict=True):
+    for own, of_own, its_amplitude, indices, weight, into in zip(*parts, strict=True):
         # F(x~) = F(x) (1 + lam (|F(x_partner)| / |F(x)| - 1)). Only the change is brought back: outside of the box
         # there is none. 1e-30 is below any amplitude but 0.
-        gain = amplitude[places].div_(its_amplitude.clamp_min(1e-30)).sub_(1).mul_(weight.view(-1, 1, 1, 1))
+        gain = amplitude[indices].div_(its_amplitude.clamp_min(1e-30)).sub_(1).mul_(weight.view(-1, 1, 1, 1))
         torch.view_as_real(of_own).mul_(gain.unsqueeze(-1))
         into.copy_(synthesise(of_own, x.shape[3])).add_(own)
     return mixed

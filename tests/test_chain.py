@@ -18,8 +18,9 @@ from safetensors.torch import load_file
 from src.callbacks.divergence import Divergence
 from src.callbacks.preemption import Preemption
 from src.callbacks.weight_average import MovingAverage
-from src.data.batch import Decoded, Sample
+from src.data.batch import Batch, Example
 from src.data.manifest import Row
+from src.data.training import MaskSource
 from src.lightning_modules.classifier import Classifier
 from src.lightning_modules.co_teacher import CoTeacher
 from tests.conftest import TINY, command
@@ -109,7 +110,7 @@ def test_the_teacher_predicts_in_evaluation_mode_and_is_the_average_of_the_stude
     modes, steps, states, begins = [], [], [], []
     step, update = CoTeacher.training_step, CoTeacher.update_teacher
 
-    def training_step(self: CoTeacher, batch: Sample, batch_idx: int) -> torch.Tensor:
+    def training_step(self: CoTeacher, batch: Batch, batch_idx: int) -> torch.Tensor:
         modes.append(
             (
                 any(part.training for network in (self.backbone, self.head) for part in network.modules()),
@@ -271,7 +272,7 @@ def test_a_diverged_step_has_its_number_and_no_checkpoint(
     module = CoTeacher if "stage=fdg" in words else Classifier
     step = module.training_step
 
-    def training_step(self: Classifier, batch: Sample, batch_idx: int) -> torch.Tensor:
+    def training_step(self: Classifier, batch: Batch, batch_idx: int) -> torch.Tensor:
         seen.append(batch.position.tolist())
         loss = step(self, batch, batch_idx)
         return loss * float("nan") if batch_idx == 1 else loss
@@ -311,7 +312,7 @@ def test_each_epoch_has_its_size_in_training_and_validation(datamodule: Callable
     for loader in (module.train_dataloader(), module.val_dataloader()[0]):  # type: ignore[attr-defined]
         for epoch, size in ((0, 32), (1, 48), (5, 48)):
             loader.sampler.set_epoch(epoch)
-            assert next(iter(loader)).image.shape[1:] == (size, size, 3)
+            assert next(iter(loader)).pixels.shape[1:] == (1, size, size, 3)
     assert module.last_size == 48  # type: ignore[attr-defined]
 
 
@@ -321,8 +322,8 @@ def test_pairs(datamodule: Callable[..., object]) -> None:
     loader = module.train_dataloader()  # type: ignore[attr-defined]
     for batch in loader:
         count = len(batch.label) // 2
-        assert len(batch.image) == len(batch.mask) == 32 and batch.image.dtype == torch.uint8
-        rows = [module.rows[i] for i in module.split.train]  # type: ignore[attr-defined]
+        assert len(batch.pixels) == len(batch.mask) == 32 and batch.pixels.dtype == torch.uint8
+        rows = [module.rows[i] for i in module.parts.train]  # type: ignore[attr-defined]
         assert [rows[p].label for p in batch.position.tolist()] == batch.label.tolist()
         own += int((batch.domain[:count] == batch.domain[count:]).sum())
         contexts |= set(batch.domain[count:].tolist())
@@ -335,13 +336,13 @@ def test_pairs(datamodule: Callable[..., object]) -> None:
         assert (batch.domain[:16] != batch.domain[16:]).all()
 
 
-def test_all_processes_stop_when_one_diverges(tmp_path: Path) -> None:
+def test_all_processes_stop_when_one_diverges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As rank 0, whose own loss is a number, sees it."""
     strategy = SimpleNamespace(
         root_device=torch.device("cpu"),
         reduce=lambda loss, reduce_op: (loss + float("nan")) / 2,
-        all_gather=lambda places: torch.stack([places, places + 2]),
     )
+    monkeypatch.setattr("src.callbacks.divergence.gather", lambda rows: torch.cat([rows, rows + 2]))
     datamodule = SimpleNamespace(split_paths={"train": ["a", "b", "c", "d"]})
     trainer = SimpleNamespace(
         strategy=strategy, datamodule=datamodule, current_epoch=2, global_step=7, is_global_zero=True
@@ -369,8 +370,8 @@ def test_the_partners_context_is_drawn_uniformly_whatever_its_number_of_images()
     from src.data.datasets import Images, Pairs
 
     class Undecoded(Images):
-        def make(self, epoch: int, index: int, seed: int) -> Decoded:
-            return Decoded(np.zeros((1, 1, 3), np.uint8), 0, int(str(self.rows[index].domain)), index, None)
+        def make(self, epoch: int, index: int, seed: int) -> Example:
+            return Example(np.zeros((1, 1, 1, 3), np.uint8), 0, int(str(self.rows[index].domain)), index, None)
 
     rows = [Row(f"{i}.jpg", label=0, domain=0 if i < 98 else i - 97) for i in range(100)]  # 98 images, 1, 1
     pairs = Pairs(Undecoded(rows, Path("."), None, None, 0), other_context=False)  # type: ignore[arg-type]
@@ -417,8 +418,8 @@ def test_masks_of_a_run_that_is_not_finished_are_refused(train_run: Train, tmp_p
 
 def test_a_mask_of_another_size_is_named(datamodule: Callable[..., object], tmp_path: Path) -> None:
     module = datamodule()
-    row = module.rows[module.split.train[0]]  # type: ignore[attr-defined]
-    module.mask_root = tmp_path / "wrong"  # type: ignore[attr-defined]
+    row = module.rows[module.parts.train[0]]  # type: ignore[attr-defined]
+    module.mask_source = MaskSource(tmp_path / "made.json", tmp_path / "wrong")  # type: ignore[attr-defined]
     target = tmp_path / "wrong" / row.image_seg_path
     target.parent.mkdir(parents=True)
     cv2.imwrite(str(target), np.zeros((7, 9), np.uint8))

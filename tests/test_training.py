@@ -202,7 +202,7 @@ def test_masks_come_along(data: Path, tmp_path: Path, configure: Callable[..., D
     module.setup()
     batch = next(iter(module.train_dataloader()))
     assert batch.mask.shape == (16, 32, 32) and batch.mask.dtype == torch.bool and 0 < batch.mask.float().mean() < 0.7
-    assert batch.image.shape == (16, 32, 32, 3) and batch.image.dtype == torch.uint8
+    assert batch.pixels.shape == (16, 1, 32, 32, 3) and batch.pixels.dtype == torch.uint8
     ready = module.on_after_batch_transfer(batch, 0)
     assert ready.image.shape == (16, 3, 32, 32) and float(ready.image.max()) <= 1
     empty = configure("train", *words, f"mask_root={tmp_path}", "dataset.num_classes=8", "dataset.contexts=[]")

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from src.callbacks.mask_writer import mask_names
 from src.data.images import decode_image
 from src.data.manifest import read_manifest
 from src.data.mask_files import decode_mask
+from src.masks.files import mask_names
 from src.masks.judge import iou
 from tests.conftest import TINY, command
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from src.datamodules.nico import datamodule_of
+from src.distributed import gather
 from src.files import write_json
 
 
@@ -36,9 +38,8 @@ class Divergence(pl.Callback):
         loss = float(trainer.strategy.reduce(outputs["loss"].detach().clone(), reduce_op="mean"))
         if math.isfinite(loss):
             return
-        places = trainer.strategy.all_gather(batch.position.to(trainer.strategy.root_device)).flatten().tolist()
-        datamodule = trainer.datamodule  # type: ignore[attr-defined]
-        images = [datamodule.split_paths["train"][place] for place in places]
+        train = datamodule_of(trainer).split_paths["train"]
+        images = [train[i] for i in gather(batch.position).tolist()]
         epoch = trainer.current_epoch + 1
         if trainer.is_global_zero:
             write_json(self.path, {"epoch": epoch, "step": self.number, "images": images})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytorch_lightning as pl
 import torch
 
+from src.datamodules.nico import datamodule_of
 from src.progress import progress
 
 
@@ -18,12 +19,11 @@ class MapSign(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.current_epoch + 1 != trainer.max_epochs:
             return
-        datamodule = trainer.datamodule  # type: ignore[attr-defined]
         device = pl_module.device
         total = torch.zeros(2, dtype=torch.float64, device=device)
         pl_module.eval()
         with torch.no_grad(), trainer.precision_plugin.forward_context():
-            for batch in progress(datamodule.train_part_dataloader(), "deciding the map's sign"):
+            for batch in progress(datamodule_of(trainer).train_part_dataloader(), "deciding the map's sign"):
                 image = trainer.strategy.batch_to_device(batch).image
                 means = pl_module.border_mean(image).double()  # type: ignore[operator]
                 total += torch.stack([means.sum(), torch.tensor(len(means), dtype=torch.float64, device=device)])

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from src.datamodules.nico import datamodule_of
 from src.files import write_text
 
 
@@ -46,7 +47,7 @@ class MetricsFile(pl.Callback):
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        went_on, first = trainer.datamodule.resume_at  # type: ignore[attr-defined]
+        went_on, first = datamodule_of(trainer).resume_at
         if first and went_on == trainer.current_epoch:
             metrics["train/first_batch"] = float(first)
         seconds = round(time.monotonic() - self.begin, 3)

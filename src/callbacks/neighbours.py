@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from src.data.splits import HELD_OUT
+from src.datamodules.nico import datamodule_of
+from src.distributed import gather
 from src.metrics import ContextAccuracy, knn_scores
 from src.precision import in_float32
 
@@ -63,12 +65,13 @@ class Neighbours(pl.Callback):
 
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
         """The figures now, the same on every rank; empty where nothing is held out."""
-        datamodule = trainer.datamodule  # type: ignore[attr-defined]
+        datamodule = datamodule_of(trainer)
         loaders = datamodule.val_dataloader()
         if not loaders:
             return {}
         contexts, num_classes = datamodule.contexts, len(datamodule.classes)
-        bank = self.gather(trainer, self.encode(trainer, pl_module, datamodule.train_part_dataloader()))
+        mine = self.encode(trainer, pl_module, datamodule.train_part_dataloader())
+        bank = Bank(*(gather(part, len(datamodule.parts.train)) for part in mine))
         figures: dict[str, float] = {}
         for part, loader in zip(HELD_OUT, loaders, strict=False):
             mine = self.encode(trainer, pl_module, loader)
@@ -97,19 +100,6 @@ class Neighbours(pl.Callback):
                 rows.append((in_float32(F.normalize)(pl_module(batch.image), dim=1), batch.label, batch.domain))
         pl_module.train()
         return Bank(*(torch.cat(parts) for parts in zip(*rows, strict=True)))
-
-    @staticmethod
-    def gather(trainer: pl.Trainer, mine: Bank) -> Bank:
-        """All ranks' rows, whose numbers may differ by one: each is filled up, and the filling left out."""
-        if trainer.world_size == 1:
-            return mine
-        count = torch.tensor(float(len(mine.label)), device=mine.label.device)  # NCCL reduces no tensor of the CPU
-        most = int(trainer.strategy.reduce(count, reduce_op="max"))
-        missing = most - len(mine.label)
-        full = (torch.cat([part, part[:missing]]) for part in mine)
-        filling = torch.arange(most, device=mine.label.device) >= len(mine.label)
-        *parts, left_out = (trainer.strategy.all_gather(part).flatten(0, 1) for part in (*full, filling))
-        return Bank(*(part[~left_out] for part in parts))
 
     def state_dict(self) -> dict[str, float]:
         return self.untrained

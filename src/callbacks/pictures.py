@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torchvision.utils import make_grid, save_image
 
-from src.data.batch import Sample
+from src.data.batch import Batch
 from src.files import write_whole
 
 
@@ -28,7 +28,7 @@ class Pictures(pl.Callback):
         self.folder, self.every_n_epochs, self.count = Path(folder), every_n_epochs, count
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Sample, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         if batch_idx or trainer.current_epoch % self.every_n_epochs or not trainer.is_global_zero:
             return

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint, Timer
 
+from src.lightning_private import leave_signals_alone
 from src.stopping import NAMES, request
 
 
@@ -29,8 +30,7 @@ class Preemption(pl.Callback):
         self.cut = False  # whether Lightning wanted to end an epoch between two steps
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        # Lightning's handler of SIGTERM communicates with the other ranks wherever it interrupts this one.
-        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+        leave_signals_alone(trainer)
         # Behind the Timer, which Lightning appends, and all that may ask for an end; before the checkpoints.
         others = [callback for callback in trainer.callbacks if callback is not self]  # type: ignore[attr-defined]
         first = next((i for i, c in enumerate(others) if isinstance(c, Checkpoint)), len(others))

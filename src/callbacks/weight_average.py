@@ -8,6 +8,9 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import WeightAveraging
 
+from src.datamodules.nico import datamodule_of
+from src.lightning_private import average_on, hand_over_average, restart_average
+
 
 class MovingAverage(WeightAveraging):
     """EMA of parameters and float buffers after each step, its momentum min(1 - 1 / (k + 1), max_momentum).
@@ -31,16 +34,15 @@ class MovingAverage(WeightAveraging):
                 old.copy_(old.lerp(new, 1 - momentum) if old.is_floating_point() else new)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._device = trainer.strategy.root_device  # where the module goes after this: else each step copies it back
+        average_on(self, trainer)
         super().setup(trainer, pl_module, stage)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        sizes = trainer.datamodule.sizes  # type: ignore[attr-defined]
-        if batch_idx == 0 and trainer.current_epoch in sizes and self._average_model is not None:
-            self._average_model.n_averaged.zero_()
+        if batch_idx == 0 and trainer.current_epoch in datamodule_of(trainer).sizes:
+            restart_average(self)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # A run that was killed between its last epoch and its end is resumed without on_train_end.
-        self._copy_average_to_current(pl_module)
+        hand_over_average(self, pl_module)

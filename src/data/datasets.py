@@ -5,14 +5,14 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from src.data.batch import Decoded, Native
+from src.data.batch import Example, FullSizePixels
 from src.data.images import MAX_PIXELS, Image, Mask, decode_image, is_shortage
 from src.data.manifest import NO_DOMAIN, Row
 from src.data.mask_files import decode_pair
@@ -31,8 +31,18 @@ class Transform(Protocol):
     views: int
 
     def __call__(self, image: Image, mask: Mask | None, seed: int) -> tuple[Image, Mask | None]:
-        """(H, W, 3) uint8 and (H, W) bool to (size, size, 3) and (size, size); every draw comes from `seed`."""
+        """(H, W, 3) uint8 and (H, W) bool to the same of a size, (views, size, size, 3) where there are several views.
+
+        Every draw comes from `seed`.
+        """
         ...
+
+
+@runtime_checkable
+class ChoosesRows(Protocol):
+    """A callback that says which images are left to predict: indices of the rows."""
+
+    rows_left: list[int]
 
 
 def epoch_and_index(key: tuple[int, int] | int) -> tuple[int, int]:
@@ -40,7 +50,7 @@ def epoch_and_index(key: tuple[int, int] | int) -> tuple[int, int]:
     return key if isinstance(key, tuple) else (0, key)
 
 
-class Images(Dataset[Decoded]):
+class Images(Dataset[Example]):
     """Rows of a manifest, decoded and transformed; a key is (epoch, index).
 
     Args:
@@ -73,11 +83,11 @@ class Images(Dataset[Decoded]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, key: tuple[int, int] | int) -> Decoded:
+    def __getitem__(self, key: tuple[int, int] | int) -> Example:
         epoch, index = epoch_and_index(key)
         return self.make(epoch, index, keyed_seed(self.seed, epoch, index))
 
-    def make(self, epoch: int, index: int, seed: int) -> Decoded:
+    def make(self, epoch: int, index: int, seed: int) -> Example:
         """Image `index` as `epoch` transforms it, with `seed` for all draws."""
         row = self.rows[index]
         started = [first for first in self.later if first <= epoch]
@@ -97,10 +107,11 @@ class Images(Dataset[Decoded]):
                 mask[:] = True  # nothing was found: all foreground, so that the image still takes part in mixing
         image, mask = transform(image, mask, seed)
         domain = row.domain if isinstance(row.domain, int) else NO_DOMAIN
-        return Decoded(image, NO_DOMAIN if row.label is None else row.label, domain, index, mask, readable)
+        pixels = image if transform.views > 1 else image[None]
+        return Example(pixels, NO_DOMAIN if row.label is None else row.label, domain, index, mask, readable)
 
 
-class Pairs(Dataset[tuple[Decoded, Decoded]]):
+class Pairs(Dataset[tuple[Example, Example]]):
     """Each image with one of a uniformly drawn context (method.md, section 6); a key is (epoch, index).
 
     Args:
@@ -124,7 +135,7 @@ class Pairs(Dataset[tuple[Decoded, Decoded]]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, key: tuple[int, int] | int) -> tuple[Decoded, Decoded]:
+    def __getitem__(self, key: tuple[int, int] | int) -> tuple[Example, Example]:
         epoch, index = epoch_and_index(key)
         first = self.images[key]
         rng = np.random.default_rng(keyed_seed("pair", self.images.seed, epoch, index))
@@ -134,7 +145,7 @@ class Pairs(Dataset[tuple[Decoded, Decoded]]):
         return first, self.images.make(epoch, partner, int(rng.integers(2**63)))
 
 
-class NativeImages(Dataset[Native]):
+class FullSizeImages(Dataset[FullSizePixels]):
     """Rows decoded at their own size and padded to the next multiple of PAD_TO; a key is (epoch, index).
 
     Padding multiplies the pixels of a strip: one that it would make larger than STRIP pixels is refused.
@@ -149,7 +160,7 @@ class NativeImages(Dataset[Native]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, key: tuple[int, int]) -> Native:
+    def __getitem__(self, key: tuple[int, int]) -> FullSizePixels:
         path = self.data_root / self.rows[key[1]].image_path
         image = decode_image(path, max_pixels=self.max_pixels)
         height, width = image.shape[:2]
@@ -161,7 +172,7 @@ class NativeImages(Dataset[Native]):
                 "into pieces or remove it"
             )
         padded = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REFLECT_101)
-        return Native(torch.from_numpy(padded), torch.tensor(height), torch.tensor(width), torch.tensor(key[1]))
+        return FullSizePixels(torch.from_numpy(padded), torch.tensor(height), torch.tensor(width), torch.tensor(key[1]))
 
 
 class BySize:
@@ -172,13 +183,13 @@ class BySize:
         pixels: of a batch, at most (one image of more is a batch of its own).
     """
 
-    def __init__(self, loader: DataLoader[Native], pixels: int) -> None:
+    def __init__(self, loader: DataLoader[FullSizePixels], pixels: int) -> None:
         self.loader, self.pixels = loader, pixels
 
-    def __iter__(self) -> Iterator[Native]:
-        waiting: dict[torch.Size, list[Native]] = {}
+    def __iter__(self) -> Iterator[FullSizePixels]:
+        waiting: dict[torch.Size, list[FullSizePixels]] = {}
         for single in self.loader:
-            size = single.image.shape
+            size = single.pixels.shape
             batch = waiting.setdefault(size, [])
             batch.append(single)
             if (len(batch) + 1) * size[0] * size[1] > self.pixels:
@@ -187,9 +198,9 @@ class BySize:
             yield self.stack(batch)
 
     @staticmethod
-    def stack(batch: Sequence[Native]) -> Native:
+    def stack(batch: Sequence[FullSizePixels]) -> FullSizePixels:
         """Single images to a batch."""
-        return Native(*(torch.stack(parts) for parts in zip(*batch, strict=True)))
+        return FullSizePixels(*(torch.stack(parts) for parts in zip(*batch, strict=True)))
 
 
 def start_worker(worker_id: int) -> None:

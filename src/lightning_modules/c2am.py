@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from src.data.batch import Sample
+from src.data.batch import Batch
 from src.lightning_modules.backbone import check_sizes, run_sizes
 from src.lightning_modules.optimizer import make_optimizer
 from src.losses import pull_loss, push_loss
@@ -121,7 +121,7 @@ class C2AM(pl.LightningModule):
         # Masks are made of images of any size, here one of two tiles of 64 pixels.
         check_sizes(self.backbone, [*run_sizes(self.trainer), (64, 128)], features=True)
 
-    def training_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         mine = self.represent(batch.image)
         # The paper's authors ask for more pairs than one GPU's images give: all ranks' images are paired.
         foreground, background = self.of_all_ranks(mine.foreground), self.of_all_ranks(mine.background)
@@ -142,7 +142,7 @@ class C2AM(pl.LightningModule):
         assert isinstance(gathered, torch.Tensor)
         return gathered.flatten(0, -2)
 
-    def training_images(self, batch: Sample) -> torch.Tensor:
+    def training_images(self, batch: Batch) -> torch.Tensor:
         """What the network sees of a batch: (N, 3, H, W) in [0, 1]."""
         return batch.image
 

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from src.data.batch import Sample
+from src.data.batch import Batch
 from src.data.splits import HELD_OUT
 from src.lightning_modules.backbone import check_sizes, run_sizes, width_of
 from src.lightning_modules.optimizer import make_optimizer
@@ -79,18 +79,18 @@ class Classifier(Network, pl.LightningModule):
     def on_fit_start(self) -> None:
         check_sizes(self.backbone, run_sizes(self.trainer))
 
-    def training_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         mixed = self.mixing(batch)
         logits = self(mixed.image)
         loss = mixed_cross_entropy(logits, batch.label, batch.label[mixed.partner], mixed.lam)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.label), sync_dist=True)
         return loss
 
-    def training_images(self, batch: Sample) -> torch.Tensor:
+    def training_images(self, batch: Batch) -> torch.Tensor:
         """What the network sees of a batch: (N, 3, H, W) in [0, 1]."""
         return self.mixing(batch).image
 
-    def validation_step(self, batch: Sample, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         accuracy = self.accuracy[dataloader_idx]
         assert isinstance(accuracy, ContextAccuracy)
         accuracy.update(self(batch.image), batch.label, batch.domain)

@@ -9,58 +9,46 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from src.data.batch import Sample
+from src.data.batch import Batch
 from src.fourier import mix_amplitude
 from src.lightning_modules.classifier import Classifier
 from src.lightning_modules.optimizer import make_optimizer
 from src.losses import consistency, mixed_cross_entropy, ramp_up
-from src.mixing import Mixed, Mixing
+from src.mixing import Mixed
 
 
 class CoTeacher(Classifier):
     """The teacher is a Classifier: its backbone and head predict, are validated and are handed on. The student learns.
 
     Args:
-        backbone, mixing, num_classes, contexts, mean, std, optimizer, scheduler: as of Classifier; the optimiser
-            gets the student's parameters.
         ratio: r in (0, 1], side of the box of amplitudes that are mixed.
         temperature: of the predictions in the consistency terms.
         copy_from_original: weight of KL(teacher's original || student's copy); 0 leaves the term out.
         original_from_copy: weight of KL(teacher's copy || student's original); 0 leaves the term out.
         ramp_up_epochs: epochs of this stage over which both weights grow.
         max_momentum: of the teacher's average; before, it is 1 - 1 / (step + 1), which begins at 1/2.
+        classifier: the arguments of Classifier; the optimiser gets the student's parameters.
     """
 
     def __init__(
         self,
         *,
-        backbone: nn.Module,
-        mixing: Mixing,
-        num_classes: int,
-        contexts: Sequence[str],
-        mean: Sequence[float],
-        std: Sequence[float],
         ratio: float,
         temperature: float,
         copy_from_original: float,
         original_from_copy: float,
         ramp_up_epochs: float,
         max_momentum: float,
-        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
-        scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler],
+        **classifier: Any,
     ) -> None:
         if not 0 < ratio <= 1:
             raise ValueError(f"module.ratio is {ratio}: expected a number above 0, and 1 at most")
-        super().__init__(
-            backbone=backbone, mixing=mixing, num_classes=num_classes, contexts=contexts, mean=mean, std=std,
-            optimizer=optimizer, scheduler=scheduler,
-        )  # fmt: skip
+        super().__init__(**classifier)
         self.student = copy.deepcopy(self.teacher)
         self.teacher.requires_grad_(False)
         self.ratio, self.temperature = ratio, temperature
@@ -83,7 +71,7 @@ class CoTeacher(Classifier):
         if self.trainer.global_step == 0:  # the weights to start from were given to the teacher
             self.student.load_state_dict(self.teacher.state_dict())
 
-    def mix(self, batch: Sample) -> tuple[Mixed, torch.Tensor]:
+    def mix(self, batch: Batch) -> tuple[Mixed, torch.Tensor]:
         """Pairs to mixed originals, and their Fourier copies mixed with the same partners and weights.
 
         Args:
@@ -102,7 +90,7 @@ class CoTeacher(Classifier):
             mixed = self.mixing(batch)
         return mixed, self.mixing(batch._replace(image=copies)).image
 
-    def training_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         mixed, copies = self.mix(batch)
         both = torch.cat([mixed.image, copies])
         x = (both - self.mean) / self.std
@@ -130,7 +118,7 @@ class CoTeacher(Classifier):
         self.log_dict(figures, on_step=False, on_epoch=True, batch_size=len(batch.label), sync_dist=True)
         return loss
 
-    def training_images(self, batch: Sample) -> torch.Tensor:
+    def training_images(self, batch: Batch) -> torch.Tensor:
         """What the network sees of a batch, each mixed original beside its copy: (4N, 3, H, W) in [0, 1]."""
         mixed, copies = self.mix(batch)
         return torch.stack([mixed.image, copies], dim=1).flatten(0, 1)

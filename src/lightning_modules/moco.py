@@ -14,11 +14,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
-from src.data.batch import Sample
+from src.data.batch import TwoViewBatch
+from src.distributed import gather, rank_and_world_size
 from src.lightning_modules.backbone import check_sizes, run_sizes, width_of
 from src.lightning_modules.optimizer import make_optimizer
 from src.losses import info_nce
@@ -40,24 +40,6 @@ class Encoder(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return in_float32(F.normalize)(self.head(self.backbone(x)), dim=1)
-
-
-def place() -> tuple[int, int]:
-    """This process's rank and how many there are."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-
-
-def gather(rows: torch.Tensor) -> torch.Tensor:
-    """All ranks' rows, (n, ...) to (ranks n, ...), without gradient.
-
-    In the global batch's order, of which rank r has every ranks-th row from r on.
-    """
-    _, ranks = place()
-    if ranks == 1:
-        return rows
-    parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(ranks)]
-    dist.all_gather(parts, rows.contiguous())
-    return torch.stack(parts, dim=1).flatten(0, 1)
 
 
 class MoCo(pl.LightningModule):
@@ -107,7 +89,7 @@ class MoCo(pl.LightningModule):
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
         self.register_buffer("queue", F.normalize(torch.randn(queue_size, dim), dim=1))
-        self.register_buffer("pointer", torch.tensor(0))  # the place of the oldest key
+        self.register_buffer("pointer", torch.tensor(0))  # index of the oldest key
         self.collapsed = False
 
     @property
@@ -120,14 +102,13 @@ class MoCo(pl.LightningModule):
         features: torch.Tensor = self.backbone((image - self.mean) / self.std)
         return features
 
-    def training_step(self, batch: Sample, batch_idx: int) -> torch.Tensor:
-        rank, ranks = place()
-        query_view, key_view = batch.image.unbind(1)
-        query = self.encode(self.query_encoder, query_view)
+    def training_step(self, batch: TwoViewBatch, batch_idx: int) -> torch.Tensor:
+        rank, world_size = rank_and_world_size()
+        query = self.encode(self.query_encoder, batch.first)
         self.update_key_encoder()
-        keys = self.shuffled_keys(key_view)
+        keys = self.shuffled_keys(batch.second)
         # A copy of the queue: it is written to before the backward pass reads it.
-        loss, logits = info_nce(query, keys[rank::ranks], self.queue.clone(), self.temperature)
+        loss, logits = info_nce(query, keys[rank::world_size], self.queue.clone(), self.temperature)
         self.enqueue(keys)
         positive = torch.full_like(batch.label, logits.shape[1] - 1)
         figures = {
@@ -141,7 +122,7 @@ class MoCo(pl.LightningModule):
 
     def encode(self, encoder: nn.Module, image: torch.Tensor) -> torch.Tensor:
         """Images (n, 3, H, W) in [0, 1] to (n, dim), BatchNorm seeing one group of them at a time."""
-        groups = max(1, self.num_splits // place()[1])
+        groups = max(1, self.num_splits // rank_and_world_size()[1])
         x = (image - self.mean) / self.std
         return torch.stack([encoder(x[i::groups]) for i in range(groups)], dim=1).flatten(0, 1)
 
@@ -161,20 +142,20 @@ class MoCo(pl.LightningModule):
             image: this rank's (n, 3, H, W) in [0, 1].
 
         Returns:
-            (ranks n, dim), the same on every rank.
+            (world_size n, dim), the same on every rank.
         """
-        rank, ranks = place()
+        rank, world_size = rank_and_world_size()
         everything = gather(image)
         # Drawn on the CPU, so that a seed gives the same order on every device; rank 0's draw is everybody's.
-        order = gather(torch.randperm(len(everything)).to(image.device))[::ranks]
-        keys = gather(self.encode(self.key_encoder, everything[order[rank::ranks]]))
+        order = gather(torch.randperm(len(everything)).to(image.device))[::world_size]
+        keys = gather(self.encode(self.key_encoder, everything[order[rank::world_size]]))
         return keys[order.argsort()]
 
     @torch.no_grad()
     def enqueue(self, keys: torch.Tensor) -> None:
         """Replace the oldest keys of the queue by (n, dim) new ones."""
-        places = (self.pointer + torch.arange(len(keys), device=keys.device)) % len(self.queue)
-        self.queue[places] = keys
+        indices = (self.pointer + torch.arange(len(keys), device=keys.device)) % len(self.queue)
+        self.queue[indices] = keys
         self.pointer.add_(len(keys)).remainder_(len(self.queue))
 
     @staticmethod
@@ -183,9 +164,9 @@ class MoCo(pl.LightningModule):
         """Standard deviation of unit vectors (N, dim), mean over the dimensions: 1 all over the sphere, 0 collapsed."""
         return features.std(dim=0).mean() * math.sqrt(features.shape[1])
 
-    def training_images(self, batch: Sample) -> torch.Tensor:
+    def training_images(self, batch: TwoViewBatch) -> torch.Tensor:
         """What the network sees of a batch, the views of an image side by side: (2N, 3, H, W) in [0, 1]."""
-        return batch.image.flatten(0, 1)
+        return torch.stack([batch.first, batch.second], dim=1).flatten(0, 1)
 
     def on_fit_start(self) -> None:
         check_sizes(self.backbone, run_sizes(self.trainer))
@@ -197,11 +178,11 @@ class MoCo(pl.LightningModule):
             ValueError: the queue is no multiple of the global batch, or larger than an epoch; the batch is no multiple
                 of the groups.
         """
-        _, ranks = place()
+        _, world_size = rank_and_world_size()
         assert self.trainer.train_dataloader is not None
-        batch, size = self.trainer.train_dataloader.batch_size * ranks, len(self.queue)
+        batch, size = self.trainer.train_dataloader.batch_size * world_size, len(self.queue)
         images = batch * int(self.trainer.num_training_batches)
-        group = batch // max(self.num_splits, ranks)
+        group = batch // max(self.num_splits, world_size)
         if size % batch:
             raise ValueError(
                 f"module.queue_size={size} is no multiple of datamodule.batch_size={batch}: change one of them"
@@ -211,9 +192,9 @@ class MoCo(pl.LightningModule):
                 f"module.queue_size={size} exceeds the {images} images of an epoch, so that an image would be among "
                 "its own negatives: set a smaller one"
             )
-        if self.num_splits > ranks and (self.num_splits % ranks or batch % self.num_splits):
+        if self.num_splits > world_size and (self.num_splits % world_size or batch % self.num_splits):
             raise ValueError(
-                f"module.num_splits={self.num_splits} does not divide datamodule.batch_size={batch} over {ranks} "
+                f"module.num_splits={self.num_splits} does not divide datamodule.batch_size={batch} over {world_size} "
                 "process(es) evenly: change one of them"
             )
         if group < 2:
@@ -221,7 +202,7 @@ class MoCo(pl.LightningModule):
                 f"BatchNorm would see {group} image at a time: set a larger datamodule.batch_size or a smaller "
                 "module.num_splits"
             )
-        if max(self.num_splits, ranks) == 1:
+        if max(self.num_splits, world_size) == 1:
             warnings.warn(
                 "queries and keys share BatchNorm's statistics in one process with module.num_splits=1, and can be "
                 "matched by them alone: set module.num_splits=4",

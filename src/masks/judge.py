@@ -1,11 +1,117 @@
-"""Compare masks with true ones."""
+"""What a person needs to judge the masks of a run by: masks.json, and a line for the log."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
 from src.data.images import Mask
+from src.data.manifest import Row
+from src.masks.files import MaskFiles
+from src.progress import progress
+
+
+class Measured(NamedTuple):
+    """One mask: its share of foreground, IoU with the true one (NaN without), height and width."""
+
+    foreground: float
+    iou: float
+    shape: tuple[int, int]
 
 
 def iou(a: Mask, b: Mask) -> float:
     """Intersection over union of two masks; 1 where both are empty."""
     union = int((a | b).sum())
     return int((a & b).sum()) / union if union else 1.0
+
+
+def judge(files: MaskFiles, crashed: Sequence[str], map_iou: torch.Tensor) -> dict[str, Any]:
+    """The content of masks.json.
+
+    Args:
+        files: the masks, all of them there.
+        crashed: masks that are the thresholded map, as the CRF took its process down.
+        map_iou: (K, 2) by label: sum and number of the maps' IoU before refinement. Those made since the last
+            interruption: maps are not kept.
+    """
+
+    def measure(row: Row) -> Measured:
+        mask = files.read(row)
+        overlap = iou(mask, files.true_mask(row, mask.shape)) if files.truth_dir else np.nan
+        return Measured(float(mask.mean()), overlap, (mask.shape[0], mask.shape[1]))
+
+    rows = files.rows
+    with ThreadPoolExecutor(4) as pool:
+        measured = list(progress(pool.map(measure, rows), "judging masks", len(rows)))
+    share = np.array([one.foreground for one in measured])
+    names = [row.label_name or str(row.label) for row in rows]
+    report: dict[str, Any] = {
+        "images": len(rows),
+        "foreground_share": float(share.mean()),
+        "foreground_share_by_class": by_class(share, names),
+        "crf_crashed": len(crashed),
+        "crf_crashed_masks": list(crashed),
+        "empty": [row.image_path for row, area in zip(rows, share, strict=True) if area == 0],
+        "full": [row.image_path for row, area in zip(rows, share, strict=True) if area == 1],
+    }
+    if files.truth_dir:
+        report |= compare(files, measured, names, map_iou)
+    return report
+
+
+def compare(files: MaskFiles, measured: Sequence[Measured], names: list[str], map_iou: torch.Tensor) -> dict[str, Any]:
+    """IoU with the true masks: of the masks, of the maps before the CRF, and of masks anybody could make."""
+    overlap = np.array([one.iou for one in measured])
+    label_of = dict(zip(names, (row.label or 0 for row in files.rows), strict=True))
+    totals = {name: map_iou[label_of[name]].tolist() for name in sorted(label_of)}
+    compared = float(map_iou[:, 1].sum())
+    return {
+        "iou": float(overlap.mean()),
+        "iou_by_class": by_class(overlap, names),
+        "iou_of_map_by_class": {name: round(s / n, 4) for name, (s, n) in totals.items() if n},
+        "iou_of_map": float(map_iou[:, 0].sum()) / compared if compared else None,
+        **trivial(files, [one.shape for one in measured]),
+    }
+
+
+def trivial(files: MaskFiles, shapes: Sequence[tuple[int, int]]) -> dict[str, float]:
+    """Mean IoU of the two masks anybody could make: all foreground, and the best of ten centred boxes."""
+    whole, boxes = [], np.zeros((len(files.rows), 10))
+    for i, (row, (height, width)) in enumerate(zip(files.rows, shapes, strict=True)):
+        truth = files.true_mask(row, (height, width))
+        whole.append(float(truth.mean()))
+        for k in range(10):
+            side = (k + 1) / 10
+            top, left = round(height * (1 - side) / 2), round(width * (1 - side) / 2)
+            inside = int(truth[top : height - top, left : width - left].sum())
+            area = (height - 2 * top) * (width - 2 * left)
+            boxes[i, k] = inside / (area + int(truth.sum()) - inside)
+    return {"iou_all_foreground": float(np.mean(whole)), "iou_centred_box": float(boxes.mean(0).max())}
+
+
+def by_class(values: npt.NDArray[np.float64], names: Sequence[str]) -> dict[str, float]:
+    """Mean of the values of each class."""
+    own = np.array(names)
+    return {name: round(float(values[own == name].mean()), 4) for name in sorted(set(names))}
+
+
+def line_of(report: dict[str, Any]) -> str:
+    """masks.json in a line."""
+    share = 100 * report["foreground_share"]
+    line = (
+        f"{report['images']} masks: {share:.1f} % foreground, {len(report['empty'])} empty, {len(report['full'])} full"
+    )
+    if "iou" in report:
+        of_map = "-" if report["iou_of_map"] is None else f"{report['iou_of_map']:.3f}"
+        line += (
+            f", IoU {report['iou']:.3f} (all foreground {report['iou_all_foreground']:.3f}, centred box "
+            f"{report['iou_centred_box']:.3f}, the map before the CRF {of_map})"
+        )
+    if report["crf_crashed"]:
+        line += f", {report['crf_crashed']} left as thresholded maps after a crash of the CRF"
+    return line

@@ -1,6 +1,6 @@
 """Mixing strategies: one a file, each a pure function and a small class that draws its randomness.
 
-A strategy is called with a batch (a Sample: image (N, 3, H, W) float, label, domain, mask) and returns a
+A strategy is called with a batch (src/data/batch.py: image (N, 3, H, W) float, label, domain, mask) and returns a
 Mixed. To add one, write `src/mixing/<name>.py` and `conf/mixing/<name>.yaml`; nothing else changes.
 """
 
@@ -10,18 +10,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-
-class Batch(Protocol):
-    """What a strategy may look at."""
-
-    @property
-    def image(self) -> torch.Tensor: ...
-    @property
-    def label(self) -> torch.Tensor: ...
-    @property
-    def domain(self) -> torch.Tensor: ...
-    @property
-    def mask(self) -> torch.Tensor | None: ...
+from src.data.batch import Batch
 
 
 class Mixed(NamedTuple):

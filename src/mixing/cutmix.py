@@ -6,7 +6,8 @@ import math
 
 import torch
 
-from src.mixing import Batch, Mixed, draw_beta, draw_partner
+from src.data.batch import Batch
+from src.mixing import Mixed, draw_beta, draw_partner
 
 
 def box_of(lam: float, height: int, width: int, centre: tuple[float, float]) -> tuple[int, int, int, int]:

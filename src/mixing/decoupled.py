@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
-from src.mixing import Batch, Mixed
+from src.data.batch import Batch
+from src.mixing import Mixed
 from src.mixing.foreground import Foreground
 from src.mixing.spectrum import Spectrum
 

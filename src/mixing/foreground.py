@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import torch
 
+from src.data.batch import Batch
 from src.fourier import images_at_once
-from src.mixing import Batch, Mixed, draw_beta, draw_other_context, draw_partner
+from src.mixing import Mixed, draw_beta, draw_other_context, draw_partner
 
 
-def foreground(
+def mix_regions(
     x: torch.Tensor,
     mask: torch.Tensor,
     partner: torch.Tensor,
@@ -27,7 +28,7 @@ def foreground(
     Args:
         x: (N, 3, H, W) float in [0, 1].
         mask: (N, H, W) bool, True on the foreground.
-        partner: (N,) int64, a place in the batch for each image.
+        partner: (N,) int64, an index into the batch for each image.
         lam_f, lam_b: scalars in [0, 1], weights of the own foreground and background.
         mean: (3, 1, 1), the origin: the channels' means that the network subtracts.
 
@@ -37,10 +38,10 @@ def foreground(
     weight = torch.lerp(lam_b, lam_f, mask.unsqueeze(1).to(x.dtype))
     mixed = torch.empty_like(x)
     parts = (torch.split(t, images_at_once(x)) for t in (x, weight, partner, mixed))
-    for own, of_own, places, into in zip(*parts, strict=True):
-        of_other = weight[places]
+    for own, of_own, indices, into in zip(*parts, strict=True):
+        of_other = weight[indices]
         torch.mul(of_own, own, out=into)
-        into.addcmul_(1 - of_other, x[places]).addcmul_(of_other - of_own, mean)
+        into.addcmul_(1 - of_other, x[indices]).addcmul_(of_other - of_own, mean)
     return mixed
 
 
@@ -71,5 +72,5 @@ class Foreground:
         device = batch.image.device
         partner = self.draw_partner(batch)
         lam_f, lam_b = draw_beta(self.alpha).to(device), torch.rand(()).to(device)
-        image = foreground(batch.image, batch.mask, partner, lam_f, lam_b, self.mean.to(device))
+        image = mix_regions(batch.image, batch.mask, partner, lam_f, lam_b, self.mean.to(device))
         return Mixed(image, partner, lam_f)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from src.mixing import Batch, Mixed, draw_beta, draw_partner
+from src.data.batch import Batch
+from src.mixing import Mixed, draw_beta, draw_partner
 
 
 def mixup(x: torch.Tensor, partner: torch.Tensor, lam: torch.Tensor) -> torch.Tensor:
@@ -12,7 +13,7 @@ def mixup(x: torch.Tensor, partner: torch.Tensor, lam: torch.Tensor) -> torch.Te
 
     Args:
         x: (N, C, H, W) float.
-        partner: (N,) int64, a place in the batch for each image.
+        partner: (N,) int64, an index into the batch for each image.
         lam: scalar in [0, 1].
 
     Returns:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from src.mixing import Batch, Mixed
+from src.data.batch import Batch
+from src.mixing import Mixed
 
 
 class NoMixing:

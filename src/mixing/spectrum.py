@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from src.data.batch import Batch
 from src.fourier import images_at_once, low_pass
-from src.mixing import Batch, Mixed, draw_beta, draw_other_context, draw_partner
+from src.mixing import Mixed, draw_beta, draw_other_context, draw_partner
 
 
 def spectrum(
@@ -18,7 +19,7 @@ def spectrum(
 
     Args:
         x: (N, C, H, W) float.
-        partner: (N,) int64, a place in the batch for each image.
+        partner: (N,) int64, an index into the batch for each image.
         lam_l, lam_h: scalars in [0, 1], weights of the own low and high frequencies.
         ratio: r in (0, 1], side of the low frequencies' box; at 1 this is mixup with lam_l.
 
@@ -26,8 +27,8 @@ def spectrum(
         (N, C, H, W), of x's dtype.
     """
     mixed = torch.empty_like(x)
-    for own, places, into in zip(*(torch.split(t, images_at_once(x)) for t in (x, partner, mixed)), strict=True):
-        torch.index_select(x, 0, places, out=into)
+    for own, indices, into in zip(*(torch.split(t, images_at_once(x)) for t in (x, partner, mixed)), strict=True):
+        torch.index_select(x, 0, indices, out=into)
         low = low_pass(own - into, ratio)
         into.lerp_(own, lam_h).addcmul_(low, lam_l - lam_h)
     return mixed

@@ -80,10 +80,11 @@ def test_images(datamodule: NicoDataModule, truth: Path | None, classes: Sequenc
     """
     datamodule.prepare_data()
     datamodule.setup()
+    manifest = datamodule.store.manifest
     images = ImageSet("test", datamodule.data_root, datamodule.rows)
     if len(set(images.names)) < len(images.names):
-        raise ValueError(f"{datamodule.manifest} has images of the same name, the key of prediction.json: rename them")
-    where = truth or datamodule.manifest
+        raise ValueError(f"{manifest} has images of the same name, the key of prediction.json: rename them")
+    where = truth or manifest
     known = match_truth(read_truth(where, classes) if truth else images.rows, images.names, where)
     if known and known.label.max() >= len(classes):
         label = int(known.label.max())
@@ -114,7 +115,7 @@ def held_out_images(datamodule: NicoDataModule, members: Sequence[Member], neede
         datamodule.prepare_data()
         datamodule.setup()
         if datamodule.classes != members[0].classes:
-            raise ValueError(f"the label map {datamodule.label_map} is not that of the members' training")
+            raise ValueError(f"the label map {datamodule.store.label_map} is not that of the members' training")
         return [held_out_part(datamodule, part, paths) for part, paths in parts.items()], ""
     except (OSError, ValueError) as error:
         if needed:

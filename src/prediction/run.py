@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from src.data.batch import Sample
+from src.data.batch import Batch
 from src.data.manifest import Row
 from src.datamodules.nico import NicoDataModule
 from src.files import digest_files, write_whole
@@ -46,7 +46,7 @@ class Panel(pl.LightningModule):
         self.failed: dict[int, str] = {}
         self.register_buffer("bank", bank, persistent=False)
 
-    def predict_step(self, batch: Sample, batch_idx: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Positions (N,) and probabilities (M, N, K) float32, the views' logits averaged; on the CPU.
 
         Those of a network that cannot look at the images are NaN, with the reason in `failed`; those of an image that

@@ -19,9 +19,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.utilities import rank_zero_only
 
 from src.cli import command_words
+from src.distributed import is_rank_zero
 from src.files import digest_of, read_json, write_json, write_text
 from src.locks import Lock
 from src.overrides import literal
@@ -120,7 +120,7 @@ def claim(cfg: DictConfig, classes: Sequence[str], split: Mapping[str, Sequence[
             are damaged, or it belongs to a live process.
     """
     folder = Path(cfg.run_dir)
-    if getattr(rank_zero_only, "rank", 0):
+    if not is_rank_zero():
         finished = cfg.resume and is_finished(folder)
         return Run(folder, newest_checkpoint(folder) if cfg.resume else None, finished, None)
     folder.mkdir(parents=True, exist_ok=True)
@@ -221,7 +221,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
     whole = next((path for path in checkpoints if verifies(path)), None)
     if checkpoints and whole is None:
         raise ValueError(f"every checkpoint in {folder} is damaged: remove the folder and train again")
-    if whole is not None and whole != checkpoints[0] and not getattr(rank_zero_only, "rank", 0):
+    if whole is not None and whole != checkpoints[0] and is_rank_zero():
         damaged = " and ".join(path.name for path in checkpoints[: checkpoints.index(whole)])
         print(f"{folder}: {damaged} is damaged; {whole.name} goes back to {progress_of(whole)}", flush=True)
     return whole

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from torch.utils.data import DataLoader
 
 from src.cli import sentence
-from src.data.datasets import Images, NativeImages
+from src.data.datasets import FullSizeImages, Images
 from src.data.headers import Header, read_header
 from src.data.images import decode, decode_image, find_bad_images
 from src.data.manifest import Row
@@ -519,7 +519,7 @@ def test_what_cannot_be_read_is_one_sentence_with_and_without_workers(tmp_path: 
     }.items():
         for dataset in (
             Images([Row(name)], tmp_path, None, Evaluate(16, crop_pct=0.95), 0, max_pixels=500),
-            NativeImages([Row(name)], tmp_path, max_pixels=500),
+            FullSizeImages([Row(name)], tmp_path, max_pixels=500),
         ):
             loader = DataLoader(dataset, batch_size=None, sampler=[(0, 0)], num_workers=workers)
             with pytest.raises((ValueError, OSError)) as caught:
@@ -537,7 +537,7 @@ def test_a_mask_that_is_no_file_is_said_to_be_one_of_masks(tmp_path: Path) -> No
 def test_strips_at_their_own_size(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((1, 20000, 3), np.uint8))
     cv2.imwrite(str(tmp_path / "b.png"), np.zeros((1, 300000, 3), np.uint8))
-    images = NativeImages([Row("a.png"), Row("b.png")], tmp_path)
-    assert images[0, 0].image.shape == (64, 20032, 3)
+    images = FullSizeImages([Row("a.png"), Row("b.png")], tmp_path)
+    assert images[0, 0].pixels.shape == (64, 20032, 3)
     with pytest.raises(ValueError, match="b.png is a strip of 300000x1 pixels"):
         images[0, 1]

@@ -112,23 +112,29 @@ def test_data_sets_of_one_name_never_meet(tmp_path: Path) -> None:
                 made[root] = start(root, folder, rebuild=True)
         else:
             made[root] = start(root, folder)
-    assert len({one.folder for one in made.values()}) == 4
-    assert made[tmp_path / "0/nico"].folder == folder and made[tmp_path / "1/nico"].folder == folder / "nico"
+    assert len({one.store.folder for one in made.values()}) == 4
+    assert (
+        made[tmp_path / "0/nico"].store.folder == folder and made[tmp_path / "1/nico"].store.folder == folder / "nico"
+    )
     before = files(folder)
     for root, one in made.items():
-        if one.folder == folder:
+        if one.store.folder == folder:
             again = start(root, folder)
         else:
             with pytest.warns(UserWarning, match="is not used for"):
                 again = start(root, folder)
-        assert (again.folder, again.classes, again.label_map) == (one.folder, one.classes, one.label_map)
+        assert (again.store.folder, again.classes, again.store.label_map) == (
+            one.store.folder,
+            one.classes,
+            one.store.label_map,
+        )
     assert files(folder) == before
 
 
 def test_tracks_have_records_of_their_own(tmp_path: Path) -> None:
     a, b = tree(tmp_path / "a", "car", "dog"), tree(tmp_path / "b", "hen", "cow")
     start(a, tmp_path / "m", track=1)
-    assert start(b, tmp_path / "m", track=2).folder == tmp_path / "m"
+    assert start(b, tmp_path / "m", track=2).store.folder == tmp_path / "m"
     record = json.loads((tmp_path / "m/data_root.json").read_text())
     assert record == {"track1": str(a), "track2": str(b), "manifests": str(tmp_path / "m")}
 
@@ -183,8 +189,8 @@ def test_a_folder_that_may_only_be_read_serves(tmp_path: Path, monkeypatch: pyte
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("src.datamodules.nico.write_json", refuse)
-    monkeypatch.setattr("src.datamodules.nico.write_record", refuse)
+    monkeypatch.setattr("src.data.store.write_json", refuse)
+    monkeypatch.setattr("src.data.store.write_record", refuse)
     assert start(root, tmp_path / "m").classes == ["dog", "car"]
     assert set(files(tmp_path / "m")) == {path.name}
 
@@ -251,7 +257,7 @@ def test_ids_of_contexts_may_have_gaps(tmp_path: Path, ids: tuple[int, int]) -> 
     made = start(root, tmp_path / "m", split=without_sea)
     assert sorted(made.contexts) == ["dim", "sea"]
     assert all(made.contexts[row.domain] == row.image_path.split("/")[1] for row in made.rows)  # type: ignore[index]
-    assert {made.rows[i].image_path.split("/")[1] for i in made.split.out_of_domain} == {"sea"}
+    assert {made.rows[i].image_path.split("/")[1] for i in made.parts.out_of_domain} == {"sea"}
 
 
 @pytest.mark.parametrize(("key", "value"), [("domain", True), ("domain", 2.0), ("domain", -1), ("domain", 10**30),

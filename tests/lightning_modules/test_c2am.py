@@ -7,7 +7,7 @@ import timm
 import torch
 
 from src.callbacks.map_sign import MapSign
-from src.data.batch import Sample
+from src.data.batch import Batch
 from src.lightning_modules.c2am import C2AM, border_mean, disentangle
 from src.losses import pull_loss, push_loss
 
@@ -64,7 +64,7 @@ def test_the_map_is_turned_around_where_it_was_decided_and_only_there() -> None:
     torch.testing.assert_close(module.represent(image).activation, as_trained)
 
 
-class Batch(NamedTuple):
+class Image(NamedTuple):
     image: torch.Tensor
 
 
@@ -90,7 +90,7 @@ def decide(batches: list[list[float]], epoch: int = 9) -> Borders:
     """What MapSign makes of the border means of an epoch's batches; the tenth epoch is the last."""
     trainer = SimpleNamespace(
         current_epoch=epoch, max_epochs=10, is_global_zero=True,
-        datamodule=SimpleNamespace(train_part_dataloader=lambda: [Batch(torch.tensor(batch)) for batch in batches]),
+        datamodule=SimpleNamespace(train_part_dataloader=lambda: [Image(torch.tensor(batch)) for batch in batches]),
         precision_plugin=SimpleNamespace(forward_context=nullcontext),
         strategy=SimpleNamespace(batch_to_device=lambda batch: batch, reduce=lambda value, reduce_op: value),
     )  # fmt: skip
@@ -120,7 +120,7 @@ def test_the_loss_is_the_sum_of_its_terms() -> None:
         torch.nn.init.normal_(module.head[0].weight)
         module.all_gather = lambda rows, **_: rows[None]  # type: ignore[method-assign] # one process
         module.log_dict = lambda made, **_: figures.update(made)  # type: ignore[method-assign]
-        losses[weight] = module.training_step(Sample(image, *[torch.zeros(4)] * 3), 0)
+        losses[weight] = module.training_step(Batch(image, *[torch.zeros(4)] * 3), 0)
         mine = module.represent(image)
         area = mine.activation.mean()
         assert figures["train/area"].item() == pytest.approx(weight * area.item())
@@ -138,10 +138,10 @@ def test_a_map_does_not_depend_on_its_batch() -> None:
 
 
 def test_predictions_are_cut_to_the_image_and_reach_one() -> None:
-    from src.data.batch import Native
+    from src.data.batch import FullSizeBatch
 
     image = torch.rand(2, 3, 64, 64)
-    batch = Native(image, torch.tensor([50, 64]), torch.tensor([64, 33]), torch.tensor([0, 1]))
+    batch = FullSizeBatch(image, torch.tensor([50, 64]), torch.tensor([64, 33]), torch.tensor([0, 1]))
     maps = make().predict_step(batch, 0)
     assert [m.shape for m in maps] == [(50, 64), (64, 33)]
     assert all(m.max() == 1 and m.min() >= 0 for m in maps)

@@ -7,7 +7,7 @@ import timm
 import torch
 from torch.utils.data import DataLoader
 
-from src.data.batch import Sample
+from src.data.batch import Batch
 from src.fourier import mix_amplitude
 from src.lightning_modules.co_teacher import CoTeacher
 from src.losses import consistency, mixed_cross_entropy, ramp_up
@@ -31,10 +31,10 @@ def make(mixing: object = MIXING, **changes: float) -> CoTeacher:
     return module.train()
 
 
-def pairs(count: int = 3) -> Sample:
+def pairs(count: int = 3) -> Batch:
     torch.manual_seed(1)
     position = torch.arange(2 * count)
-    return Sample(
+    return Batch(
         torch.rand(2 * count, 3, 32, 32), position % 5, position % 2, position, torch.rand(2 * count, 32, 32) > 0.5
     )
 
@@ -126,7 +126,7 @@ def test_the_first_step_of_a_training_keeps_half_of_what_the_teacher_came_with()
     class One(pl.LightningDataModule):
         sizes: ClassVar = {0: 32}
 
-        def train_dataloader(self) -> DataLoader[Sample]:
+        def train_dataloader(self) -> DataLoader[Batch]:
             return DataLoader([pairs(), pairs()], batch_size=None)  # type: ignore[arg-type] # a list is a dataset
 
     module = make(max_momentum=0.9995)

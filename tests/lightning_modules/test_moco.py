@@ -7,8 +7,9 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from src.data.batch import Sample
-from src.lightning_modules.moco import MoCo, gather
+from src.data.batch import TwoViewBatch
+from src.distributed import gather
+from src.lightning_modules.moco import MoCo
 
 UNKNOWN = torch.zeros(0)
 
@@ -24,12 +25,12 @@ def make(num_splits: int = 1, queue_size: int = 16, key_momentum: float = 0.5) -
     )  # fmt: skip
 
 
-def views(count: int = 8, seed: int = 1) -> Sample:
+def views(count: int = 8, seed: int = 1) -> TwoViewBatch:
     images = torch.rand(count, 2, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
-    return Sample(images, torch.zeros(count, dtype=torch.long), UNKNOWN, UNKNOWN)
+    return TwoViewBatch(*images.unbind(1), torch.zeros(count, dtype=torch.long), UNKNOWN, UNKNOWN)
 
 
-def step(module: MoCo, batch: Sample, seed: int = 0) -> float:
+def step(module: MoCo, batch: TwoViewBatch, seed: int = 0) -> float:
     """One step as the trainer makes it, without the trainer."""
     module.log_dict = lambda *_, **__: None  # type: ignore[method-assign]
     torch.manual_seed(seed)
@@ -85,14 +86,14 @@ def test_a_batch_is_not_among_its_own_negatives_and_in_the_next_queue(monkeypatc
 def test_keys_come_back_in_their_own_order() -> None:
     module, batch = make().eval(), views()  # in evaluation mode a key does not depend on its group
     torch.manual_seed(3)
-    keys = module.shuffled_keys(batch.image[:, 1])
-    torch.testing.assert_close(keys, module.encode(module.key_encoder, batch.image[:, 1]))
+    keys = module.shuffled_keys(batch.second)
+    torch.testing.assert_close(keys, module.encode(module.key_encoder, batch.second))
     assert gather(keys) is keys
 
 
 @pytest.mark.parametrize("groups", [2, 4])
 def test_a_key_shares_its_group_with_others_than_its_query(groups: int) -> None:
-    module, image = make(num_splits=groups), views(count=16).image[:, 1]
+    module, image = make(num_splits=groups), views(count=16).second
     x, expected = (image - 0.5) / 0.25, torch.empty(16, 8)
     torch.manual_seed(3)
     order = torch.randperm(16)
@@ -110,7 +111,7 @@ def test_a_key_shares_its_group_with_others_than_its_query(groups: int) -> None:
 
 
 def test_batch_norm_sees_a_group_at_a_time() -> None:
-    module, image = make(num_splits=2), views().image[:, 0]
+    module, image = make(num_splits=2), views().first
     x = (image - 0.5) / 0.25
     expected = torch.empty(8, 8)
     for group in (0, 1):
@@ -137,7 +138,9 @@ def two_steps(rank: int, ranks: int, folder: Path) -> None:
     losses = []
     for seed in (1, 2):
         batch = views(seed=seed)
-        mine = batch._replace(image=batch.image[rank::ranks], label=batch.label[rank::ranks])
+        mine = batch._replace(
+            first=batch.first[rank::ranks], second=batch.second[rank::ranks], label=batch.label[rank::ranks]
+        )
         torch.manual_seed(seed + 100 * rank)  # rank 0's permutation is everybody's
         loss = network(mine)
         loss.backward()
@@ -157,7 +160,7 @@ class Step(torch.nn.Module):
         self.module = module
         module.log_dict = lambda *_, **__: None  # type: ignore[method-assign]
 
-    def forward(self, batch: Sample) -> torch.Tensor:
+    def forward(self, batch: TwoViewBatch) -> torch.Tensor:
         return self.module.training_step(batch, 0)
 
 

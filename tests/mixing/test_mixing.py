@@ -9,10 +9,10 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from src.data.batch import Sample
+from src.data.batch import Batch
 from src.mixing import Mixed, Mixing
 from src.mixing.cutmix import box_of, cutmix
-from src.mixing.foreground import foreground
+from src.mixing.foreground import mix_regions
 from src.mixing.mixup import mixup
 from src.mixing.spectrum import spectrum
 
@@ -20,11 +20,11 @@ CONF = Path(__file__).resolve().parents[2] / "conf" / "mixing"
 STRATEGIES = sorted(path.stem for path in CONF.glob("*.yaml"))
 
 
-def batch_of(n: int, height: int = 12, width: int = 17) -> Sample:
+def batch_of(n: int, height: int = 12, width: int = 17) -> Batch:
     generator = torch.Generator().manual_seed(0)
     mask = torch.rand(n, height, width, generator=generator) > 0.5
     image = torch.rand(n, 3, height, width, generator=generator)
-    return Sample(image, torch.arange(n) % 3, torch.arange(n) % 2, torch.arange(n), mask)
+    return Batch(image, torch.arange(n) % 3, torch.arange(n) % 2, torch.arange(n), mask)
 
 
 def strategy_of(name: str, **settings: object) -> Mixing:
@@ -104,7 +104,7 @@ def test_foreground_equals_a_slow_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("src.fourier.CHUNK", 4 * batch.image[0].numel() * 4)  # steps of 4 images and of 3
     x, mask, lam_f, lam_b = batch.image, batch.mask, 0.3, 0.9
     assert mask is not None
-    mixed = foreground(x, mask, partner, torch.tensor(lam_f), torch.tensor(lam_b), MEAN)
+    mixed = mix_regions(x, mask, partner, torch.tensor(lam_f), torch.tensor(lam_b), MEAN)
     for i, j in enumerate(partner.tolist()):
         for c in range(3):
             for row in range(5):
@@ -121,14 +121,14 @@ def test_foreground_in_its_analytic_cases() -> None:
     assert some is not None
     one, lam_f, lam_b = torch.tensor(1.0), torch.tensor(0.3), torch.tensor(0.9)
     everything, nothing = torch.ones_like(some), torch.zeros_like(some)
-    torch.testing.assert_close(foreground(x, some, partner, one, one, MEAN), x)
-    torch.testing.assert_close(foreground(x, some, partner, 1 - one, 1 - one, MEAN), x[partner])
-    torch.testing.assert_close(foreground(x, some, partner, lam_f, lam_f, MEAN), mixup(x, partner, lam_f))
-    torch.testing.assert_close(foreground(x, everything, partner, lam_f, lam_b, MEAN), mixup(x, partner, lam_f))
-    torch.testing.assert_close(foreground(x, nothing, partner, lam_f, lam_b, MEAN), mixup(x, partner, lam_b))
+    torch.testing.assert_close(mix_regions(x, some, partner, one, one, MEAN), x)
+    torch.testing.assert_close(mix_regions(x, some, partner, 1 - one, 1 - one, MEAN), x[partner])
+    torch.testing.assert_close(mix_regions(x, some, partner, lam_f, lam_f, MEAN), mixup(x, partner, lam_f))
+    torch.testing.assert_close(mix_regions(x, everything, partner, lam_f, lam_b, MEAN), mixup(x, partner, lam_f))
+    torch.testing.assert_close(mix_regions(x, nothing, partner, lam_f, lam_b, MEAN), mixup(x, partner, lam_b))
     # Images of the mean's colour stay, whatever the masks: the weights act on what differs from it.
     flat = MEAN.expand(5, 3, 12, 17)
-    torch.testing.assert_close(foreground(flat, some, partner, lam_f, lam_b, MEAN), flat)
+    torch.testing.assert_close(mix_regions(flat, some, partner, lam_f, lam_b, MEAN), flat)
 
 
 def slow_low_pass(x: torch.Tensor, ratio: float) -> torch.Tensor:
@@ -249,7 +249,7 @@ def weights_of(name: str, count: int = 3000) -> dict[str, torch.Tensor]:
     image[0] = 1
     if name == "spectrum":
         image[0, :, :, ::2] = 3  # 2 of frequency 0, and 1 of the highest one
-    batch = Sample(image, torch.arange(2), torch.arange(2), torch.arange(2), mask)
+    batch = Batch(image, torch.arange(2), torch.arange(2), torch.arange(2), mask)
     torch.manual_seed(0)
     seen: dict[str, list[float]] = {"label": [], "own": [], "other": []}
     while len(seen["label"]) < count:

@@ -1,0 +1,79 @@
+"""Where the masks of a run's images lie, and the true ones that they are compared with."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from src.data.images import MAX_PIXELS, Mask
+from src.data.manifest import Row
+from src.data.mask_files import decode_mask
+
+
+class MaskFiles:
+    """The masks of rows, which mirror the data root's tree below <run>/masks, with .png.
+
+    Args:
+        run: the run directory.
+        rows: of the training manifest.
+        truth_dir: true masks, mirroring the data root too; None: there are none.
+
+    Raises:
+        FileNotFoundError: a true mask is missing.
+    """
+
+    def __init__(self, run: Path, rows: Sequence[Row], truth_dir: Path | None) -> None:
+        self.run, self.rows, self.truth_dir = run, rows, truth_dir
+        self.names = mask_names([row.image_path for row in rows])
+        if truth_dir:
+            gone = [path for row in rows if not (path := self.truth_path(row)).exists()]
+            if gone:
+                raise FileNotFoundError(
+                    f"{len(gone)} true masks are missing in wsss.truth_dir={truth_dir} (first: {gone[0]}): it must "
+                    "mirror the data root, with .png for the image's own ending (behind it, for images of one stem)"
+                )
+
+    def relative(self, row: Row) -> str:
+        """A mask's path below the run, as the manifest with masks has it."""
+        return f"masks/{self.names[row.image_path]}"
+
+    def path(self, row: Row) -> Path:
+        """A mask's path."""
+        return self.run / self.relative(row)
+
+    def missing(self) -> list[int]:
+        """Indices of the rows that have no mask yet."""
+        return [i for i, row in enumerate(self.rows) if not self.path(row).exists()]
+
+    def read(self, row: Row) -> Mask:
+        """A mask of ours."""
+        return decode_mask(self.path(row), max_pixels=0)
+
+    def truth_path(self, row: Row) -> Path:
+        """A true mask's path."""
+        assert self.truth_dir is not None
+        return self.truth_dir / self.names[row.image_path]
+
+    def true_mask(self, row: Row, shape: tuple[int, ...]) -> Mask:
+        """A true mask, (H, W) as its image.
+
+        Raises:
+            ValueError: it has another size.
+        """
+        path = self.truth_path(row)
+        truth = decode_mask(path, max(MAX_PIXELS, shape[0] * shape[1]))
+        if truth.shape != shape:
+            raise ValueError(f"the true mask {path} is {truth.shape[::-1]}, its image {shape[::-1]} (width, height)")
+        return truth
+
+
+def mask_names(paths: Sequence[str]) -> dict[str, str]:
+    """A mask's path for each image's: .png for its ending; behind it where that would be another one's too."""
+    names = {path: str(PurePosixPath(path).with_suffix(".png")) for path in paths}
+    while True:
+        counts = Counter(names.values())
+        shared = [path for path, name in names.items() if counts[name] > 1 and name != f"{path}.png"]
+        if not shared:
+            return names
+        names |= {path: f"{path}.png" for path in shared}
