@@ -10,7 +10,7 @@ import torch
 class CosineFrom(torch.optim.lr_scheduler.LambdaLR):
     """The cosine over `total` epochs, joined at epoch `start`: lr / 2 (1 + cos(pi (start + e) / total)) in epoch e.
 
-    For a stage that continues the schedule of the one before it (method.md, section 6). torch's
+    For a stage that continues the schedule of the one before it (docs/method.md, section 6). torch's
     CosineAnnealingLR, started late, would go on from `lr` instead of from the cosine's value there.
 
     Args:

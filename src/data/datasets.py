@@ -101,7 +101,7 @@ class Images(Dataset[Decoded]):
 
 
 class Pairs(Dataset[tuple[Decoded, Decoded]]):
-    """Each image with one of a uniformly drawn context (method.md, section 6); a key is (epoch, index).
+    """Each image with one of a uniformly drawn context (docs/method.md, section 6); a key is (epoch, index).
 
     Args:
         images: the images.
