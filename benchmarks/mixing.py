@@ -2,12 +2,12 @@
 
     python -m benchmarks.mixing [--rounds 5]
 
-The code beside which ours is measured is this benchmark's own: the equations of method.md in a loop over images. It
-cuts each image into its parts (foreground and background by the mask; low and high frequencies, own and partner's, by a
-complex transform, a shift, a box and the way back for each of the equation's four terms), stacks lists of them, and
-mixes those. Amplitudes are mixed pair by pair, both ways. It is given normalised pixels; the mixes here are given
-pixels, which the module normalises afterwards: that is timed on neither side. Both end with the same numbers, which
-is checked.
+The code beside which ours is measured is this benchmark's own: the equations of docs/method.md, sections 5 and 6, in a
+loop over images. It cuts each image into its parts (foreground and background by the mask; low and high frequencies,
+own and partner's, by a complex transform, a shift, a box and the way back for each of the equation's four terms),
+stacks lists of them, and mixes those. Amplitudes are mixed pair by pair, both ways. It is given normalised pixels; the
+mixes here are given pixels, which the module normalises afterwards: that is timed on neither side. Both end with the
+same numbers, which is checked.
 
 Batches have the data module's order in memory (channels_last), the loop's the usual one. Rounds alternate between the
 two; times are this process's CPU seconds, which other processes disturb less than the clock's; the table has their
@@ -107,7 +107,7 @@ def amplitude_by_pair(x: torch.Tensor, ratio: float) -> torch.Tensor:
 
 
 def lines() -> list[Line]:
-    """The table's lines: sizes, batches and ratios of method.md, sections 5 and 6."""
+    """The table's lines: sizes, batches and ratios of docs/method.md, sections 5 and 6."""
     generator = torch.Generator().manual_seed(0)
 
     def batch(count: int, side: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Low-pass filter and amplitude mixing on the 2-D spectrum of real images (method.md, sections 5 and 6).
+"""Low-pass filter and amplitude mixing on the 2-D spectrum of real images (docs/method.md, sections 5 and 6).
 
 Both work inside a centred box of side ratio r: the integer frequencies |k| <= floor(r N / 2) of an axis of N pixels.
 The box is symmetric about 0, so what comes back is real. All of it is computed in float32 or better, whatever
@@ -49,7 +49,7 @@ def synthesise(spectrum: torch.Tensor, width: int) -> torch.Tensor:
 
 
 def low_pass(x: torch.Tensor, ratio: float) -> torch.Tensor:
-    """L(x): the part of the images whose frequencies lie inside the box (method.md, section 5).
+    """L(x): the part of the images whose frequencies lie inside the box (docs/method.md, section 5).
 
     Args:
         x: (N, C, H, W) float, any H and W.
@@ -64,7 +64,7 @@ def low_pass(x: torch.Tensor, ratio: float) -> torch.Tensor:
 
 
 def mix_amplitude(x: torch.Tensor, partner: torch.Tensor, lam: torch.Tensor, ratio: float) -> torch.Tensor:
-    """Mix the amplitudes inside the box with the partner's, and keep the phases (method.md, section 6).
+    """Mix the amplitudes inside the box with the partner's, and keep the phases (docs/method.md, section 6).
 
     F(x~) = ((1 - lam) |F(x)| + lam |F(x_partner)|) e^(i arg F(x)) inside, F(x) outside. Where F(x) is 0 it has no
     phase and stays 0. A pair is mixed both ways by a batch that holds both, each the other's partner.

@@ -14,7 +14,7 @@ from src.precision import in_float32
 def mixed_cross_entropy(
     logits: torch.Tensor, label: torch.Tensor, partner_label: torch.Tensor, lam: torch.Tensor
 ) -> torch.Tensor:
-    """lam CE(logits, y) + (1 - lam) CE(logits, y_partner), averaged over the batch (method.md, 2 and 5).
+    """lam CE(logits, y) + (1 - lam) CE(logits, y_partner), averaged over the batch (docs/method.md, sections 2 and 5).
 
     Args:
         logits: (N, K) float.
@@ -30,7 +30,7 @@ def mixed_cross_entropy(
 
 
 SIMILARITY_RANGE = (0.0005, 0.9995)
-"""Cosine similarities are clamped to this before their logarithm (method.md, section 3)."""
+"""Cosine similarities are clamped to this before their logarithm (docs/method.md, section 3)."""
 
 
 @in_float32
@@ -107,7 +107,7 @@ def info_nce(
 
 @in_float32
 def consistency(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
-    """KL(p_t || p_s) of softened predictions, averaged over the batch, without a factor T^2 (method.md, section 6).
+    """KL(p_t || p_s) of softened predictions, averaged over the batch, without T^2 (docs/method.md, section 6).
 
     Args:
         student: (N, K) logits.
@@ -123,7 +123,7 @@ def consistency(student: torch.Tensor, teacher: torch.Tensor, temperature: float
 
 
 def ramp_up(t: float, length: float) -> float:
-    """exp(-5 (1 - t / length)^2), and 1 from `length` on (method.md, section 6).
+    """exp(-5 (1 - t / length)^2), and 1 from `length` on (docs/method.md, section 6).
 
     Args:
         t: time since the start, >= 0, in the unit of `length`.

@@ -13,7 +13,7 @@ MAX_SIZE = 8192  # pixels of a network's input on a side: a batch of two such im
 class CosineFrom(torch.optim.lr_scheduler.LambdaLR):
     """The cosine over `total` epochs, joined at epoch `start`: lr / 2 (1 + cos(pi (start + e) / total)) in epoch e.
 
-    For a stage that continues the schedule of the one before it (method.md, section 6). torch's
+    For a stage that continues the schedule of the one before it (docs/method.md, section 6). torch's
     CosineAnnealingLR, started late, would go on from `lr` instead of from the cosine's value there.
 
     Args:

@@ -201,7 +201,7 @@ def test_any_strategy_mixes_in_finetune(train_run: Train) -> None:
 
 
 def test_the_recipes_numbers(configure: Callable[..., DictConfig]) -> None:
-    """method.md, sections 5, 6 and 7."""
+    """docs/method.md, sections 5, 6 and 7."""
     finetune, fdg, adapt = (configure("train", f"stage={name}") for name in ("finetune", "fdg", "adapt"))
     assert finetune.datamodule.size == [[0, 224], [60, 448]] and finetune.trainer.max_epochs == 120
     assert fdg.datamodule.size == adapt.datamodule.size == 512

@@ -1,4 +1,4 @@
-"""The recipe's numbers, as method.md has them: a setting that changes by accident is noticed."""
+"""The recipe's numbers, as docs/method.md has them: a setting that changes by accident is noticed."""
 
 from collections.abc import Callable
 from typing import Any

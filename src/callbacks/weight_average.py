@@ -1,4 +1,4 @@
-"""A moving average of the weights, which is what is validated and handed on (method.md, section 5)."""
+"""A moving average of the weights, which is what is validated and handed on (docs/method.md, section 5)."""
 
 from __future__ import annotations
 

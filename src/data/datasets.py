@@ -112,7 +112,7 @@ class Images(Dataset[Example]):
 
 
 class Pairs(Dataset[tuple[Example, Example]]):
-    """Each image with one of a uniformly drawn context (method.md, section 6); a key is (epoch, index).
+    """Each image with one of a uniformly drawn context (docs/method.md, section 6); a key is (epoch, index).
 
     Args:
         images: the images.

@@ -1,6 +1,6 @@
 """Manifests: JSON lists of images, read, checked entry by entry, and written.
 
-A manifest is a JSON list with one object per image (method.md, section 1):
+A manifest is a JSON list with one object per image (docs/method.md, section 1):
 
     training    image_path, label, label_name, domain (track 1), image_seg_path and image_name (with masks)
     test        image_path, image_name, and where truth is known label and domain

@@ -1,4 +1,4 @@
-"""Stage `wsss`: class-agnostic activation maps, C2AM (Xie et al., CVPR 2022; method.md, section 3).
+"""Stage `wsss`: class-agnostic activation maps, C2AM (Xie et al., CVPR 2022; docs/method.md, section 3).
 
 One 3x3 convolution on the baseline's features says for each cell whether it is foreground. It learns without
 a label: foreground representations should resemble each other, and differ from background ones.
@@ -47,7 +47,7 @@ def disentangle(features: torch.Tensor, activation: torch.Tensor) -> tuple[torch
 
 @in_float32
 def border_mean(activation: torch.Tensor) -> torch.Tensor:
-    """Mean of each map on a frame of max(1, h // 7) cells: (N, 1, h, w) to (N,) float32 (method.md, section 3)."""
+    """Mean of each map on a frame of max(1, h // 7) cells: (N, 1, h, w) to (N,) float32 (docs/method.md, section 3)."""
     height, width = activation.shape[2:]
     margin = max(1, height // 7)
     frame = torch.ones(height, width, dtype=torch.bool, device=activation.device)

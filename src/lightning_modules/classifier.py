@@ -1,4 +1,4 @@
-"""Stage `baseline`: a backbone and a linear head, trained on mixed images (method.md, section 2)."""
+"""Stage `baseline`: a backbone and a linear head, trained on mixed images (docs/method.md, section 2)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Stage `fdg`: Fourier-based domain generalisation with a teacher (Xu et al., CVPR 2021; method.md, section 6).
+"""Stage `fdg`: Fourier-based domain generalisation with a teacher (Xu et al., CVPR 2021; docs/method.md, section 6).
 
-Images come in pairs from different contexts. Exchanging part of the amplitudes of their spectra gives each image a
-copy with another style and the same content; a student learns from both to predict what its slowly moving
-average, the teacher, says of the other.
+Images come in pairs. Mixing part of the amplitudes of their spectra with the partner's gives each image a copy with
+another style and the same content; a student learns from both to predict what its slowly moving average, the
+teacher, says of the other.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class CoTeacher(Classifier):
         other = torch.arange(2 * pairs, device=device).roll(pairs)
         copies = mix_amplitude(batch.image, other, lam, self.ratio).clamp_(0, 1)
         # The same draws twice: with partners of their own, the consistency terms would pull unrelated pictures
-        # together (method.md, section 9).
+        # together (docs/method.md, section 9).
         with torch.random.fork_rng(devices=[]):
             mixed = self.mixing(batch)
         return mixed, self.mixing(batch._replace(image=copies)).image
@@ -132,7 +132,7 @@ class CoTeacher(Classifier):
     def update_teacher(self, step: int) -> None:
         """theta_t = m theta_t + (1 - m) theta_s, m = min(1 - 1 / (step + 1), max_momentum), of parameters and buffers.
 
-        As in FACT (method.md, section 6): the first step has m = 1/2, so that the weights that the teacher starts
+        As in FACT (docs/method.md, section 6): the first step has m = 1/2, so that the weights that the teacher starts
         from, finetune's average, are kept in part. Integer buffers are taken over.
 
         Args:

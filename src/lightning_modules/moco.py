@@ -1,4 +1,4 @@
-"""Stage `moco`: momentum contrast, MoCo v2 (He et al., CVPR 2020; Chen et al., 2020; method.md, section 4).
+"""Stage `moco`: momentum contrast, MoCo v2 (He et al., CVPR 2020; Chen et al., 2020; docs/method.md, section 4).
 
 Two views of an image should have features closer to each other than to those of other images. The other images
 are a queue of keys from the batches before, encoded by a slowly moving average of the trained encoder.

@@ -20,7 +20,7 @@ def refine(
     bilateral_compat: float,
     iterations: int,
 ) -> npt.NDArray[np.bool_]:
-    """The most probable labelling given a foreground map and the image (method.md, section 3).
+    """The most probable labelling given a foreground map and the image (docs/method.md, section 3).
 
     Args:
         image: (H, W, 3), uint8 or float in [0, 255]; may be read-only or strided.

@@ -1,4 +1,4 @@
-"""Decoupled mixup: a batch is mixed by context or by frequency (method.md, section 5)."""
+"""Decoupled mixup: a batch is mixed by context or by frequency (docs/method.md, section 5)."""
 
 from __future__ import annotations
 

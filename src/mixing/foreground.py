@@ -1,4 +1,4 @@
-"""Context-based mixing: foregrounds and backgrounds of two images, each with a weight of its own (method.md, 5)."""
+"""Context-based mixing: two images' foregrounds and backgrounds, a weight for each (docs/method.md, section 5)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def mix_regions(
 
     With w = lam_f on the foreground and lam_b on the background this is w x + (1 - w_partner) x_partner. Where one
     image has foreground and the other has not, w and 1 - w_partner do not sum to 1: hence the origin `mean`,
-    as in the published code, which mixes normalised pixels (method.md, section 5).
+    as in the published code, which mixes normalised pixels (docs/method.md, section 5).
 
     Args:
         x: (N, 3, H, W) float in [0, 1].

@@ -1,4 +1,4 @@
-"""Frequency-based mixing: low and high frequencies of two images, each with a weight of its own (method.md, 5)."""
+"""Frequency-based mixing: two images' low and high frequencies, a weight for each (docs/method.md, section 5)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def spectrum(
 ) -> torch.Tensor:
     """x~ = lam_l L(x) + (1 - lam_l) L(x_partner) + lam_h H(x) + (1 - lam_h) H(x_partner).
 
-    L is linear and H(x) = x - L(x), so one low-pass is enough (method.md, section 5):
+    L is linear and H(x) = x - L(x), so one low-pass is enough (docs/method.md, section 5):
     x~ = lam_h x + (1 - lam_h) x_partner + (lam_l - lam_h) L(x - x_partner).
 
     Args:

@@ -1,4 +1,4 @@
-"""Test-time augmentation: the views of an image whose logits are averaged (method.md, sections 8 and 9).
+"""Test-time augmentation: the views of an image whose logits are averaged (docs/method.md, sections 8 and 9).
 
 A view depends on the image, its name and fixed settings: never on its batch, its place in it, or the rank.
 """

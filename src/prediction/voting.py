@@ -1,4 +1,4 @@
-"""Ensemble rules: from the members' votes or probabilities to one label an image (method.md, section 8).
+"""Ensemble rules: from the members' votes or probabilities to one label an image (docs/method.md, section 8).
 
 M members, N images, K classes. Ties go to the lowest label id, and to the first of equal members.
 """
@@ -55,7 +55,7 @@ def majority(probabilities: Probabilities) -> Ballot:
 def adaptive(probabilities: Probabilities) -> Ballot:
     """Weighted vote, a member's weight being its rate of agreement with the unweighted majority.
 
-    The adaptive ensemble of method.md, section 8; probabilities (M, N, K).
+    The adaptive ensemble of docs/method.md, section 8; probabilities (M, N, K).
     """
     votes = probabilities.argmax(2)
     weights = agreement(votes, majority(probabilities).labels)

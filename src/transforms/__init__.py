@@ -99,7 +99,7 @@ def resize(image: Image, size: int) -> Image:
 
 
 class Train(Transform):
-    """RandomResizedCrop, flips and AugMix (method.md, sections 2, 3 and 5).
+    """RandomResizedCrop, flips and AugMix (docs/method.md, sections 2, 3 and 5).
 
     Args:
         size: side of the result in pixels.
@@ -130,7 +130,7 @@ class Train(Transform):
 
 
 class TwoViews(Transform):
-    """Two independent views of an image, for contrastive learning (MoCo v2, section 3; method.md, section 4).
+    """Two independent views of an image, for contrastive learning (MoCo v2, section 3; docs/method.md, section 4).
 
     Args:
         size: side of the result in pixels.
@@ -174,7 +174,7 @@ class TwoViews(Transform):
 
 
 class Evaluate(Transform):
-    """Shorter side resized to size / crop_pct, then the centre crop (method.md, section 9).
+    """Shorter side resized to size / crop_pct, then the centre crop (docs/method.md, section 9).
 
     Args:
         size: side of the result in pixels.

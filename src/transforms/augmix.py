@@ -1,10 +1,10 @@
 """AugMix (Hendrycks et al., ICLR 2020): its twelve operations, chained and mixed.
 
-Their strengths are those of method.md, section 5; `level` is the paper's, up to 10. Of the operations on uint8 images
-six are a table of 256 values for each channel, some of them made from the channels' histograms, and the histogram of a
-table's result follows from the table. So a chain of tables is one table, a blend of such chains is one table, and all
-of it costs one pass over the pixels. Colour and sharpness look at more than one value, and the others move pixels:
-each of these is a pass of its own.
+Their strengths are those of docs/method.md, section 5; `level` is the paper's, up to 10. Of the operations on uint8
+images six are a table of 256 values for each channel, some of them made from the channels' histograms, and the
+histogram of a table's result follows from the table. So a chain of tables is one table, a blend of such chains is one
+table, and all of it costs one pass over the pixels. Colour and sharpness look at more than one value, and the others
+move pixels: each of these is a pass of its own.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def equalize(counts: Counts, level: float) -> Table:
 def factor(level: float) -> float:
     """Share of the image that is left by colour, contrast, brightness and sharpness: .1 + 1.8 level / 10.
 
-    The published quirk (method.md, section 5): at level 1 that is at most .28, so that the result is nearly
+    The published quirk (docs/method.md, section 5): at level 1 that is at most .28, so that the result is nearly
     grey, flat, black or blurred; the image as it is would be 1, at level 5.
     """
     return 0.1 + 1.8 * level / 10
@@ -228,7 +228,8 @@ def augmix(
 class AugMix(A.ImageOnlyTransform):  # type: ignore[misc]
     """AugMix with weights ~ Dirichlet(alpha), share ~ Beta(alpha, alpha), levels ~ U(.1, severity).
 
-    An image that comes with a mask gets photometric operations only: the others would part them (method.md, section 9).
+    An image that comes with a mask gets photometric operations only, as the others would part them (docs/method.md,
+    section 9).
 
     Args:
         operations: names of OPERATIONS, each drawn alike.

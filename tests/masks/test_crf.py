@@ -54,7 +54,7 @@ def test_the_settings_are_the_recipes() -> None:
     assert SETTINGS == {
         "gt_prob": 0.7, "gaussian_sxy": 3, "gaussian_compat": 3, "bilateral_sxy": 50, "bilateral_srgb": 5,
         "bilateral_compat": 10, "iterations": 4,
-    }  # fmt: skip  # method.md, section 3
+    }  # fmt: skip  # docs/method.md, section 3
 
 
 def test_every_setting_arrives_where_it_belongs(monkeypatch: pytest.MonkeyPatch) -> None:
