@@ -30,6 +30,7 @@ def train(cfg: DictConfig) -> None:
 
     runs.check_settings(cfg)
     before = lineage.predecessors(cfg)
+    cfg.init, cfg.masks = (literal(str(path)) if path else lineage.NONE for path in before)
     datamodule = cli.instantiate(cfg.datamodule)
     datamodule.prepare_data()
     datamodule.setup()

@@ -58,9 +58,9 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 def test_the_chain_hands_over(train_run: Train, masks: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     short = ["track=1", *masks]
-    begun = train_run(*short, "stage=finetune", "init=null", SIZES)
+    begun = train_run(*short, "stage=finetune", "init=none", SIZES)
     assert begun.name == "resnet10t-decoupled-holdout-seed0"
-    whole = train_run(*short, "stage=finetune", "init=null", SIZES, "tag=whole", "trainer.max_epochs=3")
+    whole = train_run(*short, "stage=finetune", "init=none", SIZES, "tag=whole", "trainer.max_epochs=3")
 
     # Stopped after the size has changed, and resumed: average, count and size go on where they were.
     agreed = Preemption.agreed
@@ -69,7 +69,7 @@ def test_the_chain_hands_over(train_run: Train, masks: list[str], monkeypatch: p
         "agreed",
         lambda self, t: 15 * (t.current_epoch == 1 and t.global_step % t.num_training_batches == 2),
     )
-    stopped = [*short, "stage=finetune", "init=null", SIZES, "tag=stopped", "trainer.max_epochs=3"]
+    stopped = [*short, "stage=finetune", "init=none", SIZES, "tag=stopped", "trainer.max_epochs=3"]
     with pytest.raises(SystemExit):
         train_run(*stopped)
     monkeypatch.setattr(Preemption, "agreed", agreed)
@@ -89,7 +89,7 @@ def test_the_chain_hands_over(train_run: Train, masks: list[str], monkeypatch: p
 
 
 def test_the_fdg_student_starts_as_its_teacher(train_run: Train, masks: list[str]) -> None:
-    begun = train_run("track=1", *masks, "stage=finetune", "init=null", "trainer.max_epochs=1")
+    begun = train_run("track=1", *masks, "stage=finetune", "init=none", "trainer.max_epochs=1")
     still = [
         "module.optimizer.lr=0",
         "module.optimizer.weight_decay=0",
@@ -127,7 +127,7 @@ def test_the_teacher_predicts_in_evaluation_mode_and_is_the_average_of_the_stude
 
     monkeypatch.setattr(CoTeacher, "training_step", training_step)
     monkeypatch.setattr(CoTeacher, "update_teacher", update_teacher)
-    words = ["track=1", *masks, "stage=fdg", "init=null", "datamodule.batch_size=8", "module.max_momentum=0.8",
+    words = ["track=1", *masks, "stage=fdg", "init=none", "datamodule.batch_size=8", "module.decay=0.8",
              f"trainer.accumulate_grad_batches={accumulate}"]  # fmt: skip
     run = train_run(*words, "trainer.max_epochs=2")
     assert set(modes) == {(False, True)}  # before and after a validation
@@ -146,7 +146,7 @@ def test_the_teacher_predicts_in_evaluation_mode_and_is_the_average_of_the_stude
 def test_fdg_resumed_in_mid_epoch_ends_with_the_same_weights(
     train_run: Train, masks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["track=1", *masks, "stage=fdg", "init=null", "datamodule.batch_size=8"]
+    words = ["track=1", *masks, "stage=fdg", "init=none", "datamodule.batch_size=8"]
     whole = weights(train_run(*words, "tag=whole"))
     agreed = Preemption.agreed
     monkeypatch.setattr(
@@ -163,7 +163,7 @@ def test_fdg_resumed_in_mid_epoch_ends_with_the_same_weights(
 
 @pytest.mark.parametrize("stage", ["finetune", "fdg"])
 def test_half_precision_and_compiled_networks_train(train_run: Train, masks: list[str], stage: str) -> None:
-    words = ["track=1", *masks, f"stage={stage}", "init=null", "datamodule.batch_size=8", "trainer.max_epochs=1"]
+    words = ["track=1", *masks, f"stage={stage}", "init=none", "datamodule.batch_size=8", "trainer.max_epochs=1"]
     half = weights(train_run(*words, "trainer.precision=bf16-mixed"))
     assert all(tensor.isfinite().all() for tensor in half.values())
     compiled, graphs = torch.nn.Module.compile, []
@@ -184,7 +184,7 @@ def test_half_precision_and_compiled_networks_train(train_run: Train, masks: lis
 def test_a_sweep_of_stages_runs_them_in_order(
     train_run: Train, masks: list[str], places: list[str], tmp_path: Path
 ) -> None:
-    train_run("track=1", *masks, "stage=finetune", "init=null", "trainer.max_epochs=1")
+    train_run("track=1", *masks, "stage=finetune", "init=none", "trainer.max_epochs=1")
     words = ["track=1", *TINY, *places, *masks, "trainer.max_epochs=1", "stage=fdg,adapt"]
     done = command("train.py", "-m", *words)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -196,7 +196,7 @@ def test_a_sweep_of_stages_runs_them_in_order(
 
 
 def test_any_strategy_mixes_in_finetune(train_run: Train) -> None:
-    run = train_run("track=2", "stage=finetune", "init=null", MASKS, "mixing=cutmix", "trainer.max_epochs=1")
+    run = train_run("track=2", "stage=finetune", "init=none", MASKS, "mixing=cutmix", "trainer.max_epochs=1")
     assert run.name == "resnet10t-cutmix-holdout-seed0" and (run / "finished.json").exists()
 
 
@@ -212,8 +212,8 @@ def test_the_recipes_numbers(configure: Callable[..., DictConfig]) -> None:
     assert finetune.trainer.max_epochs + fdg.trainer.max_epochs == 200 and adapt.trainer.max_epochs == 20
     assert (fdg.module.ratio, fdg.module.temperature, fdg.module.ramp_up_epochs) == (0.2, 10, 5)
     assert fdg.module.copy_from_original == fdg.module.original_from_copy == 2
-    assert finetune.callbacks.average.max_momentum == adapt.callbacks.average.max_momentum == 0.9995
-    assert fdg.module.max_momentum == 0.9995 and fdg.mixing._target_.endswith("Foreground")
+    assert finetune.callbacks.average.decay == adapt.callbacks.average.decay == 0.9995
+    assert fdg.module.decay == 0.9995 and fdg.mixing._target_.endswith("Foreground")
     for cfg in (finetune, fdg, adapt):
         optimizer = cfg.module.optimizer
         assert (optimizer.momentum, optimizer.weight_decay) == (0.9, 5e-4)
@@ -226,7 +226,7 @@ def test_the_recipes_numbers(configure: Callable[..., DictConfig]) -> None:
 
 def test_without_masks_the_frequency_branch_alone_runs_and_says_so(train_run: Train) -> None:
     with pytest.warns(UserWarning, match="this run has no masks: mixing=decoupled mixes by frequency alone"):
-        run = train_run("track=2", "stage=finetune", "init=null", MASKS, "trainer.max_epochs=1")
+        run = train_run("track=2", "stage=finetune", "init=none", MASKS, "trainer.max_epochs=1")
     assert (run / "finished.json").exists()
     with pytest.raises(ValueError, match="mixing=foreground needs masks and this run has none"):
         train_run("track=2", "stage=fdg", f"init={run}", MASKS, "trainer.max_epochs=1")
@@ -235,13 +235,13 @@ def test_without_masks_the_frequency_branch_alone_runs_and_says_so(train_run: Tr
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["stage=finetune"], "moco/.* is not a finished run: train it first: python train.py track=1 stage=moco.*; "
-                             "the masks .* do not exist: make them first: python train.py track=1 stage=wsss"),
+        (["stage=finetune"], "no finished run of moco .*: train it first: python train.py track=1 stage=moco.*; "
+                             "no finished run of wsss .*: train it first: python train.py track=1 stage=wsss"),
         (["stage=fdg", MASKS], "finetune/.*: train it first: python train.py track=1 stage=finetune"),
         (["stage=adapt", MASKS], "fdg/.*: train it first: python train.py track=1 stage=fdg"),
-        (["stage=finetune", "init=null", MASKS, "mixing.ratio=0"], "mixing.ratio is 0"),
-        (["stage=finetune", "init=null", MASKS, "datamodule.batch_size=1"], "leaves each of 1 process.es. one image"),
-        (["stage=finetune", "init=null", MASKS, "datamodule.size=[[2,32]]"], "from epoch 0 on"),
+        (["stage=finetune", "init=none", MASKS, "mixing.ratio=0"], "mixing.ratio is 0"),
+        (["stage=finetune", "init=none", MASKS, "datamodule.batch_size=1"], "leaves each of 1 process.es. one image"),
+        (["stage=finetune", "init=none", MASKS, "datamodule.size=[[2,32]]"], "from epoch 0 on"),
         (["stage=baseline", "datamodule.pairs=any"], "expected any_context, other_context or null"),
     ],
 )  # fmt: skip
@@ -282,7 +282,7 @@ def test_a_diverged_step_has_its_number_and_no_checkpoint(
     monkeypatch.setattr(Preemption, "agreed", lambda self, t: 15 * (len(seen) >= 2))
     number = 2 if accumulate == 1 else 1
     with pytest.raises(ValueError, match=rf"the loss of step {number}, in epoch 1, is nan"):
-        train_run("track=1", *masks, *words, "init=null", f"trainer.accumulate_grad_batches={accumulate}")
+        train_run("track=1", *masks, *words, "init=none", f"trainer.accumulate_grad_batches={accumulate}")
     said = json.loads(next(tmp_path.rglob("diverged.json")).read_text())
     assert said["step"] == number and len(said["images"]) == images
     split = json.loads(next(tmp_path.rglob("split.json")).read_text())
@@ -298,7 +298,7 @@ def datamodule(configure: Callable[..., DictConfig], places: list[str], masks: l
     from hydra.utils import instantiate
 
     def made(*words: str) -> object:
-        cfg = configure("train", "track=1", "stage=finetune", "init=null", *TINY, *places, *masks, *words)
+        cfg = configure("train", "track=1", "stage=finetune", "init=none", *TINY, *places, *masks, *words)
         module = instantiate(cfg.datamodule)
         module.prepare_data()
         module.setup()
@@ -413,7 +413,7 @@ def test_masks_of_a_run_that_is_not_finished_are_refused(train_run: Train, tmp_p
     with pytest.raises(
         FileNotFoundError, match="wsss/begun that makes the masks is not finished: .*stage=wsss tag=begun resume=true"
     ):
-        train_run("track=1", "stage=finetune", "init=null", f"masks={run / 'masks.json'}")
+        train_run("track=1", "stage=finetune", "init=none", f"masks={run / 'masks.json'}")
 
 
 def test_a_mask_of_another_size_is_named(datamodule: Callable[..., object], tmp_path: Path) -> None:
@@ -431,7 +431,7 @@ def test_a_mask_of_another_size_is_named(datamodule: Callable[..., object], tmp_
 
 
 def test_the_average_is_the_recursion_and_takes_integers_over() -> None:
-    average, old, count = MovingAverage(max_momentum=0.75), torch.zeros(3), torch.tensor(0)
+    average, old, count = MovingAverage(decay=0.75), torch.zeros(3), torch.tensor(0)
     expected = torch.zeros(3)
     for k, momentum in enumerate((0.0, 0.5, 2 / 3, 0.75, 0.75)):
         now = torch.rand(3)
@@ -447,7 +447,7 @@ def test_the_average_lies_where_the_module_goes(monkeypatch: pytest.MonkeyPatch)
         "pytorch_lightning.callbacks.weight_averaging.AveragedModel", lambda model, device, **_: made.append(device)
     )
     trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("meta")))
-    MovingAverage(max_momentum=0.9).setup(trainer, pl.LightningModule(), "fit")  # type: ignore[arg-type]
+    MovingAverage(decay=0.9).setup(trainer, pl.LightningModule(), "fit")  # type: ignore[arg-type]
     assert made == [torch.device("meta")]
 
 
@@ -464,7 +464,7 @@ def test_the_count_starts_anew_where_the_size_changes(
         update(self, averaged, current, num_averaged)
 
     monkeypatch.setattr(MovingAverage, "average", average)
-    train_run("track=2", "stage=finetune", "init=null", MASKS, "datamodule.size=[[0,32],[2,48]]",
+    train_run("track=2", "stage=finetune", "init=none", MASKS, "datamodule.size=[[0,32],[2,48]]",
               "mixing=none", "trainer.max_epochs=3", f"trainer.accumulate_grad_batches={accumulate}")  # fmt: skip
     steps = 6 // accumulate  # an epoch; at k = 0 torch takes the weights over without asking for an average
     assert counts == [*range(1, 2 * steps), *range(1, steps)]
@@ -472,19 +472,19 @@ def test_the_count_starts_anew_where_the_size_changes(
 
 def test_the_averaged_weights_are_validated_and_handed_on(train_run: Train) -> None:
     # The rate is 0: nothing moves but BatchNorm's statistics, and the average of these is what is left.
-    run = train_run("track=2", "stage=finetune", "init=null", MASKS, "mixing=none", "trainer.max_epochs=1",
+    run = train_run("track=2", "stage=finetune", "init=none", MASKS, "mixing=none", "trainer.max_epochs=1",
                     "datamodule.size=32")  # fmt: skip
     state = torch.load(run / "last.ckpt", weights_only=True)
     left = weights(run)
     assert torch.equal(left["head.weight"], state["state_dict"]["head.weight"])
     assert not torch.equal(left["head.weight"], state["current_model_state"]["head.weight"])
-    resumed = train_run("track=2", "stage=finetune", "init=null", MASKS, "mixing=none", "trainer.max_epochs=1",
+    resumed = train_run("track=2", "stage=finetune", "init=none", MASKS, "mixing=none", "trainer.max_epochs=1",
                         "datamodule.size=32", "resume=true")  # fmt: skip
     assert resumed == run
     # Killed between the last epoch and the end: the average is handed on all the same.
     (run / "finished.json").unlink()
     (run / "weights.safetensors").unlink()
-    train_run("track=2", "stage=finetune", "init=null", MASKS, "mixing=none", "trainer.max_epochs=1",
+    train_run("track=2", "stage=finetune", "init=none", MASKS, "mixing=none", "trainer.max_epochs=1",
               "datamodule.size=32", "resume=true")  # fmt: skip
     assert all(torch.equal(tensor, left[name]) for name, tensor in weights(run).items())
     assert len(list(csv.DictReader(open(run / "metrics.csv")))) == 1

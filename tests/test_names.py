@@ -86,7 +86,7 @@ def test_every_stage_takes_every_name(tmp_path: Path) -> None:
     assert sorted(settings["dataset"]["contexts"]) == sorted(contexts)
     wsss = train("wsss", f"init={baseline}", "callbacks.masks.processes=1", "module.scales=[1.0]")
     masks = f"masks={wsss / 'track1_train_with_mask_label.json'}"
-    finetune = train("finetune", "init=null", masks)
+    finetune = train("finetune", "init=none", masks)
     train("fdg", f"init={finetune}", masks, "datamodule.batch_size=8")
     train("moco", "module.queue_size=16")
     left_out = train("baseline", "split=leave_context_out", "split.contexts=[tom's (2),${seed}]".replace("$", "\\$"))

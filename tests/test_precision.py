@@ -86,7 +86,7 @@ def masks(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def recipe(configure: Callable[..., DictConfig], stage: str, *more: str) -> DictConfig:
     """The stage as conf/stage has it, but for the network's and the images' size, and what belongs to them."""
-    small = ["track=1", f"stage={stage}", "model=tiny", "trainer=cpu", "init=null", "split=none", "datamodule.size=32",
+    small = ["track=1", f"stage={stage}", "model=tiny", "trainer=cpu", "init=none", "split=none", "datamodule.size=32",
              "datamodule.num_workers=0", f"datamodule.batch_size={8 if stage == 'fdg' else 16}",
              "dataset.num_classes=8", "dataset.contexts=[]"]  # fmt: skip
     small += ["module.queue_size=64"] if stage == "moco" else []

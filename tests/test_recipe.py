@@ -38,17 +38,17 @@ RECIPE: dict[str, dict[str, Any]] = {
     "finetune": SGD | FLIPS | AUGMIX | MIXING | {  # section 5
         "datamodule.size": [[0, 224], [60, 448]], "datamodule.batch_size": 128, "trainer.max_epochs": 120,
         "module.optimizer.lr": 0.1, "module.scheduler.start": 0, "module.scheduler.total": 200,
-        "callbacks.average.max_momentum": 0.9995,
+        "callbacks.average.decay": 0.9995,
     },
     "fdg": SGD | FLIPS | AUGMIX | {  # section 6
         "datamodule.size": 512, "datamodule.batch_size": 24, "trainer.max_epochs": 80, "module.ratio": 0.2,
         "datamodule.pairs": "any_context", "module.temperature": 10, "module.copy_from_original": 2.0,
-        "module.original_from_copy": 2.0, "module.ramp_up_epochs": 5, "module.max_momentum": 0.9995,
+        "module.original_from_copy": 2.0, "module.ramp_up_epochs": 5, "module.decay": 0.9995,
         "module.optimizer.lr": 0.1, "module.scheduler.start": 120, "module.scheduler.total": 200, "mixing.alpha": 2.0,
     },
     "adapt": SGD | FLIPS | AUGMIX | MIXING | {  # section 7
         "datamodule.size": 512, "datamodule.batch_size": 128, "trainer.max_epochs": 20, "module.optimizer.lr": 1e-4,
-        "module.scheduler.factor": 1.0, "callbacks.average.max_momentum": 0.9995,
+        "module.scheduler.factor": 1.0, "callbacks.average.decay": 0.9995,
     },
 }  # fmt: skip
 

@@ -273,7 +273,7 @@ def test_every_logger_works(train_run: Train) -> None:
 def test_two_processes_in_a_sweep(places: list[str], tmp_path: Path) -> None:
     """Also: 9 held-out images on 2 ranks at 4 a batch, so that one rank has a batch more than the other."""
     # Stages of which one has a moving average, the other a teacher.
-    words = ["track=1", "stage=finetune,fdg", "init=null", "masks=none", "mixing=spectrum", "trainer.max_epochs=1"]
+    words = ["track=1", "stage=finetune,fdg", "init=none", "masks=none", "mixing=spectrum", "trainer.max_epochs=1"]
     places = [*TINY, *places, "trainer=ddp_cpu", "datamodule.batch_size=8", "split.fraction=0.1"]
     done = command("train.py", "-m", *words, *places)
     assert done.returncode == 0, done.stderr[-3000:]

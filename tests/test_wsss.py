@@ -111,7 +111,8 @@ def test_without_a_crf_the_map_is_the_mask(train_run: Train, data: Path) -> None
 
 def test_what_is_missing_is_named(train_run: Train, data: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        FileNotFoundError, match="is not a finished run: train it first: python train.py track=1 stage=baseline"
+        FileNotFoundError,
+        match="no finished run of baseline .*: train it first: python train.py track=1 stage=baseline",
     ):
         train_run(*WSSS)
     train_run("track=1", "stage=baseline", "trainer.max_epochs=1")
@@ -170,7 +171,7 @@ def test_cudnn_times_no_convolution_while_masks_are_made(train_run: Train, monke
     monkeypatch.setattr(C2AM, "predict_step", spy)
     monkeypatch.setattr(C2AM, "training_step", spy_training)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)  # the trainer's change is undone after the test
-    words = [*WSSS, "init=null", "crf=none", "trainer.max_epochs=1", "trainer.benchmark=true"]
+    words = [*WSSS, "init=none", "crf=none", "trainer.max_epochs=1", "trainer.benchmark=true"]
     with pytest.raises(ValueError, match="enough"):
         train_run(*words)
     assert seen == {"train": {True}, "predict": {False}}

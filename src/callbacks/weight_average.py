@@ -13,22 +13,22 @@ from src.lightning_private import average_on, hand_over_average, restart_average
 
 
 class MovingAverage(WeightAveraging):
-    """EMA of parameters and float buffers after each step, its momentum min(1 - 1 / (k + 1), max_momentum).
+    """EMA of parameters and float buffers after each step, its momentum min(1 - 1 / (k + 1), decay).
 
     k counts the steps averaged before, anew from each epoch in which the images change their size. Lightning's
     callback keeps the average and validates it, and gives its weights to the module at the end.
 
     Args:
-        max_momentum: of the average, below 1.
+        decay: of the average, below 1.
     """
 
-    def __init__(self, max_momentum: float) -> None:
-        self.max_momentum = max_momentum
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
         super().__init__(multi_avg_fn=self.average)
 
     def average(self, averaged: Any, current: Any, num_averaged: torch.Tensor | int) -> None:
         """Move lists of averaged tensors towards the current ones, in place; integers are taken over."""
-        momentum = min(1 - 1 / (int(num_averaged) + 1), self.max_momentum)
+        momentum = min(1 - 1 / (int(num_averaged) + 1), self.decay)
         with torch.no_grad():
             for old, new in zip(averaged, current, strict=True):
                 old.copy_(old.lerp(new, 1 - momentum) if old.is_floating_point() else new)

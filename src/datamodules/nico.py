@@ -16,11 +16,10 @@ from torch.utils.data import DataLoader
 from src.data.batch import Batch, FullSizeBatch, FullSizePixels, PixelBatch, TwoViewBatch, collate, collate_pairs
 from src.data.checks import MASKS_AGAIN, PREFETCH, check_links, check_shared_memory
 from src.data.datasets import BySize, ChoosesRows, FullSizeImages, Images, Pairs, Transform, start_worker
-from src.data.images import MAX_PIXELS
 from src.data.manifest import Row, read_manifest
 from src.data.sampler import KeyedSampler
 from src.data.scan import Layout
-from src.data.splits import HELD_OUT, Split, SplitRule
+from src.data.splits import HELD_OUT, Split, SplitRule, no_split
 from src.data.store import ManifestStore
 from src.data.training import MaskSource, check_bad_share, check_training
 from src.distributed import is_rank_zero
@@ -32,19 +31,25 @@ from src.schedules import size_schedule
 class NicoDataModule(pl.LightningDataModule):
     """Training, validation and prediction data of one track.
 
-    Attributes:
+    Args:
         data_root: the user's tree of images.
         manifest_dir: where the manifests are, or are made when missing.
         track: the track's layout (conf/track).
-        part: "train" (and validate on its held-out parts) or "test" (predict).
-        split: a rule (rows, context names) -> Split (conf/split); None for part "test".
-        train_transform, eval_transform: called with `size`, make the transforms.
-        size: side of the network's input in pixels; or a schedule of pairs [first epoch, size], the first from 0.
         batch_size: global, divided by the ranks.
         num_workers: processes that decode, for each rank.
         timeout: seconds that a batch of theirs may take; 0: any time.
-        persistent_workers: keep them between epochs.
         seed: key of order and augmentation.
+        max_pixels: an image of more, by its header, counts as one that cannot be decoded; 0: any number.
+        rebuild: write the manifests anew.
+        check: compare the manifests with the tree, and the masks' manifest with the other.
+        part: "train" (and validate on its held-out parts) or "test" (predict).
+        size: side of the network's input in pixels; or a schedule of pairs [first epoch, size], the first from 0.
+        eval_transform: called with `size`, makes the transform of evaluation.
+
+    The rest is of part "train" alone:
+        split: a rule (rows, context names) -> Split (conf/split); None: the images are listed, not split.
+        train_transform: as eval_transform.
+        persistent_workers: keep the workers between epochs.
         pairs: train on pairs: each image with one of "any_context" or of "other_context"; None: on single images.
         masks: a training manifest with image_seg_path, or None.
         mask_root: what image_seg_path is relative to; None: the manifest's own folder.
@@ -52,42 +57,37 @@ class NicoDataModule(pl.LightningDataModule):
         on_bad_image: "stop" at an image that cannot be decoded, or "skip": decode every image once
             beforehand and leave such images out.
         max_bad_share: share of such images above which "skip" stops too.
-        rebuild: write the manifests anew.
-        check: compare the manifests with the tree, and the masks' manifest with the other.
-        max_pixels: an image of more, by its header, counts as one that cannot be decoded; 0: any number.
 
-    These are the arguments. Filled in by `setup`:
-        rows: the images; of part "train" all of them, whatever the split.
-        classes, contexts: names by id; none of part "test".
-        parts: the split, as indices of `rows`.
+    Filled in by `setup`: rows (of part "train" all of them, whatever the split), classes and contexts by id, and parts:
+    the split, as indices of the rows.
     """
 
     data_root: Path
     manifest_dir: Path
     track: dict[str, Any]
-    part: str
-    split: SplitRule | None
-    train_transform: Callable[..., Transform]
-    eval_transform: Callable[..., Transform]
-    size: int | Sequence[Sequence[int]]
     batch_size: int
     num_workers: int
     timeout: float
-    persistent_workers: bool
     seed: int
-    pairs: str | None
-    masks: str | None
-    mask_root: str | None
-    native_pixels: int
-    on_bad_image: str
-    max_bad_share: float
+    max_pixels: int
     rebuild: bool
     check: bool
-    max_pixels: int = MAX_PIXELS
+    part: str = "test"
+    size: int | Sequence[Sequence[int]] | None = None
+    eval_transform: Callable[..., Transform] | None = None
+    split: SplitRule | None = None
+    train_transform: Callable[..., Transform] | None = None
+    persistent_workers: bool = False
+    pairs: str | None = None
+    masks: str | None = None
+    mask_root: str | None = None
+    native_pixels: int | None = None
+    on_bad_image: str | None = None
+    max_bad_share: float | None = None
 
     def __post_init__(self) -> None:
         super().__init__()
-        self.sizes = size_schedule(self.size)
+        self.sizes = {} if self.size is None else size_schedule(self.size)
         self.check_arguments()
         self.data_root, self.layout = Path(self.data_root), Layout(**self.track)
         self.store = ManifestStore(self.data_root, Path(self.manifest_dir), self.layout, self.part, self.rebuild)
@@ -111,7 +111,7 @@ class NicoDataModule(pl.LightningDataModule):
                 raise ValueError(f"datamodule.{name} is {value}: expected a whole number of at least {least}")
         if not self.timeout >= 0:
             raise ValueError(f"datamodule.timeout is {self.timeout}: expected seconds, or 0 for any time")
-        if self.on_bad_image not in ("stop", "skip"):
+        if self.on_bad_image not in (None, "stop", "skip"):
             raise ValueError(f"datamodule.on_bad_image is {self.on_bad_image!r}: expected stop or skip")
         if self.pairs not in (None, "any_context", "other_context"):
             raise ValueError(f"datamodule.pairs is {self.pairs!r}: expected any_context, other_context or null")
@@ -159,12 +159,12 @@ class NicoDataModule(pl.LightningDataModule):
             raise ValueError(f"the manifest {path} lists no image")
         check_links(self.data_root, [row.image_path for row in self.rows])
         if self.part == "train":
-            assert self.split is not None
             if self.skip:
+                assert self.max_bad_share is not None
                 unreadable = [row.image_path for row in self.rows if row.image_path in bad]
                 check_bad_share(unreadable, len(self.rows), self.store.bad_images, self.max_bad_share)
             self.rows, self.classes, self.contexts, self.parts = check_training(
-                self.store, self.rows, self.mask_source, bad, self.split, self.check, self.max_pixels
+                self.store, self.rows, self.mask_source, bad, self.split or no_split, self.check, self.max_pixels
             )
 
     @property
@@ -181,6 +181,7 @@ class NicoDataModule(pl.LightningDataModule):
 
         With `tolerant` those that cannot be read are left out, with a warning.
         """
+        assert self.eval_transform is not None
         images = Images(
             rows, self.data_root, None, self.eval_transform(size=size), self.seed, None, tolerant, self.max_pixels
         )
@@ -208,9 +209,10 @@ class NicoDataModule(pl.LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def loader(
-        self, rows: Sequence[Row], transform: Callable[..., Transform], train: bool, sizes: Mapping[int, int]
+        self, rows: Sequence[Row], transform: Callable[..., Transform] | None, train: bool, sizes: Mapping[int, int]
     ) -> DataLoader[Any]:
         """A loader of this rank's share of `rows`, each epoch at its size."""
+        assert transform is not None
         self.check_batches(len(rows), train)
         rank, world_size = self.rank_and_world_size
         share = self.batch_size // world_size
@@ -295,6 +297,7 @@ class NicoDataModule(pl.LightningDataModule):
         rank, world_size = self.rank_and_world_size
         mine = [(0, index) for index in chosen][rank::world_size]
         images = FullSizeImages(self.rows, self.data_root, self.max_pixels)
+        assert self.native_pixels is not None
         return BySize(DataLoader(images, batch_size=None, sampler=mine, **self.loading), self.native_pixels)
 
     def on_after_batch_transfer(

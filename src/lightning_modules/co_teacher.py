@@ -31,7 +31,7 @@ class CoTeacher(Classifier):
         copy_from_original: weight of KL(teacher's original || student's copy); 0 leaves the term out.
         original_from_copy: weight of KL(teacher's copy || student's original); 0 leaves the term out.
         ramp_up_epochs: epochs of this stage over which both weights grow.
-        max_momentum: of the teacher's average; before, it is 1 - 1 / (step + 1), which begins at 1/2.
+        decay: of the teacher's average; before, it is 1 - 1 / (step + 1), which begins at 1/2.
         classifier: the arguments of Classifier; the optimiser gets the student's parameters.
     """
 
@@ -43,7 +43,7 @@ class CoTeacher(Classifier):
         copy_from_original: float,
         original_from_copy: float,
         ramp_up_epochs: float,
-        max_momentum: float,
+        decay: float,
         **classifier: Any,
     ) -> None:
         if not 0 < ratio <= 1:
@@ -53,7 +53,7 @@ class CoTeacher(Classifier):
         self.teacher.requires_grad_(False)
         self.ratio, self.temperature = ratio, temperature
         self.copy_from_original, self.original_from_copy = copy_from_original, original_from_copy
-        self.ramp_up_epochs, self.max_momentum = ramp_up_epochs, max_momentum
+        self.ramp_up_epochs, self.decay = ramp_up_epochs, decay
 
     @property
     def teacher(self) -> nn.Sequential:
@@ -130,7 +130,7 @@ class CoTeacher(Classifier):
 
     @torch.no_grad()
     def update_teacher(self, step: int) -> None:
-        """theta_t = m theta_t + (1 - m) theta_s, m = min(1 - 1 / (step + 1), max_momentum), of parameters and buffers.
+        """theta_t = m theta_t + (1 - m) theta_s, m = min(1 - 1 / (step + 1), decay), of parameters and buffers.
 
         As in FACT (docs/method.md, section 6): the first step has m = 1/2, so that the weights that the teacher starts
         from, finetune's average, are kept in part. Integer buffers are taken over.
@@ -138,7 +138,7 @@ class CoTeacher(Classifier):
         Args:
             step: the stage's own steps so far, this one included: 1 after the first.
         """
-        momentum = min(1 - 1 / (step + 1), self.max_momentum)
+        momentum = min(1 - 1 / (step + 1), self.decay)
         now = self.student.state_dict()
         for name, average in self.teacher.state_dict().items():
             if average.is_floating_point():

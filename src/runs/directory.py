@@ -28,7 +28,7 @@ from src.overrides import literal
 from src.runs.lineage import Inheritance
 from src.runs.records import is_finished, last_row, read_config
 
-FREE = (
+MAY_DIFFER_ON_RESUME = (
     "resume",
     "logger",
     "logged_as",
@@ -39,7 +39,9 @@ FREE = (
     "results_dir",
     "manifest",
     "mask_root",
-    "init",  # what it points to counts: `started_from` of split.json
+    "before",  # what these find counts: `started_from` and `masks_from` of split.json
+    "before_masks",
+    "init",
     "wsss.truth_dir",
     "callbacks.masks.truth_dir",
     "compile",
@@ -200,13 +202,28 @@ def check_same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     different = [
         f"{key}: {before.get(key, 'not set')} there, {now.get(key, 'not set')} here"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not any(key == free or key.startswith(f"{free}.") for free in FREE)
+        if before.get(key) != now.get(key)
+        and not any(key == free or key.startswith(f"{free}.") for free in MAY_DIFFER_ON_RESUME)
     ]
+    if different and older(there):
+        raise ValueError(
+            f"the run {folder} was started by an older version of this project: it still predicts, but this version "
+            "cannot go on with it; start it again as another run with tag=<word>, or go back to the revision in its "
+            "environment.json"
+        )
     if different:
         raise ValueError(
             f"the run {folder} exists with other settings ({'; '.join(different)}): "
             "set them as they were, or name another run with tag=<word>"
         )
+
+
+def older(settings: Mapping[str, Any]) -> bool:
+    """Whether a run's settings name a module of ours that is no longer there."""
+    targets = [str(value) for key, value in flat(settings).items() if key.endswith("_target_")]
+    homes = {Path(*target.split(".")[:-1]) for target in targets if target.startswith("src.")}
+    root = Path(__file__).resolve().parents[2]
+    return any(not (root / home).is_dir() and not (root / f"{home}.py").exists() for home in homes)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 
@@ -32,6 +32,10 @@ class Inheritance(NamedTuple):
 NOTHING = Inheritance(set(), None, None)
 
 
+NONE = "none"
+"""The word for nothing, of the settings `init` and `masks`."""
+
+
 class Predecessors(NamedTuple):
     """What a run is made from: the run whose weights it starts from, and the manifest of its masks; or None."""
 
@@ -40,26 +44,118 @@ class Predecessors(NamedTuple):
 
 
 def predecessors(cfg: DictConfig) -> Predecessors:
-    """The settings `init` and `masks`; null and "none" are none.
+    """The settings `init` and `masks`, or what `before` and `before_masks` find where these are null.
+
+    A run that goes on keeps what it began with.
 
     Raises:
         FileNotFoundError: they are not there; the commands that make them are named.
+        ValueError: several runs fit.
     """
-    before = Predecessors(*(Path(name) if name and name != "none" else None for name in (cfg.init, cfg.masks)))
-    missing = []
-    if before.init and not is_finished(before.init):
-        command = command_for(before.init, "model", "seed")
-        missing.append(f"init={before.init} is not a finished run: train it first{command}")
-    if before.masks:
-        maker = before.masks.parent  # a run that has a model and a seed of its own; or somebody's folder
-        if not before.masks.exists():
-            missing.append(f"the masks {before.masks} do not exist: make them first{command_for(maker)}")
-        elif (maker / "environment.json").exists() and not is_finished(maker):
-            command = command_of(maker)
-            missing.append(f"the run {maker} that makes the masks is not finished: resume it: {command} resume=true")
+    begun = begun_with(Path(cfg.run_dir)) if cfg.resume else {}
+    init, masks = (cfg[name] or begun.get(name) for name in ("init", "masks"))
+    missing: list[str] = []
+    found: dict[str, Path | None] = {"init": None, "masks": None}
+    for name, given, before in (("init", init, cfg.before), ("masks", masks, cfg.before_masks)):
+        try:
+            if given:
+                found[name] = None if given == NONE else checked(name, Path(given))
+            elif before.stage:
+                run = find_run(cfg, name, before)
+                found[name] = run if name == "init" else run / f"track{cfg.track.id}_train_with_mask_label.json"
+        except FileNotFoundError as error:  # of both at once
+            missing.append(str(error))
     if missing:
         raise FileNotFoundError("; ".join(missing))
-    return before
+    return Predecessors(**found)
+
+
+def begun_with(folder: Path) -> dict[str, str]:
+    """The `init` and `masks` that a run in a folder began with; {} where there is none."""
+    try:
+        settings = read_config(folder)
+    except (OSError, ValueError):
+        return {}
+    return {name: settings[name] for name in ("init", "masks") if isinstance(settings.get(name), str)}
+
+
+def checked(name: str, path: Path) -> Path:
+    """A run or a manifest of masks that the user named.
+
+    Raises:
+        FileNotFoundError: it is not there, or the run is not finished.
+    """
+    if name == "init":
+        if not is_finished(path):
+            command = command_for(path, "model", "seed")
+            raise FileNotFoundError(f"init={path} is not a finished run: train it first{command}")
+        return path
+    maker = path.parent  # a run that has a model and a seed of its own; or somebody's folder
+    if not path.exists():
+        raise FileNotFoundError(f"the masks {path} do not exist: make them first{command_for(maker)}")
+    if (maker / "environment.json").exists() and not is_finished(maker):
+        raise FileNotFoundError(
+            f"the run {maker} that makes the masks is not finished: resume it: {command_of(maker)} resume=true"
+        )
+    return path
+
+
+def find_run(cfg: DictConfig, name: str, before: DictConfig) -> Path:
+    """The one finished run that a run is made from.
+
+    It has the run's track and split; for `init` its model and seed too, for `masks` the seed of `before`. Of several
+    that of this run's tag counts, then that of the mixing that `before` names; never the newest.
+
+    Args:
+        cfg: the run's settings.
+        name: "init" or "masks": the setting that decides where this function cannot.
+        before: the setting `before` or `before_masks`: the stage, and what else is asked.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: there are several.
+    """
+    folder = Path(cfg.logs_dir) / f"track{cfg.track.id}" / str(before.stage)
+    wanted = {"split": cfg.split_name}
+    if name == "init":
+        wanted |= {"model": cfg.model.model_name, "seed": cfg.seed}
+    elif before.seed is not None:
+        wanted["seed"] = before.seed
+    asked = ", ".join(f"{key}={value}" for key, value in wanted.items())
+    described = {path.parent: description_of(path.parent) for path in sorted(folder.glob("*/config.yaml"))}
+    fitting = [run for run, own in described.items() if own and all(own[key] == wanted[key] for key in wanted)]
+    finished = [run for run in fitting if is_finished(run)]
+    if not finished:
+        same = ("model", "seed") if name == "init" else ()
+        begun = f" ({fitting[0]} is not finished)" if fitting else ""
+        other = f" (there is {next(iter(described))})" if described and not fitting else ""
+        raise FileNotFoundError(
+            f"there is no finished run of {before.stage} with {asked} in {folder}{begun}{other}: train it first"
+            f"{command_for(folder / 'run', *same)}; {name}=<another> or {name}={NONE} goes without"
+        )
+    for key, value in (("tag", cfg.tag), ("mixing", before.get("mixing"))):
+        finished = [run for run in finished if described[run].get(key) == value] or finished
+    if len(finished) > 1:
+        raise ValueError(
+            f"{len(finished)} finished runs of {before.stage} have {asked}: choose one by {name}= "
+            f"({', '.join(str(run) for run in finished[:8])}{', ...' if len(finished) > 8 else ''})"
+        )
+    return finished[0]
+
+
+def description_of(run: Path) -> dict[str, Any]:
+    """What tells a run from others of its stage; {} of one that cannot be read."""
+    try:
+        settings = read_config(run)
+    except (OSError, ValueError):
+        return {}
+    return {
+        "model": model_name_of(settings),
+        "split": settings.get("split_name"),
+        "seed": settings.get("seed"),
+        "tag": settings.get("tag"),
+        "mixing": settings.get("mixing_name"),
+    }
 
 
 def inheritance(

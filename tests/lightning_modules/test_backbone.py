@@ -100,7 +100,7 @@ def test_a_stage_ends_in_a_sentence(
     monkeypatch.chdir(ROOT)
     model = ["model=resnet34"] if "model.model_name" in " ".join(words) else []
     with pytest.raises(SystemExit, match=message), cli.clear_errors():
-        train_run("track=1", "init=null", "masks=none", *model, *words)
+        train_run("track=1", "init=none", "masks=none", *model, *words)
 
 
 def test_a_wider_head_votes(train_run: Callable[..., Path], predict: Callable[..., Path]) -> None:

@@ -22,7 +22,7 @@ def make(mixing: object = MIXING, **changes: float) -> CoTeacher:
     torch.manual_seed(0)
     backbone = timm.create_model("resnet10t", num_classes=0, channels=[8, 8, 16, 16], stem_width=8)
     settings = {"ratio": 0.4, "temperature": 10.0, "copy_from_original": 2.0, "original_from_copy": 1.0,
-                "ramp_up_epochs": 0, "max_momentum": 0.75, **changes}  # fmt: skip
+                "ramp_up_epochs": 0, "decay": 0.75, **changes}  # fmt: skip
     module = CoTeacher(
         backbone=backbone, mixing=mixing, num_classes=5, contexts=["dim", "water"], mean=[0.5] * 3, std=[0.25] * 3,
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
@@ -109,7 +109,7 @@ def test_the_teacher_averages_parameters_and_buffers_and_stays_in_evaluation() -
 
 
 def test_the_teachers_average_by_hand() -> None:
-    module = make(max_momentum=0.75)
+    module = make(decay=0.75)
     teacher, student = module.teacher.head.bias, module.student.head.bias
     seen = []
     with torch.no_grad():
@@ -129,7 +129,7 @@ def test_the_first_step_of_a_training_keeps_half_of_what_the_teacher_came_with()
         def train_dataloader(self) -> DataLoader[Batch]:
             return DataLoader([pairs(), pairs()], batch_size=None)  # type: ignore[arg-type] # a list is a dataset
 
-    module = make(max_momentum=0.9995)
+    module = make(decay=0.9995)
     start = {name: tensor.clone() for name, tensor in module.teacher.state_dict().items()}
     trainer = pl.Trainer(
         accelerator="cpu", max_steps=1, max_epochs=1, logger=False, enable_checkpointing=False, limit_val_batches=0,

@@ -27,7 +27,7 @@ def pixels(data: Path, member: Member, count: int) -> torch.Tensor:
     root = data / "data/public_dg_0416/public_test_flat"
     rows = [Row(path.name) for path in sorted(root.iterdir())[:count]]
     images = Images(rows, root, None, Evaluate(member.view["size"], crop_pct=0.95), 0)
-    return torch.stack([torch.from_numpy(images[0, i].image) for i in range(len(rows))]).permute(0, 3, 1, 2) / 255
+    return torch.stack([torch.from_numpy(images[0, i].pixels[0]) for i in range(len(rows))]).permute(0, 3, 1, 2) / 255
 
 
 def test_the_onnx_network_agrees_on_the_demos_images(two_members: list[Path], data: Path, tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ CORRUPTIONS: dict[str, Callable[[Path], object]] = {
     "config.yaml missing": lambda run: (run / "config.yaml").unlink(),
     "config.yaml binary": lambda run: ((run / "config.yaml").write_bytes(b"\x00\xff"), sign(run)),
     "config.yaml of another size": lambda run: (edit(run, "  size: 32", "  size: big"), sign(run)),
-    "config.yaml with two means": lambda run: (edit(run, "  - 0.406\n", "", 1), sign(run)),
+    "config.yaml with two means": lambda run: (edit(run, "  mean:\n  - 0.485\n", "  mean:\n"), sign(run)),
     "config.yaml that grows": lambda run: (
         add(run, "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nd: [*c, *c]\n"), sign(run)
     ),
@@ -307,3 +307,23 @@ def test_a_soup(two_members: list[Path], train_run: Callable[..., Path], predict
         shutil.rmtree(run)
     alone = (predict(*soup) / "prediction.json").read_text()
     assert (predict() / "prediction.json").read_text() == alone
+
+
+def test_a_run_from_before_the_rooms_still_predicts_and_is_not_resumed(
+    two_members: list[Path], predict: Callable[..., Path], train_run: Callable[..., Path]
+) -> None:
+    """Settings that name modules where they were: src/manifest.py and the like are gone."""
+    old = two_members[0]
+    settings = yaml.safe_load((old / "config.yaml").read_text())
+    for place in (settings["split"], settings["datamodule"]["split"]):
+        place["_target_"] = "src.manifest.holdout"
+    for place in (settings, settings["module"]):
+        place["mixing"] = {"_target_": "src.mixing.foreground.Foreground", "alpha": 2.0}
+    settings["callbacks"]["average"] = {"_target_": "src.callbacks.weight_average.MovingAverage", "max_momentum": 0.99}
+    settings["wsss_run"] = "resnet50-holdout-seed0"
+    (old / "config.yaml").write_text(yaml.safe_dump(settings))
+    sign(old)
+    assert len(json.loads((predict() / "ensemble.json").read_text())["members"]) == 2
+    (old / "finished.json").unlink()
+    with pytest.raises(ValueError, match="was started by an older version of this project: it still predicts"):
+        train_run("track=1", "stage=baseline", "trainer.max_epochs=1", "resume=true")

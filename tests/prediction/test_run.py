@@ -109,7 +109,7 @@ def test_flip_is_the_mean_of_the_logits_of_both_sides(two_members: list[Path], p
     root = data / "data/public_dg_0416/public_test_flat"
     rows = [Row(path.name) for path in sorted(root.iterdir())[:4]]
     images = Images(rows, root, None, Evaluate(32, crop_pct=0.95), 0)
-    pixels = torch.stack([torch.from_numpy(images[0, i].image) for i in range(4)]).permute(0, 3, 1, 2) / 255
+    pixels = torch.stack([torch.from_numpy(images[0, i].pixels[0]) for i in range(4)]).permute(0, 3, 1, 2) / 255
     with torch.no_grad():
         network = rebuild(member)
         expected = ((network(pixels) + network(pixels.flip(3))) / 2).softmax(1)
@@ -251,7 +251,7 @@ def test_held_out_images_that_cannot_be_read_are_left_out_of_the_figures(
     shutil.copytree(data / "data", root)
     held_out = json.loads((two_members[0] / "split.json").read_text())["in_domain"]
     (root / held_out[0]).write_bytes(b"")
-    for words in ((), ("datamodule.on_bad_image=skip", "ensemble=greedy", "ensemble.stages=[baseline]")):
+    for words in ((), ("ensemble=greedy", "ensemble.stages=[baseline]")):
         results = predict(f"data_root={root}", f"truth={data / 'truth/track1_test_truth.json'}", *words)
         assert f"1 images of in_domain could not be read (first: {held_out[0]}): skipped" in capsys.readouterr().out
         figures = json.loads((results / "figures.json").read_text())

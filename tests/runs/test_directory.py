@@ -138,18 +138,6 @@ def test_masks_are_inherited_as_weights_are(tmp_path: Path) -> None:
     assert lineage.inheritance(lineage.Predecessors(None, elsewhere), "net", ["bus"], SPLIT).images == set()
 
 
-def test_what_is_missing_is_named_with_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "sys.argv", ["train.py", "track='1'", "stage=finetune", "model=resnet34", "seed=2", "scale=demo"]
-    )
-    paths = {"init": str(tmp_path / "track1/moco/run"), "masks": str(tmp_path / "track1/wsss/run/masks.json")}
-    with pytest.raises(FileNotFoundError) as missing:
-        lineage.predecessors(OmegaConf.create(paths))
-    assert "python train.py track=1 stage=moco model=resnet34 seed=2 scale=demo; the masks" in str(missing.value)
-    assert str(missing.value).endswith("make them first: python train.py track=1 stage=wsss scale=demo")
-    assert lineage.predecessors(OmegaConf.create({"init": None, "masks": "none"})) == lineage.Predecessors(None, None)
-
-
 def test_another_start_is_another_run_and_a_moved_one_is_the_same(tmp_path: Path) -> None:
     with claim(tmp_path / "a", picture=f"{tmp_path / 'a'}/pictures"):
         checkpoint(tmp_path / "a")
