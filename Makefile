@@ -35,8 +35,8 @@ demo-track1 demo-track2: demo-track%:
 	$(BIN)/python train.py -m track=$* stage=adapt mixing.ratio=0.2,0.5,0.8 $(DEMO); \
 	} 2>&1 | sed -u 's/^/track $* | /'
 
-report: install  ## results/track{1,2}/report.html of the finished runs; WORDS="ensemble=baselines ..." changes settings
-	$(BIN)/python predict.py -m track=1,2 report=true $(WORDS)
+report: install  ## results/track{1,2}/report.html of the finished runs; OVERRIDES="ensemble=baselines ..." changes settings
+	$(BIN)/python predict.py -m track=1,2 report=true $(OVERRIDES)
 
 test: install  ## the tests, but for the slow ones
 	$(BIN)/python -m pytest -q -n 2 -m "not slow"

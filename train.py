@@ -1,11 +1,22 @@
 """Train one stage on one track, or sweep with -m: `python train.py track=1 stage=baseline`."""
 
+from __future__ import annotations
+
 import sys
+from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig
 
 from src import cli
+
+if TYPE_CHECKING:  # loaded when there is something to do: --help answers at once
+    from pathlib import Path
+
+    from pytorch_lightning import Trainer
+
+    from src.datamodules.nico import NicoDataModule
+    from src.runs.directory import Run
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -18,17 +29,11 @@ def main(cfg: DictConfig) -> None:
 
 def train(cfg: DictConfig) -> None:
     """Data, run directory, module, trainer; then the weights for the next stage."""
-    import pytorch_lightning as pl
-
-    from src.callbacks.randomness import KeyedRandomness
     from src.overrides import literal
     from src.prediction import members
-    from src.runs import directory as runs
-    from src.runs import lineage
-    from src.runs.weights import load_weights, save_weights
-    from src.stopping import request
+    from src.runs import directory, lineage
 
-    runs.check_settings(cfg)
+    directory.check_settings(cfg)
     before = lineage.predecessors(cfg)
     cfg.init, cfg.masks = (literal(str(path)) if path else lineage.NONE for path in before)
     datamodule = cli.instantiate(cfg.datamodule)
@@ -37,42 +42,60 @@ def train(cfg: DictConfig) -> None:
     cfg.dataset = {"num_classes": len(datamodule.classes), "contexts": literal(datamodule.contexts)}
     facts = (datamodule.classes, datamodule.split_paths)
     inherited = lineage.inheritance(before, cfg.model.model_name, *facts)
-    members.check_rebuildable(runs.resolved(cfg), "this run's settings")
-    with runs.claim(cfg, *facts, inherited) as run:
+    members.check_rebuildable(directory.resolved(cfg), "this run's settings")
+    with directory.claim(cfg, *facts, inherited) as run:
         if run.finished:
             print(f"{run.folder} is finished: nothing to do")
-            return
-        request.advice = "resume=true goes on"
-        pl.seed_everything(cfg.seed, verbose=False)
-        module = cli.instantiate(cfg.module)
-        if before.init:
-            load_weights(before.init / "weights.safetensors", {part: getattr(module, part) for part in cfg.init_parts})
-        if cfg.compile:
-            for network in module.children():
-                network.compile()  # in place: the keys of checkpoints and weights stay as they are
-        chosen = [callback for callback in cli.instantiate(cfg.callbacks).values() if callback is not None]
-        callbacks = [KeyedRandomness(cfg.seed), *chosen]  # not a matter of choice: what a step draws depends on it
-        trainer = cli.instantiate(cfg.trainer, callbacks=callbacks)
-        for logger in trainer.loggers:
-            logger.log_hyperparams(runs.resolved(cfg))
-        if trainer.is_global_zero:
-            counts = ", ".join(f"{len(paths)} {part}" for part, paths in datamodule.split_paths.items() if paths)
-            processes = f"{trainer.world_size} process(es) on {trainer.strategy.root_device.type}"
-            print(
-                f"{'resuming' if run.checkpoint else 'training'} {run.folder}: {counts} images, {processes}", flush=True
-            )
-        trainer.fit(module, datamodule, ckpt_path=run.checkpoint, weights_only=True)
-        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        left = runs.left_to_do(trainer, runs.resolved(cfg))
-        if cfg.predict and not left:
-            trainer.predict(module, datamodule, return_predictions=False)
-        if "wandb" in sys.modules:  # one W&B run for each run, finished before the process goes on
-            sys.modules["wandb"].finish()
-        if trainer.is_global_zero and not left:
+        else:
+            fit(cfg, run, datamodule, before.init)
+
+
+def fit(cfg: DictConfig, run: Run, datamodule: NicoDataModule, init: Path | None) -> None:
+    """Train a run that this process has claimed, from the weights of the run `init`, to its end."""
+    import pytorch_lightning as pl
+
+    from src.runs import directory
+    from src.runs.weights import load_weights, save_weights
+    from src.stopping import request
+
+    request.advice = "resume=true goes on"
+    pl.seed_everything(cfg.seed, verbose=False)
+    module = cli.instantiate(cfg.module)
+    if init:
+        load_weights(init / "weights.safetensors", {part: getattr(module, part) for part in cfg.init_parts})
+    if cfg.compile:
+        for network in module.children():
+            network.compile()  # in place: the keys of checkpoints and weights stay as they are
+    trainer = make_trainer(cfg)
+    if trainer.is_global_zero:
+        counts = ", ".join(f"{len(paths)} {part}" for part, paths in datamodule.split_paths.items() if paths)
+        processes = f"{trainer.world_size} process(es) on {trainer.strategy.root_device.type}"
+        print(f"{'resuming' if run.checkpoint else 'training'} {run.folder}: {counts} images, {processes}", flush=True)
+    trainer.fit(module, datamodule, ckpt_path=run.checkpoint, weights_only=True)
+    figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    left = directory.left_to_do(trainer, directory.resolved(cfg))
+    if cfg.predict and not left:
+        trainer.predict(module, datamodule, return_predictions=False)
+    if "wandb" in sys.modules:  # one W&B run for each run, finished before the process goes on
+        sys.modules["wandb"].finish()
+    if trainer.is_global_zero:
+        if not left:
             save_weights(run.folder / "weights.safetensors", {part: getattr(module, part) for part in module.exported})
-            runs.finish(run, figures)
-        if trainer.is_global_zero:
-            print(f"{run.folder} {left}" if left else f"finished {run.folder}")
+            directory.finish(run, figures)
+        print(f"{run.folder} {left}" if left else f"finished {run.folder}")
+
+
+def make_trainer(cfg: DictConfig) -> Trainer:
+    """The trainer with the chosen callbacks and loggers."""
+    from src.callbacks.randomness import KeyedRandomness
+    from src.runs.directory import resolved
+
+    chosen = [callback for callback in cli.instantiate(cfg.callbacks).values() if callback is not None]
+    # Keyed draws are not a matter of choice: what a step draws depends on them.
+    trainer: Trainer = cli.instantiate(cfg.trainer, callbacks=[KeyedRandomness(cfg.seed), *chosen])
+    for logger in trainer.loggers:
+        logger.log_hyperparams(resolved(cfg))
+    return trainer
 
 
 if __name__ == "__main__":

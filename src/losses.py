@@ -97,7 +97,7 @@ def info_nce(
         temperature: t > 0.
 
     Returns:
-        The loss, a scalar, and the logits (N, K + 1), the positive in the last place: where all are equal,
+        The loss, a scalar, and the logits (N, K + 1), the positive last: where all are equal,
         as after a collapse, it comes after every negative.
     """
     positive = (query * key).sum(dim=1, keepdim=True)

@@ -39,13 +39,13 @@ def count_hits(hits: torch.Tensor, domain: torch.Tensor, num_domains: int) -> tu
 
     Args:
         hits: (N,) bool.
-        domain: (N,) int64 in [-1, num_domains); -1, an unknown context, counts in the last place.
+        domain: (N,) int64 in [-1, num_domains); -1, an unknown context, counts in the last entry.
 
     Returns:
         Two int64 tensors of num_domains + 1.
     """
-    place = torch.where(domain < 0, num_domains, domain)
-    return place[hits].bincount(minlength=num_domains + 1), place.bincount(minlength=num_domains + 1)
+    index = torch.where(domain < 0, num_domains, domain)
+    return index[hits].bincount(minlength=num_domains + 1), index.bincount(minlength=num_domains + 1)
 
 
 def accuracy_by_context(hits: Sequence[int], images: Sequence[int], names: Sequence[str]) -> dict[str, float]:
@@ -183,9 +183,9 @@ def calibration(confidence: Floats, hits: Hits, bins: int) -> Bins:
 
     A bin takes its upper edge, the first one 0 as well (Guo et al. 2017, eq. 2 and 3).
     """
-    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    images = np.bincount(place, minlength=bins)
-    sums = (np.bincount(place, weights=values, minlength=bins) for values in (confidence, hits.astype(np.float64)))
+    bin_of = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    images = np.bincount(bin_of, minlength=bins)
+    sums = (np.bincount(bin_of, weights=values, minlength=bins) for values in (confidence, hits.astype(np.float64)))
     confident, right = (np.where(images > 0, total / np.maximum(images, 1), np.nan) for total in sums)
     return Bins(images, confident, right)
 
@@ -232,7 +232,7 @@ def bootstrap(figure: Callable[[Ids], float], size: int, rng: np.random.Generato
     It tells of the choice of images, not of the choice of seeds or contexts.
 
     Args:
-        figure: from places of images (size,) to the figure.
+        figure: from indices of images (size,) to the figure.
         size: number of images.
         rng: draws.
         draws: of `size` images each.

@@ -25,12 +25,12 @@ class MapSign(pl.Callback):
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             for batch in progress(datamodule_of(trainer).train_part_dataloader(), "deciding the map's sign"):
                 image = trainer.strategy.batch_to_device(batch).image
-                means = pl_module.border_mean(image).double()  # type: ignore[operator]
+                means = pl_module.border_mean(image).double()  # type: ignore[operator] # C2AM's
                 total += torch.stack([means.sum(), torch.tensor(len(means), dtype=torch.float64, device=device)])
         pl_module.train()
         total = trainer.strategy.reduce(total, reduce_op="sum")
         mean, count = float(total[0] / total[1]), int(total[1])
-        pl_module.inverted.fill_(mean > 0.5)  # type: ignore[operator]
+        pl_module.inverted.fill_(mean > 0.5)  # type: ignore[operator] # C2AM's
         pl_module.log_dict({"sign/border_mean": mean, "sign/inverted": float(mean > 0.5)}, sync_dist=True)
         if trainer.is_global_zero:
             decision = "the map is inverted" if mean > 0.5 else "the map stays as it is"

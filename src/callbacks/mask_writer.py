@@ -89,7 +89,7 @@ class MaskWriter(BasePredictionWriter):
 
     def key(self, pl_module: pl.LightningModule) -> str:
         """What masks depend on: the weights, the decision on the sign, the settings."""
-        state = hashlib.sha256(json.dumps([self.threshold, self.crf, list(pl_module.scales)]).encode())  # type: ignore[arg-type]
+        state = hashlib.sha256(json.dumps([self.threshold, self.crf, list(pl_module.scales)]).encode())  # type: ignore[arg-type] # C2AM's
         for name, value in pl_module.state_dict().items():
             state.update(name.encode())
             state.update(value.detach().cpu().contiguous().numpy().tobytes())

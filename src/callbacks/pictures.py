@@ -35,7 +35,7 @@ class Pictures(pl.Callback):
         # The step that follows draws what was drawn here: the sheet shows that very batch, and a run
         # with pictures gives the weights of one without.
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            images = pl_module.training_images(batch)[: self.count]  # type: ignore[operator]
+            images = pl_module.training_images(batch)[: self.count]  # type: ignore[operator] # every stage's module has it
         grid = make_grid(images.detach().float().cpu().clamp(0, 1), nrow=8)
         with write_whole(self.folder / f"epoch{trainer.current_epoch:03d}.png") as file:
             save_image(grid, file, format="png")

@@ -32,9 +32,9 @@ class Preemption(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         leave_signals_alone(trainer)
         # Behind the Timer, which Lightning appends, and all that may ask for an end; before the checkpoints.
-        others = [callback for callback in trainer.callbacks if callback is not self]  # type: ignore[attr-defined]
+        others = [callback for callback in trainer.callbacks if callback is not self]  # type: ignore[attr-defined] # Lightning adds it
         first = next((i for i, c in enumerate(others) if isinstance(c, Checkpoint)), len(others))
-        trainer.callbacks[:] = [*others[:first], self, *others[first:]]  # type: ignore[attr-defined]
+        trainer.callbacks[:] = [*others[:first], self, *others[first:]]  # type: ignore[attr-defined] # Lightning adds it
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         request.deferred = True
@@ -88,7 +88,7 @@ class Preemption(pl.Callback):
         """The setting by which Lightning ends a training early."""
         if 0 <= trainer.max_steps <= trainer.global_step:
             return "trainer.max_steps"
-        timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+        timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined] # Lightning adds it
         return "trainer.max_time" if any((timer.time_remaining() or 0) <= 0 for timer in timers) else "a callback"
 
     def stop(self, trainer: pl.Trainer, signum: int) -> None:

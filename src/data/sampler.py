@@ -19,7 +19,7 @@ class KeyedSampler(Sampler[tuple[int, int]]):
     """Yield (epoch, index) for this rank's share of each epoch.
 
     Global batch b of an epoch holds the same images for any number of ranks: rank r takes every
-    `num_replicas`-th place of the epoch's order, starting at r.
+    `num_replicas`-th index of the epoch's order, starting at r.
 
     Args:
         size: number of images.

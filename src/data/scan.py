@@ -93,7 +93,7 @@ def scan_train(data_root: Path, layout: Layout) -> tuple[list[Row], dict[str, in
     """Build a track's training rows and label map from its tree.
 
     The label map is read from `layout.label_map` where that file exists, and made from the class folders where it
-    does not: in the order of their names, or as numbers where all of them are. A context's id is its place in the
+    does not: in the order of their names, or as numbers where all of them are. A context's id is its index in the
     sorted list of context folders.
 
     Raises:

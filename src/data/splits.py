@@ -13,7 +13,7 @@ from src.data.manifest import NO_DOMAIN, Row
 
 
 class Split(NamedTuple):
-    """Places in the list of training rows, sorted: the part to train on and the held-out parts."""
+    """Indices of the training rows, sorted: the part to train on and the held-out parts."""
 
     train: list[int]
     in_domain: list[int]
@@ -26,7 +26,7 @@ SplitRule = Callable[[Sequence[Row], Sequence[str]], Split]
 
 
 def groups_of(rows: Sequence[Row]) -> list[list[int]]:
-    """Places of the rows of each (label, domain), sorted by label, domain, then path."""
+    """Indices of the rows of each (label, domain), sorted by label, domain, then path."""
     groups: dict[tuple[int, str], list[int]] = {}
     for i in sorted(range(len(rows)), key=lambda i: rows[i].image_path):
         label, domain = rows[i].label, rows[i].domain
@@ -41,7 +41,7 @@ def stratified(rows: Sequence[Row], fraction: float, seed: int) -> tuple[list[in
     rows' order; what rounding takes from one group it gives to the next, so that the total is exact.
 
     Returns:
-        (train, held out): sorted places in `rows`.
+        (train, held out): sorted indices of `rows`.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"split.fraction is {fraction}: expected a share in (0, 1); split=none holds nothing out")
@@ -73,7 +73,7 @@ def leave_context_out(
     """Hold out whole contexts (out-of-domain) and a stratified share of the others (in-domain).
 
     Args:
-        rows: training rows; `domain` is a place in `names`.
+        rows: training rows; `domain` is an index into `names`.
         names: the contexts' names, in the order of their ids.
         contexts: names of the contexts to leave out; a single one need not stand in a list, and a number or boolean
             (as yaml reads a name like 2016 or true) is the context of that name.

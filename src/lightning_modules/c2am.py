@@ -108,7 +108,7 @@ class C2AM(pl.LightningModule):
 
     def represent(self, image: torch.Tensor) -> Representations:
         """Images (N, 3, H, W) in [0, 1] to representations and the map as trained, float32, whatever its sign."""
-        features = self.backbone.forward_features((image - self.mean) / self.std)  # type: ignore[operator]
+        features = self.backbone.forward_features((image - self.mean) / self.std)  # type: ignore[operator] # timm's
         activation = torch.sigmoid(self.head(features))
         return Representations(*disentangle(features, activation), activation)
 

@@ -48,7 +48,7 @@ def make_mask(task: Task) -> None:
     foreground = np.unpackbits(np.frombuffer(task.bits, np.uint8), count=count).reshape(task.shape).astype(bool)
     if task.crf is not None:
         # The worker decodes the image again: a millisecond, where the CRF takes hundreds.
-        foreground = refine(decode_image(task.image, max_pixels=0), foreground, **task.crf)  # type: ignore[arg-type]
+        foreground = refine(decode_image(task.image, max_pixels=0), foreground, **task.crf)  # type: ignore[arg-type] # the settings of conf/crf
     with write_whole(task.mask) as file:
         file.write(encode_mask(foreground))
 

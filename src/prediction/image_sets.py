@@ -174,41 +174,44 @@ def read_truth(path: Path, classes: Sequence[str] = ()) -> list[Row]:
         OSError, ValueError: it cannot be read, or has a label that is no class.
     """
     entries, ids = read_json(path), {name: i for i, name in enumerate(classes)}
-    numbers = 0
-
-    def id_of(label: Any, whose: str) -> int:
-        nonlocal numbers
-        if isinstance(label, str) and spelled_in(ids, label) in ids:
-            return ids[spelled_in(ids, label)]
-        if type(label) is not int or not 0 <= label <= LAST_ID:
-            raise ValueError(f"{path} gives {whose} the label {label!r:.60}: expected an id >= 0, or a class's name")
-        numbers += 1
-        return label
-
     if isinstance(entries, Mapping):
-        rows = []
-        for name, label in entries.items():
-            image = cleaned(name)
-            rows.append(Row(image_path=image, image_name=image, label=id_of(label, name)))
         named = "image_name"
+        labels = dict(entries)
+        rows = [Row(cleaned(name), label_id(label, ids, path, name), image_name=cleaned(name))
+                for name, label in entries.items()]  # fmt: skip
     else:
         named = "image_path"
+        labels = {}
         for i, entry in enumerate(entries if isinstance(entries, list) else []):
             if isinstance(entry, dict) and isinstance(entry.get("image_path"), str):
                 label = entry.get("label", entry.get("label_name"))
                 if label is not None:
-                    entries[i] = {**entry, "label": id_of(label, entry["image_path"])}
+                    labels[entry["image_path"]] = label
+                    entries[i] = {**entry, "label": label_id(label, ids, path, entry["image_path"])}
         rows = rows_from(entries, path, "")
     twice = [name for name, count in Counter(getattr(row, named) for row in rows).items() if count > 1]
     if twice:
         raise ValueError(f"{path} has the image {twice[0]} twice: remove one of the entries")
-    if numbers and classes:
+    if classes and any(type(label) is int for label in labels.values()):
         last = len(classes) - 1
         print(
             f"truth={path}: its numbers are read as class ids (0 is {classes[0]!r}, {last} is {classes[last]!r})",
             flush=True,
         )
     return rows
+
+
+def label_id(label: Any, ids: Mapping[str, int], path: Path, whose: str) -> int:
+    """The id of a label of an image in the file `path`: an id already, or a class's name.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(label, str) and spelled_in(ids, label) in ids:
+        return ids[spelled_in(ids, label)]
+    if type(label) is not int or not 0 <= label <= LAST_ID:
+        raise ValueError(f"{path} gives {whose} the label {label!r:.60}: expected an id >= 0, or a class's name")
+    return label
 
 
 def match_truth(rows: Sequence[Row], names: Sequence[str], where: Path) -> Truth | None:

@@ -200,7 +200,7 @@ class Predictor:
         panel, datamodule = self.panel(tasks[indices[0]], list(networks.values()), images)
         batches = self.trainer.predict(panel, datamodule)
         assert batches is not None
-        made = collect(self.trainer, self.folder, batches, len(images.rows))  # type: ignore[arg-type]
+        made = collect(self.trainer, self.folder, batches, len(images.rows))  # type: ignore[arg-type] # Lightning types predictions as lists of anything
         for m, i in enumerate(networks):
             if made is None:
                 results[i] = np.empty(0, np.float32)

@@ -1,6 +1,6 @@
 """Test-time augmentation: the views of an image whose logits are averaged (docs/method.md, sections 8 and 9).
 
-A view depends on the image, its name and fixed settings: never on its batch, its place in it, or the rank.
+A view depends on the image, its name and fixed settings: never on its batch, its position in it, or the rank.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Views(Protocol):
     seed: int
 
     def views(self, image: torch.Tensor, names: Sequence[str], bank: torch.Tensor) -> list[torch.Tensor]:
-        """See Mixing.views."""
+        """See MixingInference.views."""
         ...
 
 
@@ -30,7 +30,7 @@ class Plain:
     bank = seed = 0
 
     def views(self, image: torch.Tensor, names: Sequence[str], bank: torch.Tensor) -> list[torch.Tensor]:
-        """See Mixing.views."""
+        """See MixingInference.views."""
         return [image]
 
 
@@ -40,11 +40,11 @@ class Flip:
     bank = seed = 0
 
     def views(self, image: torch.Tensor, names: Sequence[str], bank: torch.Tensor) -> list[torch.Tensor]:
-        """See Mixing.views."""
+        """See MixingInference.views."""
         return [image, image.flip(3)]
 
 
-class Mixing:
+class MixingInference:
     """Mixing inference: `runs` views (1 - lam) x + lam x_partner, each with another partner.
 
     Deviation: the published code takes partners from the test batch; here they come from a bank of training images.
@@ -74,7 +74,7 @@ class Mixing:
         """
         made = []
         for run in range(self.runs):
-            places = [keyed_seed("partner", self.seed, run, name) % len(bank) for name in names]
-            partner = bank[torch.tensor(places, device=bank.device)].to(image.dtype).div_(255)
+            indices = [keyed_seed("partner", self.seed, run, name) % len(bank) for name in names]
+            partner = bank[torch.tensor(indices, device=bank.device)].to(image.dtype).div_(255)
             made.append((1 - self.lam) * image + self.lam * partner)
         return made

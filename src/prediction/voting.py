@@ -85,7 +85,7 @@ def greedy(probabilities: Probabilities, label: Labels, rounds: int) -> list[int
         rounds: members to choose, at least 1.
 
     Returns:
-        Places of members in the order of their choice, a place once for each time that it was chosen.
+        Indices of members in the order of their choice, one for each time that it was chosen.
 
     Raises:
         ValueError: rounds is less than 1.
@@ -129,7 +129,7 @@ def elect(probabilities: Probabilities, rule: str, chosen: Sequence[int]) -> Bal
     Args:
         probabilities: (M, N, K).
         rule: one of RULES.
-        chosen: places of the members that vote; one that stands there twice has two votes.
+        chosen: indices of the members that vote; one that is there twice has two votes.
 
     Returns:
         The labels, and weights (M,): the sum over a member's votes, 0 without one.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from src.metrics import (
+    Hits,
     accuracy_by_class,
     accuracy_by_context,
     accuracy_by_group,
@@ -138,8 +139,10 @@ def accuracies(labels: npt.NDArray[np.int64], images: ImageSet) -> dict[str, flo
     assert images.truth is not None
     label, contexts = images.truth
     hits, known, names = labels == label, np.array(contexts), sorted(set(contexts) - {""})
-    places = [known == name for name in [*names, ""]]
-    return accuracy_by_context([int(hits[p].sum()) for p in places], [int(p.sum()) for p in places], names)
+    of_context = [known == name for name in [*names, ""]]
+    return accuracy_by_context(
+        [int(hits[own].sum()) for own in of_context], [int(own.sum()) for own in of_context], names
+    )
 
 
 def temperature_of(held_out: EvaluatedSet | None) -> float | None:
@@ -164,40 +167,49 @@ def evaluate(evaluated: EvaluatedSet, classes: Sequence[str], temperature: float
     images, labels, probabilities = evaluated.images, evaluated.ballot.labels, evaluated.pooled
     assert images.truth is not None
     label, contexts = images.truth
-    hits, everyone = labels == label, np.arange(len(label))
-    by_class = accuracy_by_class(hits, label, len(classes))
-    groups = accuracy_by_group(hits, label, contexts)
-    rng = np.random.default_rng(seed)
-
-    def macro(places: npt.NDArray[np.int64]) -> float:
-        return float(np.nanmean(accuracy_by_class(hits[places], label[places], len(classes))))
-
+    by_class = accuracy_by_class(labels == label, label, len(classes))
+    groups = [
+        {"class": classes[g.label], "context": g.context, "images": g.images, "accuracy": g.accuracy}
+        for g in accuracy_by_group(labels == label, label, contexts)
+    ]
     figures: dict[str, Any] = {
         "images": len(label),
         **accuracies(labels, images),
-        "accuracy_interval": bootstrap(lambda places: float(hits[places].mean()), len(label), rng, DRAWS),
-        "macro_accuracy": macro(everyone),
-        "macro_accuracy_interval": bootstrap(macro, len(label), rng, DRAWS),
+        **intervals(labels == label, label, contexts, len(classes), np.random.default_rng(seed)),
         "accuracy_top5": float(top_hits(torch.from_numpy(probabilities), torch.from_numpy(label), 5).float().mean()),
         "by_class": {name: value for name, value in zip(classes, by_class.tolist(), strict=True) if value == value},
-        "groups": [
-            {"class": classes[group.label], "context": group.context, "images": group.images,
-             "accuracy": group.accuracy} for group in groups
-        ],
+        "groups": groups,
         "confusion": confusion(label, labels, len(classes)).tolist(),
-    }  # fmt: skip
-    for name in sorted(set(contexts) - {""}):
-        own = np.flatnonzero(np.array(contexts) == name)
-        figures[f"accuracy/{name}_interval"] = bootstrap(
-            lambda places, own=own: float(hits[own[places]].mean()),  # type: ignore[misc]
-            len(own), rng, DRAWS,
-        )  # fmt: skip
+    }
     if groups:
-        figures["worst_group"] = figures["groups"][0]
+        figures["worst_group"] = groups[0]
     figures |= calibrated(probabilities, labels, label, "")
     if temperature is not None:
         figures |= calibrated(temper(probabilities, temperature), labels, label, "_tempered")
     return figures
+
+
+def intervals(
+    hits: Hits, label: npt.NDArray[np.int64], contexts: Sequence[str], num_classes: int, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Macro accuracy, and the intervals of the accuracies of hits (N,) with label ids (N,) in contexts (N)."""
+
+    def macro(indices: npt.NDArray[np.int64]) -> float:
+        return float(np.nanmean(accuracy_by_class(hits[indices], label[indices], num_classes)))
+
+    def accuracy_among(own: npt.NDArray[np.int64]) -> Callable[[npt.NDArray[np.int64]], float]:
+        return lambda indices: float(hits[own[indices]].mean())
+
+    everyone = np.arange(len(label))
+    made: dict[str, Any] = {
+        "accuracy_interval": bootstrap(accuracy_among(everyone), len(label), rng, DRAWS),
+        "macro_accuracy": macro(everyone),
+        "macro_accuracy_interval": bootstrap(macro, len(label), rng, DRAWS),
+    }
+    for name in sorted(set(contexts) - {""}):
+        own = np.flatnonzero(np.array(contexts) == name)
+        made[f"accuracy/{name}_interval"] = bootstrap(accuracy_among(own), len(own), rng, DRAWS)
+    return made
 
 
 def calibrated(

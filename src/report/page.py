@@ -102,15 +102,15 @@ def add_truth(page: Page, evaluation: Evaluation, label: npt.NDArray[np.int64]) 
     for rule, (name, accuracy) in best_members(evaluation).items():
         rows.append([f"best member: {name}", percent(accuracy), rules[rule]])
     page.tables["best"] = rows
-    hits, places = test.ballot.labels == label, np.arange(len(label))
-    curves = {"as voted": calibration(test.pooled[places, test.ballot.labels], hits, BINS)}
+    hits, images = test.ballot.labels == label, np.arange(len(label))
+    curves = {"as voted": calibration(test.pooled[images, test.ballot.labels], hits, BINS)}
     if evaluation.temperature is not None:
-        tempered = temper(test.pooled, evaluation.temperature)[places, test.ballot.labels]
+        tempered = temper(test.pooled, evaluation.temperature)[images, test.ballot.labels]
         curves[f"temperature {evaluation.temperature:.2f}"] = calibration(tempered, hits, BINS)
     page.figures["calibration"] = plots.reliability(curves)
     counts = np.array(figures["confusion"], float)
-    images = counts.sum(1, keepdims=True)
-    shares = np.where(images > 0, counts / np.maximum(images, 1), np.nan)
+    totals = counts.sum(1, keepdims=True)
+    shares = np.where(totals > 0, counts / np.maximum(totals, 1), np.nan)
     page.figures["confusion"] = plots.matrix(shares, classes, "% of the class's images", "class", "vote")
     wrong = np.argwhere((counts > 0) & ~np.eye(len(classes), dtype=bool))
     page.tables["confused"] = [

@@ -66,11 +66,11 @@ def photos_of(evaluation: Evaluation, open_images: OpenImages) -> dict[str, list
     confidence = test.pooled[np.arange(len(labels)), labels]
     shown = ~np.isin(test.images.names, list(test.images.unreadable))  # the others have no picture
     disputed = np.lexsort((np.arange(len(labels)), confidence, -entropy(test.probabilities)))
-    places = {"disputed": disputed[shown[disputed]][:SHOWN]} if len(votes) > 1 else {}
+    chosen = {"disputed": disputed[shown[disputed]][:SHOWN]} if len(votes) > 1 else {}
     truth = test.images.truth
     if truth is not None:
         mistakes = np.flatnonzero((labels != truth.label) & shown)
-        places = {"mistakes": mistakes[np.argsort(-confidence[mistakes], kind="stable")][:SHOWN], **places}
+        chosen = {"mistakes": mistakes[np.argsort(-confidence[mistakes], kind="stable")][:SHOWN], **chosen}
 
     def caption(i: int) -> str:
         words = f"{test.images.names[i]}: voted {classes[labels[i]]} ({100 * confidence[i]:.0f} %)"
@@ -81,7 +81,7 @@ def photos_of(evaluation: Evaluation, open_images: OpenImages) -> dict[str, list
         return words + "; votes: " + ", ".join(f"{counts[k]} {classes[k]}" for k in order if counts[k])
 
     module, made, datamodule = rebuild(voter), {}, open_images(**voter.view)
-    for kind, own in places.items():
+    for kind, own in chosen.items():
         rows = [test.images.rows[i] for i in own]
         seen = datamodule.pixels(rows, datamodule.last_size).float() / 255
         maps = class_activation(module, seen, torch.from_numpy(labels[own])) if rows else None

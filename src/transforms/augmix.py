@@ -144,8 +144,8 @@ def histogram(image: Image) -> Counts:
 
 def after(counts: Counts, table: Table) -> Counts:
     """The histogram of what a table makes of an image with the histogram `counts`."""
-    places = table + 256 * np.arange(3)[:, None]
-    return np.bincount(places.ravel(), counts.ravel(), 3 * 256).reshape(3, 256).astype(np.int64)
+    bins = table + 256 * np.arange(3)[:, None]
+    return np.bincount(bins.ravel(), counts.ravel(), 3 * 256).reshape(3, 256).astype(np.int64)
 
 
 def look_up(image: Image, table: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -225,7 +225,7 @@ def augmix(
     return cv2.convertScaleAbs(total).astype(np.uint8, copy=False)
 
 
-class AugMix(A.ImageOnlyTransform):  # type: ignore[misc]
+class AugMix(A.ImageOnlyTransform):  # type: ignore[misc] # albumentations has no types
     """AugMix with weights ~ Dirichlet(alpha), share ~ Beta(alpha, alpha), levels ~ U(.1, severity).
 
     An image that comes with a mask gets photometric operations only, as the others would part them (docs/method.md,
