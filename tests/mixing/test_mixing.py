@@ -29,7 +29,7 @@ def batch_of(n: int, height: int = 12, width: int = 17) -> Batch:
 
 def strategy_of(name: str, **settings: object) -> Mixing:
     """A strategy by its yaml, with what that takes from the stage's."""
-    cfg = OmegaConf.create({"module": {"mean": [0.485, 0.456, 0.406]}, "mixing": OmegaConf.load(CONF / f"{name}.yaml")})
+    cfg = OmegaConf.create({"pixels": {"mean": [0.485, 0.456, 0.406]}, "mixing": OmegaConf.load(CONF / f"{name}.yaml")})
     strategy: Mixing = instantiate(OmegaConf.merge(cfg, {"mixing": settings}).mixing)
     return strategy
 
