@@ -9,7 +9,7 @@ import random
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -270,7 +270,7 @@ WRONG: dict[str, tuple[Callable[[], Mixing], str]] = {
     "a hole": (altered(image=lambda m: m.image / 0), "no numbers"),
     "cut": (altered(image=lambda m: m.image[..., 1:]), "the images' shape"),
     "grey": (altered(image=lambda m: m.image.mean(1, keepdim=True)), "the images' shape"),
-    "no Mixed": (lambda: lambda batch: tuple(Constant()(batch)), "no Mixed"),  # type: ignore[dict-item]
+    "no Mixed": (lambda: lambda batch: cast(Mixed, tuple(Constant()(batch))), "no Mixed"),
     "numpy's draws": (altered(lam=lambda m: torch.tensor(np.random.default_rng().random())), "the seed"),
     "numpy's global draws": (altered(lam=lambda m: torch.tensor(np.random.rand())), "the seed"),
     "Python's draws": (altered(image=lambda m: m.image * random.random()), "the seed"),
