@@ -185,15 +185,11 @@ def test_the_recipes_numbers(configure: Callable[..., DictConfig]) -> None:
 
 
 def test_the_readmes_commands_compose(configure: Callable[..., DictConfig]) -> None:
-    """Every train.py and predict.py line of README and CONTRIBUTING is one that the configuration takes."""
+    """Every train.py and predict.py line of README is one that the configuration takes."""
     found = 0
-    for document in ("README.md", "CONTRIBUTING.md"):
-        text = (ROOT / document).read_text()
-        for line in re.findall(r"^ *python ((?:train|predict)\.py .*)$", text, re.MULTILINE):
-            script, *words = shlex.split(line.split(" #")[0].split("  ")[0])
-            overrides = [
-                word.split(",")[0] if "=" in word and "[" not in word else word for word in words if word != "-m"
-            ]
-            configure(script.removesuffix(".py"), *overrides)
-            found += 1
+    for line in re.findall(r"^ *python ((?:train|predict)\.py .*)$", (ROOT / "README.md").read_text(), re.MULTILINE):
+        script, *words = shlex.split(line.split(" #")[0].split("  ")[0])
+        overrides = [word.split(",")[0] if "=" in word and "[" not in word else word for word in words if word != "-m"]
+        configure(script.removesuffix(".py"), *overrides)
+        found += 1
     assert found >= 6

@@ -1,6 +1,6 @@
 """The numbers of the composed recipe: no change of the configuration's files changes one of them unnoticed.
 
-`python -m tests.test_numbers` writes numbers.json again, after a change that is meant.
+`python -m tests.test_numbers` writes numbers.json again, after a change that is meant or a file that is new.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def found(configure: Callable[..., DictConfig]) -> dict[str, dict[str, Any]]:
 
 def test_the_composed_numbers_are_the_known_ones(configure: Callable[..., DictConfig]) -> None:
     now, known = found(configure), json.loads(KNOWN.read_text())
-    assert list(now) == list(known)
+    assert list(now) == list(known), "other choices than numbers.json has: python -m tests.test_numbers writes it again"
     for words in known:
         assert now[words] == known[words], words
 

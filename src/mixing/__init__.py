@@ -1,7 +1,7 @@
 """Mixing strategies: one a file, each a pure function and a small class that draws its randomness.
 
-A strategy is called with a batch (src/data/batch.py: image (N, 3, H, W) float, label, domain, mask) and returns a
-Mixed. To add one, write `src/mixing/<name>.py` and `conf/mixing/<name>.yaml`; nothing else changes.
+A strategy is called with a batch (src/data/batch.py: image (N, 3, H, W) float32, label, domain, mask) and returns a
+Mixed. To add one, write `src/mixing/<name>.py` and `conf/mixing/<name>.yaml` (CONTRIBUTING.md has an example).
 """
 
 from __future__ import annotations
@@ -25,7 +25,18 @@ class Mixed(NamedTuple):
 
 
 class Mixing(Protocol):
-    """A mixing strategy."""
+    """A mixing strategy. What follows is asked of every one of conf/mixing (tests/mixing/test_contract.py).
+
+    - It takes any N from 1 on and any H and W, and returns a Mixed whose tensors are on the images' device.
+    - `image` has the batch's shape and dtype, is finite, and keeps the pixels' scale: where all images are of one
+      colour and all masks alike, that colour is what comes out.
+    - `partner` is a place in the batch for each image; its own is allowed, and so is one place for several images.
+    - `lam` is float. An image's label weighs lam and its partner's 1 - lam: no other weights are expressed.
+    - Nothing of the batch is written to, nor what an earlier call returned.
+    - All it draws comes from torch's generator of the CPU, which it does not seed, and no call depends on those
+      before: a seed gives the same Mixed in every process, whether a run was resumed or not.
+    - A batch without what it needs (mask None, domain -1) is refused by a ValueError.
+    """
 
     def __call__(self, batch: Batch) -> Mixed: ...
 

@@ -10,14 +10,15 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from src.data.batch import Batch
-from src.mixing import Mixed, Mixing
+from src.mixing import Mixing
 from src.mixing.cutmix import box_of, cutmix
 from src.mixing.foreground import mix_regions
 from src.mixing.mixup import mixup
 from src.mixing.spectrum import spectrum
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "mixing"
-STRATEGIES = sorted(path.stem for path in CONF.glob("*.yaml"))
+SHIPPED = ["cutmix", "decoupled", "foreground", "mixup", "none", "spectrum"]
+"""Strategies of this project, and their own laws here; what any strategy must keep is in test_contract.py."""
 
 
 def batch_of(n: int, height: int = 12, width: int = 17) -> Batch:
@@ -34,27 +35,15 @@ def strategy_of(name: str, **settings: object) -> Mixing:
     return strategy
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
-@pytest.mark.parametrize("n", [1, 2, 7])
-def test_contract_of_every_strategy(name: str, n: int) -> None:
-    """A new conf/mixing/x.yaml is tested here without a new test."""
-    strategy, batch = strategy_of(name), batch_of(n)
-    before = batch.image.clone()
-    torch.manual_seed(0)
-    mixed = strategy(batch)
-    assert isinstance(mixed, Mixed)
-    assert mixed.image.shape == batch.image.shape and mixed.image.dtype == batch.image.dtype
-    assert sorted(mixed.partner.tolist()) == list(range(n))
-    assert mixed.lam.shape in ((), (n,)) and bool(((mixed.lam >= 0) & (mixed.lam <= 1)).all())
-    assert torch.isfinite(mixed.image).all()
-    if n == 1:  # an image alone is its own partner
-        torch.testing.assert_close(mixed.image, batch.image)
-    assert torch.equal(batch.image, before), "the input was written to"
-    torch.manual_seed(0)
-    assert torch.equal(strategy(batch).image, mixed.image)
+@pytest.mark.parametrize("name", SHIPPED)
+def test_partners_are_a_permutation_and_an_image_alone_stays(name: str) -> None:
+    strategy = strategy_of(name)
+    assert sorted(strategy(batch_of(7)).partner.tolist()) == list(range(7))
+    alone = batch_of(1)
+    torch.testing.assert_close(strategy(alone).image, alone.image)
 
 
-@pytest.mark.parametrize("name", [name for name in STRATEGIES if name != "none"])
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name != "none"])
 def test_strategies_draw_anew_for_each_batch(name: str) -> None:
     strategy, batch = strategy_of(name), batch_of(8)
     lams = {float(strategy(batch).lam.mean()) for _ in range(20)}
