@@ -52,7 +52,7 @@ check: install  ## format, lint, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: install  ## the figures of the README's table of speeds
+bench: install  ## the figures of docs/speed.md
 	$(BIN)/python -m benchmarks.loader
 	$(BIN)/python -m benchmarks.views
 	$(BIN)/python -m benchmarks.mixing

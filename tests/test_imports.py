@@ -1,6 +1,10 @@
-"""The map of the house: which room may import which, and where each third-party package has its home."""
+"""The map of the house: which room may import which, and where each third-party package has its home.
+
+`python -m tests.test_imports` draws it anew in docs/architecture.md.
+"""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -32,6 +36,34 @@ HOMES = {
         "lightning_private",
     },
 }  # fmt: skip
+DOCUMENT = ROOT / "docs/architecture.md"
+BEGIN, END = "<!-- rooms: made by python -m tests.test_imports -->", "<!-- rooms: end -->"
+COLOURS = ("#2f6f9f", "#d98032", "#5c9457", "#a4508b", "#8a6d3b", "#4b8f8c", "#b5473c", "#7a7a7a")
+
+
+def diagram() -> str:
+    """MAY_IMPORT as a mermaid flowchart: an arrow for each import that is allowed, a colour for each room it leaves."""
+    arrows = [(room, other) for room, below in MAY_IMPORT.items() for other in MAY_IMPORT if other in below]
+    linked = {room for arrow in arrows for room in arrow}
+    lines = ["```mermaid", "flowchart TB", *(f"  {room} --> {other}" for room, other in arrows)]
+    lines += [f"  {room}" for room in MAY_IMPORT if room not in linked | LEAVES]
+    lines.append(f'  leaves["every room may import:<br/>{", ".join(sorted(LEAVES))}"]')
+    for i, room in enumerate(dict.fromkeys(room for room, _ in arrows)):
+        own = ",".join(str(index) for index, arrow in enumerate(arrows) if arrow[0] == room)
+        lines.append(f"  linkStyle {own} stroke:{COLOURS[i % len(COLOURS)]}")
+    return "\n".join([*lines, "```"])
+
+
+def drawn(text: str) -> str:
+    """The document with its diagram made anew, between the two markers."""
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n{diagram()}\n{END}{rest.split(END)[1]}"
+
+
+def floors() -> list[list[str]]:
+    """The rooms that the docstring of src/__init__.py names, line by line."""
+    docstring = ast.get_docstring(ast.parse((ROOT / "src/__init__.py").read_text())) or ""
+    return [re.split(r"\s{2,}", line)[0].split() for line in docstring.splitlines() if re.search(r"\S\s{2,}\S", line)]
 
 
 def rooms() -> set[str]:
@@ -60,6 +92,19 @@ def test_the_map_has_every_room_and_floors_go_down() -> None:
             assert order.index(other) > order.index(room), f"{room} stands below {other}"
 
 
+def test_the_package_names_every_room_from_the_top_floor_down() -> None:
+    floor = {room: i for i, line in enumerate(floors()) for room in line}
+    assert set(floor) == set(MAY_IMPORT)
+    for room, below in MAY_IMPORT.items():
+        for other in below:
+            assert floor[other] >= floor[room], f"src/__init__.py has {other} above {room}, which imports it"
+
+
+def test_the_document_draws_this_map() -> None:
+    text = DOCUMENT.read_text()
+    assert drawn(text) == text, "draw it anew: python -m tests.test_imports"
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "src").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
 def test_a_room_imports_what_the_map_allows(path: Path) -> None:
     room = path.relative_to(ROOT / "src").parts[0].removesuffix(".py")
@@ -84,3 +129,7 @@ def test_every_file_can_be_read_in_one_sitting() -> None:
     for path in [*(ROOT / "src").rglob("*.py"), ROOT / "train.py", ROOT / "predict.py"]:
         lines = len(path.read_text().splitlines())
         assert lines <= 330, f"{path.relative_to(ROOT)} has {lines} lines"
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(drawn(DOCUMENT.read_text()))
