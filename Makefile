@@ -3,6 +3,8 @@ SHELL := bash
 .SHELLFLAGS := -e -o pipefail -c
 PYTHON ?= python3
 BIN := .venv/bin
+# Exact versions of the tested environment, but for the CUDA libraries, which torch pins itself.
+CONSTRAINTS ?= constraints.txt
 DEMO := scale=demo resume=true
 
 .DEFAULT_GOAL := help
@@ -11,12 +13,12 @@ DEMO := scale=demo resume=true
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-install: .venv/.installed  ## make .venv with everything in it; nothing to do when it is current
+install: .venv/.installed  ## make .venv with the tested versions in it; CONSTRAINTS= takes the newest
 
-.venv/.installed: pyproject.toml
+.venv/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet '.[dev,export,report]'
+	$(BIN)/python -m pip install --quiet $(addprefix -c ,$(CONSTRAINTS)) '.[dev,export,report]'
 	touch $@
 
 demo: install  ## the main job on data made here: both tracks, every stage, prediction.json, report.html

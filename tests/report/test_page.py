@@ -113,9 +113,12 @@ def test_a_member_alone_without_held_out_images(two_members: list[Path], predict
     assert "No run in the chain kept pictures" in text
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="no browser here")
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
+
+
+@pytest.mark.skipif(not BROWSER, reason="no browser here")
 def test_a_browser_draws_it(report: Path, tmp_path: Path) -> None:
-    words = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1200,3000"]
+    words = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1200,3000"]
     picture = tmp_path / "page.png"
     shown = subprocess.run(
         [*words, f"--screenshot={picture}", report.as_uri()], capture_output=True, text=True, timeout=120, check=True
