@@ -2,7 +2,7 @@
 
     python -m benchmarks.ablation [--beds "track 1" "track 2" "track 2, confounded"] [--seeds 0 1 2]
 
-Makes what is missing of the data, of the stages before and of the rows in benchmarks/ablation.yaml, a process a run
+Makes what is missing of the data, of the stages before and of the rows in benchmarks/ablation.yaml, one run per process
 (interrupted, it goes on where it was), predicts the test images, and prints a table for each test bed, top-1 in
 percent, mean and standard error over the seeds: the held-out fifth of the training images (in-domain), the test images
 (unseen contexts), the worst of their contexts, and the unseen accuracy's difference to the row `beside`, paired by

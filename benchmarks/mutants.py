@@ -38,7 +38,7 @@ from cosmic_ray.plugins import get_operator, operator_names
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("src", "tests", "conf", "pyproject.toml", "train.py", "predict.py")
 IMPORTED = ("torch", "torchvision", "torchmetrics", "pytorch_lightning", "timm", "cv2", "hydra", "safetensors.torch")
-"""Libraries, nothing of this project: a fork imports that anew, with the mutant in it."""
+"""Libraries, nothing of this project: a fork imports that again, with the mutant in it."""
 ENOUGH = 0.9
 FLOAT32 = "tests/test_precision.py::test_losses_and_scores_are_float32_under_autocast"
 

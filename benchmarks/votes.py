@@ -1,4 +1,4 @@
-"""Seconds to vote anew over kept predictions: 33 members x 14,000 images x 60 classes.
+"""Seconds to vote again over kept predictions: 33 members x 14,000 images x 60 classes.
 
     python -m benchmarks.votes
 

@@ -91,7 +91,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON in one step, a line for each of a list's or an object's top entries."""
+    """Write a value as JSON in one step, one line for each of a list's or an object's top entries."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 

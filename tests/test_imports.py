@@ -55,7 +55,7 @@ def diagram() -> str:
 
 
 def drawn(text: str) -> str:
-    """The document with its diagram made anew, between the two markers."""
+    """The document with its diagram made again, between the two markers."""
     before, rest = text.split(BEGIN)
     return f"{before}{BEGIN}\n{diagram()}\n{END}{rest.split(END)[1]}"
 

@@ -1,4 +1,4 @@
-"""Stop a training whose loss is no number any more, before a checkpoint of it is written."""
+"""Stop a training whose loss is NaN or infinite, before a checkpoint of it is written."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class MaskWriter(BasePredictionWriter):
     """From maps to masks/, the manifest with masks, masks.json and masks.png.
 
     Each rank writes its share; what exists is kept when an interrupted run goes on, and
-    made anew when the weights or settings that made it are others.
+    made again when the weights or settings that made it are others.
 
     Args:
         run_dir: the run's folder.
@@ -96,7 +96,7 @@ class MaskWriter(BasePredictionWriter):
         return state.hexdigest()
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # cuDNN would try its convolutions anew for every size of image, about a second each time.
+        # cuDNN would try its convolutions again for every size of image, about a second each time.
         self.benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
         self.pool = MaskPool(self.processes, self.remember_crash)
         self.crashes = self.run / "masks" / f".crashed-{trainer.global_rank}.json"
@@ -135,7 +135,7 @@ class MaskWriter(BasePredictionWriter):
         self.say(trainer, len(prediction))
 
     def say(self, trainer: pl.Trainer, count: int) -> None:
-        """A line each ten seconds: how many, how fast, how long."""
+        """A line every ten seconds: how many, how fast, how long."""
         self.done += count
         now = time.monotonic()
         if trainer.is_global_zero and now - self.last >= 10:
@@ -190,7 +190,7 @@ class MaskWriter(BasePredictionWriter):
         print(line_of(report), flush=True)
 
     def write_sheet(self, trainer: pl.Trainer) -> None:
-        """masks.png: image, map, mask, a row a class."""
+        """masks.png: image, map, mask, one row per class."""
         lines = {}
         for path in sorted(self.tiles.glob("*.png")):
             label, position = map(int, path.stem.split("-"))

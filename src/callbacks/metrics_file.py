@@ -1,4 +1,4 @@
-"""metrics.csv: one row an epoch, in every run, whatever the logger."""
+"""metrics.csv: one row per epoch, in every run, whatever the logger."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class Pictures(pl.Callback):
     Args:
         folder: where the PNGs go.
         every_n_epochs: how often.
-        count: images a sheet.
+        count: images per sheet.
     """
 
     def __init__(self, folder: str, every_n_epochs: int, count: int) -> None:

@@ -15,7 +15,7 @@ from src.lightning_private import average_on, hand_over_average, restart_average
 class MovingAverage(WeightAveraging):
     """EMA of parameters and float buffers after each step, its momentum min(1 - 1 / (k + 1), decay).
 
-    k counts the steps averaged before, anew from each epoch in which the images change their size. Lightning's
+    k counts the steps averaged before, starting again at each epoch in which the images change their size. Lightning's
     callback keeps the average and validates it, and gives its weights to the module at the end.
 
     Args:

@@ -42,7 +42,7 @@ def check_against_tree(path: Path, rows: Sequence[Row], scanned: Sequence[Row]) 
         other = "" if gone else ", manifest.check=false uses it as it is"
         raise ValueError(
             f"{path} no longer matches its tree: {' and '.join(parts)}; "
-            f"manifest.rebuild=true writes it anew{' (without its labels)' if known else ''}{other}"
+            f"manifest.rebuild=true rewrites it{' (without its labels)' if known else ''}{other}"
         )
 
 
@@ -51,23 +51,23 @@ MASKS_LOOKED_AT = 200  # of somebody else's, before a training: a second
 PREFETCH = 2  # batches that each worker prepares ahead, as torch has it
 
 
-def check_shared_memory(workers: int, bytes_a_batch: int, folder: Path = Path("/dev/shm")) -> None:
+def check_shared_memory(workers: int, bytes_per_batch: int, folder: Path = Path("/dev/shm")) -> None:
     """Raise ValueError where the batches that workers prepare ahead do not fit into the shared memory.
 
     They travel through it: in a container, where it is small, a training would stop in its midst, or hang.
 
     Args:
         workers: processes of this loader.
-        bytes_a_batch: of its batches.
+        bytes_per_batch: of its batches.
         folder: where the system has its shared memory; elsewhere than on Linux there is no such folder.
     """
-    needed = workers * PREFETCH * bytes_a_batch
+    needed = workers * PREFETCH * bytes_per_batch
     if not workers or not folder.is_dir():
         return
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ValueError(
-            f"{workers} data-loading worker(s) with batches of {bytes_a_batch / 2**20:.1f} MB need "
+            f"{workers} data-loading worker(s) with batches of {bytes_per_batch / 2**20:.1f} MB need "
             f"{needed / 2**20:.1f} MB of shared memory, and {folder} has {free / 2**20:.1f} MB: make it larger "
             "(docker run --shm-size=8g), or lower datamodule.num_workers (0 needs none) or datamodule.batch_size"
         )
@@ -97,7 +97,7 @@ def check_label_map(labels: Mapping[str, int], whose: str, own: Path) -> list[st
 
 
 def check_labels(rows: Sequence[Row], labels: Mapping[str, int], path: Path, whose: str, mend: str) -> None:
-    """Raise ValueError for a row whose label is no class, or not that of its class's name.
+    """Raise ValueError for a row whose label is not a class, or not that of its class's name.
 
     Args:
         rows: of the manifest `path`.
@@ -187,7 +187,7 @@ def check_masked_images(path: Path, listed: set[str], manifest: Path, expected: 
     found = f"{path} lacks {len(lacking)} images of {manifest} and lists {len(others)} others"
     if check:
         raise ValueError(
-            f"{found} (first: {(lacking + others)[0]}): make the masks anew with stage=wsss; if it leaves out "
+            f"{found} (first: {(lacking + others)[0]}): make the masks again with stage=wsss; if it leaves out "
             "images that cannot be decoded, set datamodule.on_bad_image=skip here too; manifest.check=false uses "
             "it as it is"
         )

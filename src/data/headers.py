@@ -156,7 +156,7 @@ def tiff(data: bytes) -> Header | None:
     extra = samples - {2: 3, 5: 4, 6: 3, 8: 3}.get(photometric, 1)
     refused = ""
     if form != 1 or bits not in (1, 2, 4, 8, 16):
-        refused = f"stores its values as {bits}-bit {'numbers that are no pixels' if form != 1 else 'numbers'}"
+        refused = f"stores its values as {bits}-bit {'numbers that are not pixels' if form != 1 else 'numbers'}"
     elif bits == 16 and photometric not in (1, 2):
         refused = "is a 16-bit TIFF of other colours than grey and RGB"
     elif extra > 0 and photometric != 2:

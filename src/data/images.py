@@ -37,7 +37,7 @@ def read_bytes(path: Path | str, most: int = 0, advice: str = ADVICE) -> bytes:
     Raises:
         FileNotFoundError: no such file, or a link to none.
         OSError: it cannot be read.
-        ValueError: it is no regular file, or larger than `most`.
+        ValueError: it is not a regular file, or larger than `most`.
     """
     try:
         status = os.stat(path)
@@ -142,7 +142,7 @@ def decode_reduced(
 
 
 def most_bytes(max_pixels: int) -> int:
-    """Bytes of a file of so many pixels, at most: 8 a pixel (16 bits, RGBA), and as much again beside them."""
+    """Bytes of a file of so many pixels, at most: 8 per pixel (16 bits, RGBA), and as much again for the rest."""
     return max_pixels and 16 * max_pixels + 2**26
 
 

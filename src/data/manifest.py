@@ -52,7 +52,7 @@ def spelled_in(labels: Mapping[str, int], name: str) -> str:
 
 
 UNREADABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-"""What a name must not hold: control characters, ends of lines, and what Python makes of bytes that are no UTF-8."""
+"""What a name must not hold: control characters, ends of lines, and what Python makes of bytes that are not UTF-8."""
 
 
 def shown(name: str) -> str:
@@ -68,7 +68,7 @@ def read_label_map(path: Path) -> dict[str, int]:
     """
     labels = read_json(path)
     if not isinstance(labels, dict) or not all(type(i) is int and i >= 0 for i in labels.values()):
-        raise ValueError(f"the label map {path} is no JSON object of class names and ids >= 0")
+        raise ValueError(f"the label map {path} is not a JSON object of class names and ids >= 0")
     names: dict[int, str] = {}
     for name, i in labels.items():
         if i in names:
@@ -94,12 +94,12 @@ def labels_of(rows: Sequence[Row], path: Path) -> dict[str, int]:
         elif ids.setdefault(row.label_name, row.label) != row.label:
             raise ValueError(
                 f"entry {i} of {path} gives {row.label_name!r} the label {row.label}, an entry before it "
-                f"{ids[row.label_name]}: correct one of them (manifest.rebuild=true writes the manifest anew)"
+                f"{ids[row.label_name]}: correct one of them (manifest.rebuild=true rewrites the manifest)"
             )
         elif names.setdefault(row.label, row.label_name) != row.label_name:
             raise ValueError(
                 f"entry {i} of {path} gives the label {row.label} to {row.label_name!r}, an entry before it to "
-                f"{names[row.label]!r}: correct one of them (manifest.rebuild=true writes the manifest anew)"
+                f"{names[row.label]!r}: correct one of them (manifest.rebuild=true rewrites the manifest)"
             )
     for label in unnamed - names.keys():
         names[label] = str(label) if str(label) not in ids else f"class {label}"
@@ -132,7 +132,7 @@ def rows_from(entries: Any, path: Path, mend: str) -> list[Row]:
         ValueError: see read_manifest.
     """
     if not isinstance(entries, list):
-        raise ValueError(f"{path} is no manifest: expected a JSON list with one object an image")
+        raise ValueError(f"{path} is not a manifest: expected a JSON list with one object per image")
     rows: list[Row] = []
     first: dict[str, int] = {}
     twice: list[tuple[int, int]] = []

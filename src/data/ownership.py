@@ -48,7 +48,7 @@ def home_of(manifest_dir: Path, data_root: Path, track: int, rebuild: bool) -> H
         manifest_dir: the setting.
         data_root: the data root, spelled in any way.
         track: its number.
-        rebuild: a manifest that cannot be read stands in nobody's way: it is written anew.
+        rebuild: a manifest that cannot be read stands in nobody's way: it is rewritten.
 
     Raises:
         ValueError: a manifest without a record cannot be read.

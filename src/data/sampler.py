@@ -24,7 +24,7 @@ class KeyedSampler(Sampler[tuple[int, int]]):
     Args:
         size: number of images.
         seed: key of the order, with the epoch.
-        batch_size: images a batch on this rank.
+        batch_size: images per batch on this rank.
         shuffle: a new order each epoch; False keeps 0, 1, 2, ...
         drop_last: leave out the images that fill no global batch (training); False gives every image
             exactly once over all ranks, without padding (evaluation).

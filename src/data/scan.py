@@ -36,7 +36,7 @@ def scan_images(data_root: Path, folder: str, depth: int, title: str) -> list[tu
 
     Returns:
         Sorted tuples of path parts below `folder`, the file name last. Files with another extension or in
-        another depth are no images of this tree.
+        another depth are not images of this tree.
 
     Raises:
         OSError: a folder cannot be read.
@@ -172,14 +172,14 @@ def check_names(top: Path, images: Sequence[tuple[str, ...]], known: Mapping[str
     Args:
         top: where the images lie.
         images: path parts below it.
-        known: the user's label map: classes that it names beside each other are meant.
+        known: the user's label map: classes that it names separately are meant.
     """
     for parts in images:
         for name in parts:
             if not name.isprintable() and UNREADABLE.search(name):
                 raise ValueError(
                     f"the name {shown(name)} in {shown(str(Path(top, *parts).parent))} holds a control character or "
-                    "bytes that are no UTF-8: rename it"
+                    "bytes that are not UTF-8: rename it"
                 )
     for level in range(max(map(len, images), default=1) - 1):
         twins: dict[str, str] = {}

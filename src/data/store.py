@@ -40,7 +40,7 @@ class ManifestStore:
         manifest_dir: where the manifests are, or are made when missing.
         layout: the track's.
         part: "train" or "test".
-        rebuild: write the manifest anew.
+        rebuild: rewrite the manifest.
     """
 
     def __init__(self, data_root: Path, manifest_dir: Path, layout: Layout, part: str, rebuild: bool) -> None:

@@ -70,7 +70,7 @@ def check_training(
     path, own = masks.manifest if masks else store.manifest, store.own_label_map
     labels = store.read().labels
     whose = f"the label map {store.label_map}" if own.exists() else f"the manifest {store.manifest}"
-    mend = "make the masks anew with stage=wsss" if masks else "manifest.rebuild=true writes the manifest by the map"
+    mend = "make the masks again with stage=wsss" if masks else "manifest.rebuild=true writes the manifest by the map"
     classes = check_label_map(labels, whose, own)
     check_labels(rows, labels, path, whose, mend)
     if masks:

@@ -40,7 +40,7 @@ class NicoDataModule(pl.LightningDataModule):
         timeout: seconds that a batch of theirs may take; 0: any time.
         seed: key of order and augmentation.
         max_pixels: an image of more, by its header, counts as one that cannot be decoded; 0: any number.
-        rebuild: write the manifests anew.
+        rebuild: rewrite the manifests.
         check: compare the manifests with the tree, and the masks' manifest with the other.
         part: "train" (and validate on its held-out parts) or "test" (predict).
         size: side of the network's input in pixels; or a schedule of pairs [first epoch, size], the first from 0.
@@ -242,7 +242,7 @@ class NicoDataModule(pl.LightningDataModule):
         _, world_size = self.rank_and_world_size
         given = f"datamodule.batch_size={self.batch_size}"
         if self.batch_size % world_size:
-            raise ValueError(f"{given} is global and no multiple of the {world_size} processes: change it")
+            raise ValueError(f"{given} is global and not a multiple of the {world_size} processes: change it")
         if not train and images < world_size:
             raise ValueError(
                 f"{images} images are too few to evaluate on {world_size} processes: raise split.fraction, or use one "

@@ -1,7 +1,7 @@
-"""LightningModules: one method a file, the whole method in it; and what the project asks of any of them.
+"""LightningModules: one method per file, the whole method in it; and what the project asks of any of them.
 
 Hydra makes a stage's module from `module` of its settings, by keyword. `Stage` is what train.py and the callbacks use
-of it beside Lightning's own; one that has what `VotingStage` has becomes a member of the ensemble.
+of it in addition to Lightning's own; one that has what `VotingStage` has becomes a member of the ensemble.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class VotingStage(Stage, Protocol):
     Prediction knows the run's files alone. It makes `network(backbone=, num_classes=, mean=, std=)` of those settings
     of `module` and fills the parts that the network itself calls `exported` from weights.safetensors. train.py refuses
     settings that this would not work with: a `backbone` that timm.create_model does not make of plain values
-    (`${model}` is one), `mean` or `std` that are not three numbers, an `eval_transform` that is none of src.transforms.
+    (`${model}` is one), `mean` or `std` that are not three numbers, an `eval_transform` that is not one of
+    src.transforms.
     """
 
     @property

@@ -175,8 +175,8 @@ class MoCo(pl.LightningModule):
         """Check the batch against queue and groups.
 
         Raises:
-            ValueError: the queue is no multiple of the global batch, or larger than an epoch; the batch is no multiple
-                of the groups.
+            ValueError: the queue is not a multiple of the global batch, or larger than an epoch; the batch is not a
+                multiple of the groups.
         """
         _, world_size = rank_and_world_size()
         assert self.trainer.train_dataloader is not None
@@ -185,7 +185,7 @@ class MoCo(pl.LightningModule):
         group = batch // max(self.num_splits, world_size)
         if size % batch:
             raise ValueError(
-                f"module.queue_size={size} is no multiple of datamodule.batch_size={batch}: change one of them"
+                f"module.queue_size={size} is not a multiple of datamodule.batch_size={batch}: change one of them"
             )
         if size > images:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Mixing strategies: one a file, each a pure function and a small class that draws its randomness.
+"""Mixing strategies: one per file, each a pure function and a small class that draws its randomness.
 
 A strategy is called with a batch (src/data/batch.py: image (N, 3, H, W) float32, label, domain, mask) and returns a
 Mixed. To add one, write `src/mixing/<name>.py` and `conf/mixing/<name>.yaml` (CONTRIBUTING.md has an example).
@@ -16,7 +16,7 @@ from src.data.batch import Batch
 class Mixed(NamedTuple):
     """Mixed images (N, 3, H, W), each one's partner (N,) int64, and the weight lam of its own label.
 
-    lam is a scalar tensor or one value an image (N,), in [0, 1]; the partner's label weighs 1 - lam.
+    lam is a scalar tensor or one value per image (N,), in [0, 1]; the partner's label weighs 1 - lam.
     """
 
     image: torch.Tensor

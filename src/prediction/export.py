@@ -22,7 +22,7 @@ NEEDS = {"onnx": ("onnx", "onnxscript"), "safetensors": ("safetensors",)}
 def check_format(name: str) -> None:
     """Raise ValueError where export= names no format, or one whose packages are not installed."""
     if name not in NEEDS:
-        raise ValueError(f"export={name} is no format: choose one of {', '.join(NEEDS)}")
+        raise ValueError(f"export={name} is not a format: choose one of {', '.join(NEEDS)}")
     missing = [package for package in NEEDS[name] if importlib.util.find_spec(package) is None]
     if missing:
         raise ValueError(f"export={name} needs {' and '.join(missing)}: pip install {' '.join(missing)}")

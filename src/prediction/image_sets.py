@@ -171,7 +171,7 @@ def read_truth(path: Path, classes: Sequence[str] = ()) -> list[Row]:
         classes: class names by id.
 
     Raises:
-        OSError, ValueError: it cannot be read, or has a label that is no class.
+        OSError, ValueError: it cannot be read, or has a label that is not a class.
     """
     entries, ids = read_json(path), {name: i for i, name in enumerate(classes)}
     if isinstance(entries, Mapping):

@@ -100,7 +100,7 @@ def check(settings: PredictionSettings) -> None:
         ("ensemble.select", settings.select, SELECTIONS),
     ):
         if value not in choices:
-            raise ValueError(f"{name}={value} is no rule: choose one of {', '.join(choices)}")
+            raise ValueError(f"{name}={value} is not a rule: choose one of {', '.join(choices)}")
     if settings.output.suffix not in (".csv", ".json"):
         raise ValueError(f"output={settings.output}: expected a name that ends in .csv or .json")
     if settings.top < 1 or settings.members_at_once < 1:

@@ -50,7 +50,7 @@ class MixingInference:
     Deviation: the published code takes partners from the test batch; here they come from a bank of training images.
 
     Args:
-        runs: views an image.
+        runs: views per image.
         lam: weight of the partner.
         bank: training images that partners come from.
         seed: key of the bank and of the partners.

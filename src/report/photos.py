@@ -114,7 +114,7 @@ def photo_of(folder: Path, name: str, rows: int | None = None) -> Photo | None:
 
 
 def batches_of(runs: Sequence[Path]) -> list[Photo]:
-    """The last sheet of training images of one run a stage."""
+    """The last sheet of training images of one run per stage."""
     sheets: dict[str, Photo] = {}
     for folder in runs:
         names = sorted(f"pictures/{path.name}" for path in (folder / "pictures").glob("*.png"))

@@ -55,7 +55,7 @@ def axes_of(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def context_bars(sets: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> Figure:
-    """Accuracy by context, a colour an image set.
+    """Accuracy by context, one colour per image set.
 
     Args:
         sets: by title, {context: (accuracy, low, high)} as shares; "all" is all images.

@@ -88,7 +88,7 @@ def ensemble(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def write_images(evaluated: EvaluatedSet, classes: Sequence[str], top: int, path: Path) -> None:
-    """One row a file: the vote, and the classes of the highest mean probability, as csv or json by the path's end.
+    """One row per file: the vote, and the classes of the highest mean probability, as csv or json by the path's end.
 
     Raises:
         ValueError: files could not be decoded; the others are written.

@@ -16,7 +16,7 @@ Table = list[list[str]]
 
 
 def members_table(evaluation: Evaluation) -> Table:
-    """One row a member: accuracy on in-domain held-out images (its run's last figure where members hold out different
+    """One row per member: accuracy on in-domain held-out images (its run's last figure where members hold out different
     ones), agreement with the vote, weight, test accuracies where truth is known; the vote comes last."""
     members, evaluated, in_domain = evaluation.members, evaluation.test, evaluation.in_domain
     known = evaluated.images.truth is not None

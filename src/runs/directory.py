@@ -2,7 +2,7 @@
 
 config.yaml          the resolved settings              environment.json   revision, versions, command
 split.json           the images of every part           classes.json       class names by id
-last.ckpt best.ckpt  to resume from                      metrics.csv        one row an epoch
+last.ckpt best.ckpt  to resume from                      metrics.csv        one row per epoch
 weights.safetensors  what the next stage reads          finished.json      written last: the run counts
 """
 
@@ -108,7 +108,7 @@ def check_settings(cfg: DictConfig) -> None:
 def claim(cfg: DictConfig, classes: Sequence[str], split: Mapping[str, Sequence[str]], inherited: Inheritance) -> Run:
     """Make the run's directory and describe the run in it, or take up an existing one with resume=true.
 
-    A directory without a checkpoint holds nothing to lose: its run starts anew. Ranks other than 0, whose
+    A directory without a checkpoint holds nothing to lose: its run starts over. Ranks other than 0, whose
     rank 0 has claimed the run, only look at it.
 
     Args:
@@ -162,7 +162,7 @@ def open_run(
     check_same_settings(folder, settings)
     if not cfg.resume:
         state = "is finished" if finished else "exists and is not finished: resume=true continues it"
-        raise ValueError(f"the run {folder} {state}; for another run beside it set tag=<word>, or remove the folder")
+        raise ValueError(f"the run {folder} {state}; for another run, set tag=<word>, or remove the folder")
     if read_json(folder / "split.json") != parts:
         raise ValueError(
             f"the data, the split, the masks or the weights to start from (init) changed since {folder}/split.json was "

@@ -223,7 +223,7 @@ def command_for(folder: Path, *more: str) -> str:
 
     Args:
         folder: the run directory.
-        more: settings of this command, beside those of data and split, that the run shares.
+        more: settings of this command, in addition to those of data and split, that the run shares.
     """
     track, stage = folder.parent.parent.name, folder.parent.name
     if not track.startswith("track"):

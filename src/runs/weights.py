@@ -39,7 +39,7 @@ def load_weights(path: Path, parts: Mapping[str, nn.Module]) -> None:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no safetensors file, a part the file has not, or keys or shapes that differ: the
+        ValueError: not a safetensors file, a part the file has not, or keys or shapes that differ: the
             file's network is another one.
     """
     state = read_weights(path)
@@ -71,9 +71,9 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         raise FileNotFoundError(f"the weights file {path} does not exist")
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
     except SafetensorError as error:
-        raise ValueError(f"{path} is no readable safetensors file ({error})") from error
+        raise ValueError(f"{path} is not a readable safetensors file ({error})") from error
 
 
 def uniform_soup(states: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

@@ -57,7 +57,7 @@ def factor(level: float) -> float:
 
 
 def towards(ground: npt.NDArray[Any] | float, level: float) -> Table:
-    """The table of ground + factor (value - ground), cut off as PIL's blend does; ground a value or one a channel."""
+    """The table of ground + factor (value - ground), cut off as PIL's blend does; ground a value or one per channel."""
     blend = np.float32(ground) + np.float32(factor(level)) * (IDENTITY - np.float32(ground))
     return np.asarray(blend.clip(0, 255).astype(np.uint8))
 
@@ -199,7 +199,7 @@ def augmix(
     Args:
         image: (H, W, 3) uint8.
         chains: for each chain its operations and their levels, negative ones for the other direction.
-        weights: one a chain, summing to 1.
+        weights: one per chain, summing to 1.
         share: of the chains' mixture, in [0, 1].
 
     Returns:

@@ -228,7 +228,7 @@ def test_the_command_that_the_message_names_mends_it(tmp_path: Path, change: str
             shutil.rmtree(root / TRAIN / context / "dog")
         elif change == "class renamed":
             (root / TRAIN / context / "dog").rename(root / TRAIN / context / "wolf")
-    with pytest.raises(ValueError, match=r"no longer matches its tree: .*; manifest.rebuild=true writes it anew"):
+    with pytest.raises(ValueError, match=r"no longer matches its tree: .*; manifest.rebuild=true rewrites it"):
         start(root, tmp_path / "m")
     made = start(root, tmp_path / "m", rebuild=True)
     again = start(root, tmp_path / "m")

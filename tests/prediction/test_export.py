@@ -65,7 +65,7 @@ def test_safetensors_and_its_config_are_enough_to_build_the_network(
 def test_a_format_that_does_not_exist_or_is_not_installed(
     two_members: list[Path], predict: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(SystemExit, match="error: export=tflite is no format: choose one of onnx, safetensors"):
+    with pytest.raises(SystemExit, match="error: export=tflite is not a format: choose one of onnx, safetensors"):
         predict("export=tflite")
     there = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else there(name))

@@ -204,7 +204,7 @@ def test_a_full_disk_leaves_the_old_result(
 
 
 def test_no_member_and_an_unknown_rule(predict: Callable[..., Path]) -> None:
-    with pytest.raises(SystemExit, match="error: vote=x is no rule: choose one of majority, adaptive, soft"):
+    with pytest.raises(SystemExit, match="error: vote=x is not a rule: choose one of majority, adaptive, soft"):
         predict("vote=x")
     with pytest.raises(SystemExit, match="error: no finished run of fdg or adapt"):
         predict("ensemble=all")

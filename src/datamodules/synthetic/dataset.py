@@ -158,11 +158,11 @@ def is_complete(out: Path, card: dict[str, Any]) -> bool:
     differing = [f"{key}={found.get(key)}, not {value}" for key, value in card.items() if found.get(key) != value]
     if differing:
         raise FileExistsError(
-            f"{out} holds a synthetic data set with {'; '.join(differing)}; remove {data} to make it anew"
+            f"{out} holds a synthetic data set with {'; '.join(differing)}; remove {data} to make it again"
         )
     images = sum(1 for _ in data.rglob("*.jpg"))
     if images != card["images"]:
-        raise FileExistsError(f"{data} has {images} of its {card['images']} images; remove it to make it anew")
+        raise FileExistsError(f"{data} has {images} of its {card['images']} images; remove it to make it again")
     return True
 
 
@@ -173,7 +173,7 @@ def generate(out: Path, seed: int = 0, scale: float = 1.0, progress: bool = True
         out: receives `data`, `truth` and `synthetic.json`; other entries are left alone.
         seed: not negative; the same seed gives the same bytes on the same versions of numpy and OpenCV.
         scale: multiplies the number of pictures; greater than 0.
-        progress: print what happens, one line a track.
+        progress: print what happens, one line per track.
         strays: training images of each class of track 2 in contexts that are not its own; None: nearly a tenth. The
             fewer, the more the background gives the class away in training.
 
