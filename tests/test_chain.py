@@ -236,9 +236,9 @@ def test_without_masks_the_frequency_branch_alone_runs_and_says_so(train_run: Tr
     ("words", "message"),
     [
         (["stage=finetune"], "no finished run of moco .*: train it first: python train.py track=1 stage=moco.*; "
-                             "no finished run of wsss .*: train it first: python train.py track=1 stage=wsss"),
-        (["stage=fdg", MASKS], "finetune/.*: train it first: python train.py track=1 stage=finetune"),
-        (["stage=adapt", MASKS], "fdg/.*: train it first: python train.py track=1 stage=fdg"),
+                             "there is no finished run of wsss .*: train it first: python train.py track=1 stage=wsss"),
+        (["stage=fdg", MASKS], "finetune .*: train it first: python train.py track=1 stage=finetune"),
+        (["stage=adapt", MASKS], "fdg .*: train it first: python train.py track=1 stage=fdg"),
         (["stage=finetune", "init=none", MASKS, "mixing.ratio=0"], "mixing.ratio is 0"),
         (["stage=finetune", "init=none", MASKS, "datamodule.batch_size=1"], "leaves each of 1 process.es. one image"),
         (["stage=finetune", "init=none", MASKS, "datamodule.size=[[2,32]]"], "from epoch 0 on"),

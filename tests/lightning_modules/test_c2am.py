@@ -169,3 +169,37 @@ def test_the_rate_decays_to_zero_by_a_power() -> None:
     module._trainer = Trainer()  # type: ignore[assignment]
     assert module.decay(0) == 1 and module.decay(20) == 0
     assert module.decay(10) == 0.5**0.9
+
+
+def test_the_network_sees_normalised_pixels() -> None:
+    module, plain = make(), make()
+    for one in (module, plain):
+        torch.manual_seed(1)
+        torch.nn.init.normal_(one.head[0].weight)
+    plain.mean.zero_()
+    plain.std.fill_(1)
+    image = torch.rand(2, 3, 64, 64)
+    assert torch.equal(module.represent(image).activation, plain.represent((image - 0.5) / 0.25).activation)
+
+
+def test_a_map_is_the_sum_over_scales_and_flips_turned_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a stand-in for the network that looks to the left: of an image and its mirror it makes different maps."""
+    module, image, seen = make(), torch.rand(2, 3, 64, 64), []
+
+    def look(x: torch.Tensor) -> torch.Tensor:
+        seen.append(x.shape[3])
+        return x[:, :1] * torch.linspace(0, 1, x.shape[3])
+
+    monkeypatch.setattr(module, "forward", look)
+    expected = torch.zeros(2, 64, 64)
+    for size in (32, 64):
+        x = torch.nn.functional.interpolate(image, size=(size, size), mode="bilinear")
+        both = look(x) + look(x.flip(3)).flip(3)
+        expected += torch.nn.functional.interpolate(both, size=(64, 64), mode="bilinear")[:, 0]
+    torch.testing.assert_close(module.activation_map(image), expected)
+    assert seen == [32, 32, 64, 64] * 2
+    from src.data.batch import FullSizeBatch
+
+    batch = FullSizeBatch(image, torch.tensor([64, 64]), torch.tensor([64, 64]), torch.tensor([0, 1]))
+    for made, whole in zip(module.predict_step(batch, 0), expected, strict=True):
+        torch.testing.assert_close(made, whole / whole.max())

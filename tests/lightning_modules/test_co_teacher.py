@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -183,3 +184,40 @@ def test_the_cosine_goes_on_where_the_stage_before_stopped() -> None:
     assert whole == pytest.approx([0.05 * (1 + math.cos(math.pi * e / 200)) for e in range(200)])
     assert rates(120, 80) == pytest.approx(whole[120:]) and rates(120, 1)[0] == pytest.approx(0.0345, abs=1e-4)
     assert ramp_up(0, 5) == pytest.approx(math.exp(-5))
+
+
+def test_the_student_starts_from_the_teacher_and_only_at_the_start() -> None:
+    for step, same in ((0, True), (1, False), (40, False)):
+        module = make()
+        module._trainer = SimpleNamespace(global_step=step)  # type: ignore[assignment]
+        with torch.no_grad():
+            module.head.weight.add_(1)  # the weights to start from come after the student was made
+        module.on_train_start()
+        assert torch.equal(module.student.head.weight, module.teacher.head.weight) == same
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 0.0, 1.01, 2.0])
+def test_a_ratio_outside_its_range(ratio: float) -> None:
+    with pytest.raises(ValueError, match=f"module.ratio is {ratio}"):
+        make(ratio=ratio)
+
+
+def test_the_whole_spectrum_is_a_ratio() -> None:
+    assert make(ratio=1).ratio == 1
+
+
+def test_settings_go_by_name() -> None:
+    with pytest.raises(TypeError):
+        CoTeacher(0.4)  # type: ignore[call-arg, misc]
+    with pytest.raises(TypeError, match="classes"):
+        make(classes=5)
+
+
+def test_a_sheet_shows_each_mixed_original_beside_its_copy() -> None:
+    module, batch = make(), pairs()
+    torch.manual_seed(3)
+    mixed, copies = module.mix(batch)
+    torch.manual_seed(3)
+    images = module.training_images(batch)
+    assert images.shape == (12, 3, 32, 32)
+    assert torch.equal(images[0::2], mixed.image) and torch.equal(images[1::2], copies)
