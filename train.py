@@ -69,7 +69,7 @@ def fit(cfg: DictConfig, run: Run, datamodule: NicoDataModule, init: Path | None
     trainer = make_trainer(cfg)
     if trainer.is_global_zero:
         counts = ", ".join(f"{len(paths)} {part}" for part, paths in datamodule.split_paths.items() if paths)
-        processes = f"{trainer.world_size} process(es) on {trainer.strategy.root_device.type}"
+        processes = f"{trainer.world_size} process(es) on {trainer.strategy.root_device.type}, {cfg.trainer.precision}"
         print(f"{'resuming' if run.checkpoint else 'training'} {run.folder}: {counts} images, {processes}", flush=True)
     trainer.fit(module, datamodule, ckpt_path=run.checkpoint, weights_only=True)
     figures = {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -345,7 +345,12 @@ def test_all_processes_stop_when_one_diverges(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("src.callbacks.divergence.gather", lambda rows: torch.cat([rows, rows + 2]))
     datamodule = SimpleNamespace(split_paths={"train": ["a", "b", "c", "d"]})
     trainer = SimpleNamespace(
-        strategy=strategy, datamodule=datamodule, current_epoch=2, global_step=7, is_global_zero=True
+        strategy=strategy,
+        datamodule=datamodule,
+        current_epoch=2,
+        global_step=7,
+        is_global_zero=True,
+        precision_plugin=None,
     )
     batch, callback = SimpleNamespace(position=torch.tensor([0, 1])), Divergence(str(tmp_path / "diverged.json"))
     callback.on_train_batch_start(trainer, None, batch, 0)  # type: ignore[arg-type]
@@ -353,6 +358,29 @@ def test_all_processes_stop_when_one_diverges(tmp_path: Path, monkeypatch: pytes
         callback.on_train_batch_end(trainer, None, {"loss": torch.tensor(1.0)}, batch, 0)  # type: ignore[arg-type]
     said = json.loads((tmp_path / "diverged.json").read_text())
     assert said == {"epoch": 3, "step": 8, "images": ["a", "b", "c", "d"]}
+
+
+def test_skipped_steps_of_loss_scaling_are_no_divergence_until_they_do_not_end(tmp_path: Path) -> None:
+    def step(callback: Divergence, loss: float, scaler: object) -> None:
+        trainer = SimpleNamespace(
+            strategy=SimpleNamespace(reduce=lambda value, reduce_op: value),
+            precision_plugin=SimpleNamespace(scaler=scaler), current_epoch=0, global_step=3, is_global_zero=True,
+            datamodule=SimpleNamespace(split_paths={"train": ["a", "b"]}),
+        )  # fmt: skip
+        batch = SimpleNamespace(position=torch.tensor([0, 1]))
+        callback.on_train_batch_end(trainer, None, {"loss": torch.tensor(loss)}, batch, 0)  # type: ignore[arg-type]
+
+    scaled = Divergence(str(tmp_path / "diverged.json"))
+    for _ in range(3):
+        for _ in range(scaled.SKIPS - 1):
+            step(scaled, float("inf"), object())
+        step(scaled, 1.0, object())
+    for _ in range(scaled.SKIPS - 1):
+        step(scaled, float("nan"), object())
+    with pytest.raises(ValueError, match="has diverged"):
+        step(scaled, float("nan"), object())
+    with pytest.raises(ValueError, match="has diverged"):
+        step(Divergence(str(tmp_path / "diverged.json")), float("nan"), None)
 
 
 def test_a_context_of_one_image_and_no_other_context() -> None:

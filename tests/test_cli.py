@@ -5,10 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from src import cli
-from tests.conftest import ROOT, command
+from tests.conftest import ROOT, command, composed
 
 STAGES = sorted(path.stem for path in (ROOT / "conf/stage").glob("*.yaml"))
 
@@ -66,7 +67,7 @@ def test_wandb_id_is_that_of_the_earlier_start(tmp_path: Path) -> None:
 def test_help_names_groups(script: str) -> None:
     done = command(script, "--help")
     assert done.returncode == 0 and f"python {script} track=" in done.stdout
-    assert re.search(r"trainer: cpu, ddp, ddp_cpu, gpu", done.stdout)
+    assert re.search(r"trainer: auto, cpu, ddp, ddp_cpu, gpu", done.stdout)
 
 
 def test_help_does_not_import_torch() -> None:
@@ -193,3 +194,32 @@ def test_the_readmes_commands_compose(configure: Callable[..., DictConfig]) -> N
         configure(script.removesuffix(".py"), *overrides)
         found += 1
     assert found >= 6
+
+
+@pytest.mark.parametrize(
+    ("cuda", "bf16", "mps", "chosen"),
+    [
+        (False, False, False, ("cpu", "32-true", False)),
+        (False, False, True, ("mps", "32-true", False)),
+        (True, True, False, ("cuda", "bf16-mixed", True)),
+        (True, False, True, ("cuda", "16-mixed", True)),
+    ],
+)
+def test_the_trainer_takes_the_device_that_is_there(
+    monkeypatch: pytest.MonkeyPatch, cuda: bool, bf16: bool, mps: bool, chosen: tuple[str, str, bool]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16 or including_emulation)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    for entry in ("train", "predict"):
+        trainer = composed(entry, "track=1").trainer
+        assert (trainer.accelerator, trainer.precision, trainer.benchmark) == chosen
+    assert composed("train", "track=1", "trainer=gpu").trainer.precision == chosen[1]
+    assert composed("train", "track=1", "trainer=cpu").trainer.accelerator == "cpu"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_one_sentence(places: list[str]) -> None:
+    done = command("train.py", "track=1", "stage=baseline", "scale=demo", "trainer=gpu", *places)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "error: this machine has no such device that PyTorch can use: leave trainer= out" in done.stderr

@@ -26,12 +26,14 @@ def options(group: str) -> list[str]:
 def combinations() -> list[str]:
     """Every stage x model x track of the full recipe, every stage of the demo, and each choice of the other groups."""
     stages, tracks = options("stage"), options("track")
-    words = [f"track={t} stage={s} model={m}" for s, m, t in itertools.product(stages, options("model"), tracks)]
+    words = [
+        f"track={t} stage={s} model={m} trainer=gpu" for s, m, t in itertools.product(stages, options("model"), tracks)
+    ]
     words += [f"track={t} stage={s} scale=demo" for s, t in itertools.product(stages, tracks)]
-    words += [f"track=1 stage=finetune mixing={mixing}" for mixing in options("mixing")]
-    words += [f"track=1 stage=wsss crf={crf}" for crf in options("crf")]
-    for group in ("trainer", "split"):
-        words += [f"track=1 stage=baseline {group}={option}" for option in options(group)]
+    words += [f"track=1 stage=finetune mixing={mixing} trainer=gpu" for mixing in options("mixing")]
+    words += [f"track=1 stage=wsss crf={crf} trainer=gpu" for crf in options("crf")]
+    words += [f"track=1 stage=baseline trainer={trainer}" for trainer in options("trainer") if trainer != "auto"]
+    words += [f"track=1 stage=baseline split={split} trainer=gpu" for split in options("split")]
     return words
 
 

@@ -16,15 +16,19 @@ from src.files import write_json
 class Divergence(pl.Callback):
     """Raise ValueError at a loss that is not finite, and name the batch's images; the checkpoints before it stay.
 
-    All processes look at the mean of their losses, and stop together.
+    All processes look at the mean of their losses, and stop together. Under 16-mixed a step whose numbers overflow is
+    skipped, and the loss is scaled down for the next one: only SKIPS of them in a row are a divergence.
 
     Args:
         path: json file for the epoch, the step and the images (of all processes).
     """
 
+    SKIPS = 20  # from a scale of 2^16 down to below 1
+
     def __init__(self, path: str) -> None:
         self.path = Path(path)
         self.number = 0
+        self.skipped = 0
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -36,7 +40,9 @@ class Divergence(pl.Callback):
     ) -> None:
         # On a GPU this waits for the step. A look at the step before would wait just as long, behind this one's work.
         loss = float(trainer.strategy.reduce(outputs["loss"].detach().clone(), reduce_op="mean"))
-        if math.isfinite(loss):
+        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        self.skipped = 0 if math.isfinite(loss) else self.skipped + 1
+        if not self.skipped or (scaled and self.skipped < self.SKIPS):
             return
         train = datamodule_of(trainer).split_paths["train"]
         images = [train[i] for i in gather(batch.position).tolist()]

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from src.data.batch import Batch, FullSizeBatch, FullSizePixels, PixelBatch, TwoViewBatch, collate, collate_pairs
 from src.data.checks import MASKS_AGAIN, PREFETCH, check_links, check_shared_memory
 from src.data.datasets import BySize, ChoosesRows, FullSizeImages, Images, Pairs, Transform, start_worker
+from src.data.loading import batch_of, cores
 from src.data.manifest import Row, read_manifest
 from src.data.sampler import KeyedSampler
 from src.data.scan import Layout
@@ -36,7 +37,7 @@ class NicoDataModule(pl.LightningDataModule):
         manifest_dir: where the manifests are, or are made when missing.
         track: the track's layout (conf/track).
         batch_size: global, divided by the ranks.
-        num_workers: processes that decode, for each rank.
+        num_workers: processes that decode, for each rank; no more are started than there are cores.
         timeout: seconds that a batch of theirs may take; 0: any time.
         seed: key of order and augmentation.
         max_pixels: an image of more, by its header, counts as one that cannot be decoded; 0: any number.
@@ -87,6 +88,7 @@ class NicoDataModule(pl.LightningDataModule):
 
     def __post_init__(self) -> None:
         super().__init__()
+        self.workers = min(self.num_workers, cores())
         self.sizes = {} if self.size is None else size_schedule(self.size)
         self.check_arguments()
         self.data_root, self.layout = Path(self.data_root), Layout(**self.track)
@@ -213,9 +215,8 @@ class NicoDataModule(pl.LightningDataModule):
     ) -> DataLoader[Any]:
         """A loader of this rank's share of `rows`, each epoch at its size."""
         assert transform is not None
-        self.check_batches(len(rows), train)
         rank, world_size = self.rank_and_world_size
-        share = self.batch_size // world_size
+        share = batch_of(self.batch_size, len(rows), world_size, train) // world_size
         sampler = KeyedSampler(
             len(rows), seed=self.seed, batch_size=share, shuffle=train, drop_last=train,
             rank=rank, num_replicas=world_size,
@@ -227,42 +228,23 @@ class NicoDataModule(pl.LightningDataModule):
         images = Images(rows, self.data_root, mask_root, first, self.seed, dict(later), self.tolerant, self.max_pixels)
         paired = train and self.pairs is not None
         pixels = share * (2 if paired else first.views) * max(sizes.values()) ** 2
-        check_shared_memory(self.num_workers, pixels * (4 if mask_root else 3))
+        check_shared_memory(self.workers, pixels * (4 if mask_root else 3))
         return DataLoader(
             Pairs(images, self.pairs == "other_context") if paired else images,
             batch_size=share,
             sampler=sampler,
-            persistent_workers=self.persistent_workers and self.num_workers > 0,
+            persistent_workers=self.persistent_workers and self.workers > 0,
             collate_fn=collate_pairs if paired else collate,
             **self.loading,
         )
-
-    def check_batches(self, images: int, train: bool) -> None:
-        """Raise ValueError where a number of images cannot be dealt out to the processes in batches."""
-        _, world_size = self.rank_and_world_size
-        given = f"datamodule.batch_size={self.batch_size}"
-        if self.batch_size % world_size:
-            raise ValueError(f"{given} is global and not a multiple of the {world_size} processes: change it")
-        if not train and images < world_size:
-            raise ValueError(
-                f"{images} images are too few to evaluate on {world_size} processes: raise split.fraction, or use one "
-                "(trainer=gpu or trainer=cpu)"
-            )
-        if train and self.batch_size // world_size < 2:
-            raise ValueError(
-                f"{given} leaves each of {world_size} process(es) one image or pair: mixing and BatchNorm need two at "
-                "least"
-            )
-        if train and images < self.batch_size:
-            raise ValueError(f"{given} exceeds the {images} training images of this split: set a smaller one")
 
     @property
     def loading(self) -> dict[str, Any]:
         """What every loader has: its workers."""
         return {
-            "num_workers": self.num_workers,
-            "timeout": self.timeout if self.num_workers else 0,
-            "prefetch_factor": PREFETCH if self.num_workers else None,
+            "num_workers": self.workers,
+            "timeout": self.timeout if self.workers else 0,
+            "prefetch_factor": PREFETCH if self.workers else None,
             "pin_memory": self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             "worker_init_fn": start_worker,
             # The loader draws a seed for its workers from this, not from the generator that the training

@@ -104,7 +104,7 @@ def find_run(cfg: DictConfig, name: str, before: DictConfig) -> Path:
     """The one finished run that a run is made from.
 
     It has the run's track and split; for `init` its model and seed too, for `masks` the seed of `before`. Of several
-    that of this run's tag counts, then that of the mixing that `before` names; never the newest.
+    that of this run's tag counts, else that without a tag, then that of the mixing that `before` names; never the newest.
 
     Args:
         cfg: the run's settings.
@@ -133,7 +133,7 @@ def find_run(cfg: DictConfig, name: str, before: DictConfig) -> Path:
             f"there is no finished run of {before.stage} with {asked} in {folder}{begun}{other}: train it first"
             f"{command_for(folder / 'run', *same)}; {name}=<another> or {name}={NONE} goes without"
         )
-    for key, value in (("tag", cfg.tag), ("mixing", before.get("mixing"))):
+    for key, value in (("tag", cfg.tag), ("tag", None), ("mixing", before.get("mixing"))):
         finished = [run for run in finished if described[run].get(key) == value] or finished
     if len(finished) > 1:
         raise ValueError(

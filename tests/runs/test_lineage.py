@@ -70,7 +70,7 @@ def test_a_tag_does_not_break_the_chain(tmp_path: Path) -> None:
     tagged = run(tmp_path, "tagged", tag="t")
     assert found(tmp_path) == found(tmp_path, tag="t") == found(tmp_path, tag="u") == tagged
     plain = run(tmp_path, "plain")
-    assert found(tmp_path) == plain and found(tmp_path, tag="t") == tagged
+    assert found(tmp_path) == found(tmp_path, tag="u") == plain and found(tmp_path, tag="t") == tagged
 
 
 def test_several_are_listed_and_init_decides(tmp_path: Path) -> None:
