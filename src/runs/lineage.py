@@ -104,7 +104,8 @@ def find_run(cfg: DictConfig, name: str, before: DictConfig) -> Path:
     """The one finished run that a run is made from.
 
     It has the run's track and split; for `init` its model and seed too, for `masks` the seed of `before`. Of several
-    that of this run's tag counts, else that without a tag, then that of the mixing that `before` names; never the newest.
+    that of this run's tag counts, else that without a tag, then that of the mixing that `before` names: never the
+    newest.
 
     Args:
         cfg: the run's settings.
