@@ -1,6 +1,8 @@
 import math
 import multiprocessing
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -187,3 +189,101 @@ def test_state_dict_keys_are_the_same_when_compiled() -> None:
         network.compile()
     assert list(module.state_dict()) == before
     assert math.isfinite(float(module.state_dict()["queue"].sum()))
+
+
+def start(module: MoCo, batch: int, batches: int, world_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start of a training of `batches` steps, each with `batch` images on every one of the processes."""
+    monkeypatch.setattr("src.lightning_modules.moco.rank_and_world_size", lambda: (0, world_size))
+    loader = SimpleNamespace(batch_size=batch)
+    module._trainer = SimpleNamespace(train_dataloader=loader, num_training_batches=batches)  # type: ignore[assignment]
+    module.on_train_start()
+
+
+@pytest.mark.parametrize(
+    ("queue_size", "num_splits", "batch", "batches", "world_size"),
+    [
+        (32, 2, 8, 10, 1),
+        (48, 2, 8, 10, 2),  # the batch is that of both processes
+        (80, 2, 8, 10, 1),  # an epoch
+        (64, 4, 8, 10, 1),  # two images per group
+        (64, 4, 16, 10, 1),
+        (48, 4, 8, 10, 2),
+        (48, 3, 12, 10, 1),
+        (64, 2, 4, 10, 4),  # more processes than groups: each is one
+        (80, 2, 4, 10, 5),
+    ],
+)
+def test_a_queue_and_groups_that_fit_are_taken_without_a_word(
+    queue_size: int, num_splits: int, batch: int, batches: int, world_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        start(make(num_splits, queue_size), batch, batches, world_size, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("queue_size", "num_splits", "batch", "batches", "world_size", "message"),
+    [
+        (40, 2, 16, 10, 1, "module.queue_size=40 is not a multiple of datamodule.batch_size=16"),
+        (40, 2, 8, 10, 2, "module.queue_size=40 is not a multiple of datamodule.batch_size=16"),
+        (88, 2, 8, 10, 1, "module.queue_size=88 exceeds the 80 images of an epoch"),
+        (32, 3, 8, 10, 1, "module.num_splits=3 does not divide datamodule.batch_size=8 over 1 process"),
+        (48, 3, 6, 10, 2, "module.num_splits=3 does not divide datamodule.batch_size=12 over 2 process"),
+        (32, 8, 8, 10, 1, "BatchNorm would see 1 image at a time"),
+        (32, 1, 1, 40, 4, "BatchNorm would see 1 image at a time"),
+    ],
+)
+def test_a_queue_and_groups_that_do_not_fit(
+    queue_size: int, num_splits: int, batch: int, batches: int, world_size: int, message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    with pytest.raises(ValueError, match=message):
+        start(make(num_splits, queue_size), batch, batches, world_size, monkeypatch)
+
+
+def test_one_group_alone_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.warns(UserWarning, match="can be matched by them alone"):
+        start(make(num_splits=1), 8, 10, 1, monkeypatch)
+
+
+def test_a_collapse_is_below_the_limit_and_said_once() -> None:
+    module = make()  # collapse_below is .1
+    for spread, said in ((0.5, False), (0.1, False), (0.09, True), (0.01, False)):
+        module._trainer = SimpleNamespace(callback_metrics={"train/feature_spread": torch.tensor(spread).double()})  # type: ignore[assignment]
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            module.on_train_epoch_end()
+        assert len(caught) == said
+
+
+def test_the_spread_is_that_of_each_dimension_over_the_images() -> None:
+    assert MoCo.spread(torch.tensor([[0.6, 0.8, 0.0]] * 4)) == 0
+
+
+def test_a_query_whose_key_is_its_own_is_always_first() -> None:
+    module, figures = make(queue_size=24).eval(), {}
+    module.log_dict = lambda made, **_: figures.update(made)  # type: ignore[method-assign]
+    batch = views()
+    module.training_step(batch._replace(second=batch.first), 0)
+    assert figures["train/contrastive_top1"] == figures["train/contrastive_top5"] == 1
+
+
+def test_a_sheet_shows_the_views_of_an_image_side_by_side() -> None:
+    batch = views(count=3)
+    images = make().training_images(batch)
+    assert images.shape == (6, 3, 32, 32)
+    assert torch.equal(images[0::2], batch.first) and torch.equal(images[1::2], batch.second)
+
+
+def test_keys_and_queue_carry_no_gradient() -> None:
+    module, batch = make(num_splits=2), views()
+    module.update_key_encoder()
+    assert all(p.is_leaf and not p.requires_grad for p in module.key_encoder.parameters())
+    assert not module.shuffled_keys(batch.second.requires_grad_()).requires_grad
+    module.enqueue(torch.rand(8, 8, requires_grad=True))
+    assert not module.queue.requires_grad
+
+
+def test_settings_go_by_name() -> None:
+    with pytest.raises(TypeError):
+        MoCo(torch.nn.Identity())  # type: ignore[call-arg, misc]
