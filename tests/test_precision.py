@@ -118,7 +118,7 @@ def train(cfg: DictConfig, batches: Kept, seed: int, precision: str, moved: int)
 def test_a_stage_trains_in_bf16_as_in_float32(
     configure: Callable[..., DictConfig], places: list[str], masks: list[str], stage: str, seed: int
 ) -> None:
-    uses_masks = recipe(configure, stage).masks is not None
+    uses_masks = recipe(configure, stage).before_masks.stage is not None
     cfg = recipe(configure, stage, *places, *(masks if uses_masks else []))
     datamodule = instantiate(cfg.datamodule)
     datamodule.prepare_data()

@@ -64,7 +64,7 @@ def test_same_seed_same_weights_with_0_1_2_workers(train_run: Train) -> None:
 def test_a_run_that_exists_is_refused_and_resume_of_a_finished_one_does_nothing(train_run: Train) -> None:
     run = train_run("track=1", "stage=baseline")
     before = (run / "weights.safetensors").stat().st_mtime_ns
-    with pytest.raises(SystemExit, match="is finished; for another run beside it set tag="), cli.clear_errors():
+    with pytest.raises(SystemExit, match="is finished; for another run, set tag="), cli.clear_errors():
         train_run("track=1", "stage=baseline")
     train_run("track=1", "stage=baseline", "resume=true")
     assert (run / "weights.safetensors").stat().st_mtime_ns == before

@@ -70,7 +70,7 @@ def test_published_manifests_load(tmp_path: Path) -> None:
         ('{"car": 0, "bus": 0}', "gives the id 0 to two classes, 'car' and 'bus'"),
         ('{"bus": 0}', "lacks the class 'car'"),
         ('{"bus": 0,\n "car" 1}', "not valid JSON: .* line 2, column 8"),
-        ("[1]", "no JSON object"),
+        ("[1]", "is not a JSON object"),
     ],
 )
 def test_bad_label_map(tmp_path: Path, content: str, message: str) -> None:

@@ -35,7 +35,7 @@ def test_no_file_and_no_safetensors(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="does not exist"):
         load_weights(tmp_path / "w.safetensors", {})
     (tmp_path / "w.safetensors").write_bytes(b"\x80\x04pickle")
-    with pytest.raises(ValueError, match="no readable safetensors file"):
+    with pytest.raises(ValueError, match="is not a readable safetensors file"):
         load_weights(tmp_path / "w.safetensors", {"head": nn.Linear(1, 1)})
 
 
