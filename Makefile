@@ -19,7 +19,7 @@ install: .venv/.installed  ## make .venv with the tested versions in it; CONSTRA
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $(addprefix -c ,$(CONSTRAINTS)) '.[dev,export,report]'
-	touch $@
+	echo $(CONSTRAINTS) > $@
 
 demo: install  ## the main job on data made here: both tracks, every stage, prediction.json, report.html
 	$(BIN)/python -m src.datamodules.synthetic demo
