@@ -1,4 +1,4 @@
-"""Stage `baseline`: a backbone and a linear head, trained on mixed images (docs/method.md, section 2)."""
+"""Stages `baseline`, `finetune` and `adapt`: a backbone and a linear head, trained on mixed images (docs/method.md, section 2)."""
 
 from __future__ import annotations
 

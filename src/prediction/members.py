@@ -215,7 +215,7 @@ def check_plain(settings: Any, whose: str) -> None:
 
 
 def held_out(members: Sequence[Member]) -> dict[str, list[str]]:
-    """Image paths of the parts, of manifest.HELD_OUT, that all members hold out.
+    """Image paths of the parts, of splits.HELD_OUT, that all members hold out.
 
     Raises:
         ValueError: a member holds out nothing, or two hold out different images.
