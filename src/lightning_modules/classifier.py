@@ -1,4 +1,4 @@
-"""Stages `baseline`, `finetune` and `adapt`: a backbone and a linear head, trained on mixed images (docs/method.md, section 2)."""
+"""Stages `baseline`, `finetune`, `adapt`: backbone and linear head, on mixed images (docs/method.md, section 2)."""
 
 from __future__ import annotations
 
