@@ -107,7 +107,7 @@ SCENES = [
     ("src.callbacks.map_sign:progress", 1, "wsss", "self"),
     ("src.callbacks.mask_writer:MaskWriter:write_on_batch_end", 3, "wsss", "self"),
     ("src.callbacks.mask_writer:MaskWriter:write_on_batch_end", 3, "wsss", "group"),
-    ("src.callbacks.mask_writer:MaskWriter:judge", 1, "wsss", "group"),
+    ("src.callbacks.mask_writer:MaskWriter:conclude", 1, "wsss", "group"),
 ]
 
 
@@ -158,7 +158,7 @@ def test_nobody_outlives_a_killed_sweep(places: list[str]) -> None:
 
 @pytest.mark.parametrize("seconds", [0.0, 2.0])
 def test_a_sweep_that_is_stopped_starts_no_further_job(places: list[str], seconds: float) -> None:
-    words = ["-m", "track=1", "stage=baseline", "seed=0,1,2", "trainer.max_epochs=1"]
+    words = ["-m", "track=1", "stage=baseline", "seed=0,1,2", "trainer.max_epochs=500"]
     with start("train.py", *TINY, *places, *words) as process:
         assert process.stdout is not None
         while not process.stdout.readline().startswith("sweep job 0"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -11,7 +12,7 @@ from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from multiprocessing import resource_tracker
 from pathlib import Path
 from queue import Queue
-from threading import Thread
+from threading import Lock, Thread
 from typing import NamedTuple
 
 import cv2
@@ -91,6 +92,12 @@ def end_with_main() -> None:
     os._exit(1)
 
 
+# Held while a process starts. An interpreter that ended between a process's start and its first words would leave it
+# without them, with a traceback: the last thing that it does is to wait for this lock, and to keep it.
+starting = Lock()
+atexit.register(starting.acquire, timeout=5)
+
+
 class MaskPool:
     """Processes that make masks while the caller goes on; a process that dies costs one refinement.
 
@@ -140,7 +147,9 @@ class MaskPool:
         """Do a task, and return the executor for the next one."""
         for _ in range(2):  # a process may be killed from outside: the task is to blame when it dies twice
             try:
-                executor.submit(make_mask, task).result()
+                with starting:  # submit starts the process
+                    future = executor.submit(make_mask, task)
+                future.result()
                 self.in_a_row = 0
                 return executor
             except BrokenExecutor:
