@@ -38,7 +38,7 @@ def predict(cfg: DictConfig) -> None:
     settings = read_settings(resolved(cfg))
     trainer, tta = cli.instantiate(cfg.trainer), cli.instantiate(cfg.tta)
     open_images: OpenImages = partial(cli.instantiate, cfg.datamodule)
-    voters, left_out = members.find_members(settings.logs_dir, settings.track, settings.stages)
+    voters, left_out = members.find_members(settings.logs_dir, settings.data_name, settings.stages)
     if trainer.is_global_zero:
         say(left_out)
     if settings.select == "soup":

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 LOGS = Path("demo/logs")
-INIT = "init=${logs_dir}/track${track.id}/moco/${model.model_name}-${split_name}-seed${seed}"
+INIT = "init=${logs_dir}/${track.name}/moco/${model.model_name}-${split_name}-seed${seed}"
 
 
 def train(*words: str) -> None:

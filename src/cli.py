@@ -23,7 +23,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from src import stopping
-from src.overrides import literal, quoted, unquoted
+from src.overrides import folder_name, literal, quoted, unquoted, with_data_set
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -35,7 +35,8 @@ def prepare_arguments() -> None:
     ASCII in a path as its own grammar, and wants -m before the overrides.
     """
     flags = [word for word in sys.argv[1:] if word in ("-m", "--multirun")]
-    sys.argv[1:] = flags + [quoted(word, bool(flags)) for word in sys.argv[1:] if word not in flags]
+    words = with_data_set([word for word in sys.argv[1:] if word not in flags])
+    sys.argv[1:] = flags + [quoted(word, bool(flags)) for word in words]
 
 
 def command_words() -> list[str]:
@@ -101,6 +102,7 @@ def register_resolvers() -> None:
     """What the configuration computes: ${dash:...}, ${device:...}, ${wandb_offline:}, ${wandb_run_id:...}."""
     OmegaConf.register_new_resolver("device", device, replace=True)
     OmegaConf.register_new_resolver("dash", dash, replace=True)
+    OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
     OmegaConf.register_new_resolver("wandb_offline", wandb_offline, replace=True)
     OmegaConf.register_new_resolver("wandb_run_id", wandb_run_id, replace=True, use_cache=True)
 

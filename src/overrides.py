@@ -8,11 +8,46 @@ from typing import Any
 
 TEXT = re.compile(
     r"[+~]*(data_root|manifest_dir|logs_dir|results_dir|mask_root|output|images|truth|init|masks|tag|"
-    r"wsss\.truth_dir|track\.(train_dir|test_dir|label_map)|datamodule\.(data_root|manifest_dir|masks|mask_root))"
+    r"data|wsss\.truth_dir|track\.(name|train_dir|val_dir|test_dir|label_map|layout|table)|datamodule\.(data_root|manifest_dir|masks|mask_root))"
 )
 """Settings whose value is a text, mostly a path: what a person types is meant as it stands."""
 CONTEXTS = re.compile(r"[+~]*split\.contexts")
 """The setting that is a list of names, which may look like numbers."""
+
+
+def with_data_set(words: list[str]) -> list[str]:
+    """`data=<folder>` as the settings that it stands for: the data root, and the layout that is found there.
+
+    A table (`data=<file>.csv`) is one in its folder. A track that is named keeps its own folders.
+    """
+    found: list[str] = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key != "data" or not equals:
+            found.append(word)
+            continue
+        plain = value[1:-1] if fully_quoted(value) and "," not in value else value
+        plain = os.path.expanduser(plain) if plain.startswith("~/") else plain
+        if not any(other.startswith("track=") for other in words):
+            found.append("track=found")
+        if plain.lower().endswith(".csv") and not os.path.isdir(plain):
+            table = [f"data_root={os.path.dirname(plain) or '.'}", f"track.table={os.path.basename(plain)}"]
+            found += [
+                *table,
+                *(
+                    ()
+                    if any(other.startswith("track.name=") for other in words)
+                    else (f"track.name={folder_name(plain[:-4])}",)
+                ),
+            ]
+        else:
+            found.append(f"data_root={value}")
+    return found
+
+
+def folder_name(path: str) -> str:
+    """The name of a data set that is not given one: its folder's, as the name of a file can hold it."""
+    return re.sub(r"[^\w.+-]+", "_", os.path.basename(os.path.realpath(path))).strip("._+-")[:60] or "data"
 
 
 def quoted(word: str, sweep: bool = False) -> str:

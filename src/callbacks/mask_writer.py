@@ -40,7 +40,7 @@ class MaskWriter(BasePredictionWriter):
 
     Args:
         run_dir: the run's folder.
-        track: the track's number.
+        data_name: the data set's name, in that of the manifest.
         threshold: a pixel is foreground where the map, divided by its maximum, exceeds this.
         crf: settings of crf.refine, or None.
         processes: that refine, on each rank.
@@ -51,14 +51,14 @@ class MaskWriter(BasePredictionWriter):
         self,
         *,
         run_dir: str,
-        track: int,
+        data_name: str,
         threshold: float,
         crf: Mapping[str, float] | None,
         processes: int,
         truth_dir: str | None,
     ) -> None:
         super().__init__(write_interval="batch")
-        self.run, self.track = Path(run_dir), track
+        self.run, self.data_name = Path(run_dir), data_name
         self.threshold, self.crf, self.processes = threshold, dict(crf) if crf else None, processes
         self.truth_dir = Path(truth_dir) if truth_dir else None
         self.tiles = self.run / "masks" / ".tiles"
@@ -180,7 +180,7 @@ class MaskWriter(BasePredictionWriter):
     def conclude(self, map_iou: torch.Tensor) -> None:
         """Write the manifest with masks and masks.json, and say what they are like."""
         rows = [row._replace(image_name=row.name, image_seg_path=self.files.relative(row)) for row in self.files.rows]
-        write_manifest(self.run / f"track{self.track}_train_with_mask_label.json", rows)
+        write_manifest(self.run / f"{self.data_name}_train_with_mask_label.json", rows)
         crashed = sorted({name for path in self.tiles.parent.glob(".crashed-*.json") for name in read_json(path)})
         report = judge(self.files, crashed, map_iou)
         empty, full = (len(report[part]) / len(rows) for part in ("empty", "full"))

@@ -197,8 +197,8 @@ def check_masked_images(path: Path, listed: set[str], manifest: Path, expected: 
 def with_contexts(rows: Sequence[Row], path: Path) -> tuple[list[Row], list[str]]:
     """Rows whose domains are 0 to C - 1, and the contexts' names by these.
 
-    A context's name is the folder above the class folder, as the challenge lays it out, or the id itself where that
-    folder is not one context's alone.
+    A context's name is the row's domain_name; in a manifest without these the folder above the class folder, as the
+    challenge lays it out, or the id itself where that folder is not one context's alone.
 
     Raises:
         ValueError: a row of the manifest `path` has no context's id.
@@ -211,7 +211,7 @@ def with_contexts(rows: Sequence[Row], path: Path) -> tuple[list[Row], list[str]
                 f"entry {i} of {path} ({row.image_path}) has the domain {row.domain!r}: expected a context's id"
             )
         parts = row.image_path.rsplit("/", 3)
-        folders.setdefault(row.domain, set()).add(parts[-3] if len(parts) > 2 else "")
+        folders.setdefault(row.domain, set()).add(row.domain_name or (parts[-3] if len(parts) > 2 else ""))
         domains.append(row.domain)
     ids = sorted(folders)
     counts = Counter(name for names in folders.values() for name in names)

@@ -2,8 +2,9 @@
 
 A manifest is a JSON list with one object per image (docs/method.md, section 1):
 
-    training    image_path, label, label_name, domain (track 1), image_seg_path and image_name (with masks)
-    test        image_path, image_name, and where truth is known label and domain
+    training    image_path, label, label_name, domain and domain_name (with contexts), split ("val": always held out),
+                image_seg_path and image_name (with masks)
+    test        image_path, image_name, and where truth is known label, label_name and domain
 
 `image_path` is relative to the data root.
 """
@@ -36,6 +37,8 @@ class Row(NamedTuple):
     domain: int | str | None = None
     image_name: str | None = None
     image_seg_path: str | None = None
+    domain_name: str | None = None
+    split: str | None = None
 
     @property
     def name(self) -> str:
@@ -167,6 +170,8 @@ def well_formed(row: Row) -> bool:
         and (domain is None or type(domain) is str or (type(domain) is int and 0 <= domain <= LAST_ID))
         and (row.label_name is None or type(row.label_name) is str)
         and (row.image_name is None or type(row.image_name) is str)
+        and (row.domain_name is None or type(row.domain_name) is str)
+        and row.split in (None, "val")
         and path_fault(path) is None
         and (row.image_seg_path is None or (type(row.image_seg_path) is str and path_fault(row.image_seg_path) is None))
     )
@@ -181,7 +186,9 @@ def fault_of(row: Row) -> str:
         if type(value) is not int or not 0 <= value <= LAST_ID:
             text = repr(value) if len(repr(value)) < 60 else repr(value)[:50] + "..."
             return f"has the {key} {text}: expected {kind} (ids are whole numbers from 0 on)"
-    for key in ("label_name", "image_name"):
+    if row.split not in (None, "val"):
+        return f"has the split {row.split!r:.60}: expected val, or none"
+    for key in ("label_name", "image_name", "domain_name"):
         if getattr(row, key) is not None and type(getattr(row, key)) is not str:
             return f"has the {key} {getattr(row, key)!r:.60}: expected a text"
     for path in (row.image_path, row.image_seg_path):

@@ -1,4 +1,4 @@
-"""Which data set a manifest belongs to: data_root.json beside the manifests says it, track by track.
+"""Which data set a manifest belongs to: data_root.json next to the manifests says it, by name.
 
 The manifests of the first data root lie in manifest_dir itself, those of another one in a folder of its name there:
 
@@ -24,7 +24,7 @@ SAMPLE = 1000  # images that are looked for, to see whether a manifest without a
 
 
 class Home(NamedTuple):
-    """The folder of a data root's manifests of one track.
+    """The folder of a data root's manifests.
 
     Attributes:
         folder: where they lie, or are made.
@@ -37,7 +37,7 @@ class Home(NamedTuple):
     note: str
 
 
-def home_of(manifest_dir: Path, data_root: Path, track: int, rebuild: bool) -> Home:
+def home_of(manifest_dir: Path, data_root: Path, name: str, rebuild: bool) -> Home:
     """Find the folder of a data root's manifests; nothing is written.
 
     Manifests without a record (made by hand, or by an older version) are those of the first data root that holds half
@@ -47,36 +47,36 @@ def home_of(manifest_dir: Path, data_root: Path, track: int, rebuild: bool) -> H
     Args:
         manifest_dir: the setting.
         data_root: the data root, spelled in any way.
-        track: its number.
+        name: the data set's, in those of its files.
         rebuild: a manifest that cannot be read stands in nobody's way: it is rewritten.
 
     Raises:
         ValueError: a manifest without a record cannot be read.
     """
     root = os.path.realpath(data_root)
-    name = os.path.basename(root) or "root"
+    base = os.path.basename(root) or "root"
     # Where another data set of the same name was there before: its place's digest tells them apart.
     digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
-    short = os.fsencode(name)[:200].decode("utf-8", "ignore")
-    folders = [manifest_dir, manifest_dir / name, manifest_dir / f"{short}-{digest}"]
+    short = os.fsencode(base)[:200].decode("utf-8", "ignore")
+    folders = [manifest_dir, manifest_dir / base, manifest_dir / f"{short}-{digest}"]
     free: list[Path] = []
     for folder in folders:
-        owner, manifests = owner_of(folder, track), manifests_in(folder, track)
+        owner, manifests = owner_of(folder, name), manifests_in(folder, name)
         if root in (owner, copied_owner(folder, owner)):
-            return Home(folder, True, note_on(manifest_dir, folder, root, track))
+            return Home(folder, True, note_on(manifest_dir, folder, root, name))
         if owner is None and manifests and holds(root, manifests[0], 0.5, rebuild):
-            return Home(folder, False, note_on(manifest_dir, folder, root, track))
+            return Home(folder, False, note_on(manifest_dir, folder, root, name))
         if owner is not None and manifests and not os.path.isdir(owner) and holds(root, manifests[0], 1, rebuild):
-            return Home(folder, False, note_on(manifest_dir, folder, root, track))
+            return Home(folder, False, note_on(manifest_dir, folder, root, name))
         if not manifests and (owner is None or not os.path.isdir(owner)) and (folder.is_dir() or not folder.exists()):
             free.append(folder)
     folder = [*free, folders[-1]][0]
-    return Home(folder, False, note_on(manifest_dir, folder, root, track))
+    return Home(folder, False, note_on(manifest_dir, folder, root, name))
 
 
-def manifests_in(folder: Path, track: int) -> list[Path]:
-    """The manifests of a track that lie in a folder, that of the training images first."""
-    return [path for part in ("train", "test") if (path := folder / f"track{track}_{part}_label.json").is_file()]
+def manifests_in(folder: Path, name: str) -> list[Path]:
+    """A data set's manifests that lie in a folder, that of the training images first."""
+    return [path for part in ("train", "test") if (path := folder / f"{name}_{part}_label.json").is_file()]
 
 
 def holds(root: str, manifest: Path, share: float, rebuild: bool) -> bool:
@@ -92,19 +92,19 @@ def holds(root: str, manifest: Path, share: float, rebuild: bool) -> bool:
     return there >= share * len(seen)
 
 
-def note_on(manifest_dir: Path, folder: Path, root: str, track: int) -> str:
+def note_on(manifest_dir: Path, folder: Path, root: str, name: str) -> str:
     """What to say of manifests in manifest_dir that are passed over; "" where they are used, or there are none."""
-    manifests = manifests_in(manifest_dir, track)
+    manifests = manifests_in(manifest_dir, name)
     if folder == manifest_dir or not manifests:
         return ""
-    owner = owner_of(manifest_dir, track)
+    owner = owner_of(manifest_dir, name)
     whose = f"belongs to the data root {owner}" if owner else "lists the images of another data root"
     return f"{manifests[0]} {whose} and is not used for {root}, whose manifests lie in {folder}"
 
 
-def owner_of(folder: Path, track: int) -> str | None:
-    """The data root that a folder's record names for a track; None without, or where the record is damaged."""
-    return read_record(folder).get(f"track{track}")
+def owner_of(folder: Path, name: str) -> str | None:
+    """The data root that a folder's record names for a data set; None without, or where the record is damaged."""
+    return read_record(folder).get(name)
 
 
 def copied_owner(folder: Path, owner: str | None) -> str | None:
@@ -116,7 +116,7 @@ def copied_owner(folder: Path, owner: str | None) -> str | None:
 
 
 def read_record(folder: Path) -> dict[str, str]:
-    """A folder's record, {"track<t>": data root}; {} without one, or of a damaged one."""
+    """A folder's record, {name: data root}; {} without one, or of a damaged one."""
     try:
         record = read_json(folder / RECORD)
     except (OSError, ValueError):
@@ -124,10 +124,10 @@ def read_record(folder: Path) -> dict[str, str]:
     return {key: root for key, root in record.items() if isinstance(root, str)} if isinstance(record, dict) else {}
 
 
-def write_record(folder: Path, data_root: Path, track: int) -> None:
-    """Note that the manifests of a track in `folder` belong to a data root."""
+def write_record(folder: Path, data_root: Path, name: str) -> None:
+    """Note that the manifests of a data set in `folder` belong to a data root."""
     owners = {key: root for key, root in read_record(folder).items() if key != PLACE}
     here = {key: copied_owner(folder, root) for key, root in owners.items()}  # as seen from where they lie now
     owners |= {key: root for key, root in here.items() if root is not None and os.path.isdir(root)}
-    owners[f"track{track}"] = os.path.realpath(data_root)
+    owners[name] = os.path.realpath(data_root)
     write_json(folder / RECORD, {**owners, PLACE: os.path.realpath(folder)})

@@ -1,56 +1,45 @@
-"""From a tree of images to the rows of a manifest."""
+"""From a tree of images, or a table of them, to the rows of a manifest."""
 
 from __future__ import annotations
 
 import difflib
 import os
+import posixpath
 import re
 import unicodedata
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import NamedTuple
 
+from src.data.layouts import Part, Sources
 from src.data.manifest import UNREADABLE, Row, read_label_map, shown, spelled_in
-from src.data.tree import EXTENSIONS, LAYOUTS, LINKED, THUMBNAILS, LeftOut, images_below, look_into, refuse_outside
+from src.data.tables import Line, read_table
+from src.data.tree import EXTENSIONS, LINKED, THUMBNAILS, LeftOut, images_below, listing, look_into, refuse_outside
 from src.progress import progress
 
 
-class Layout(NamedTuple):
-    """Where a track's images lie under the data root, and how (conf/track/*.yaml)."""
-
-    id: int
-    train_dir: str
-    test_dir: str
-    label_map: str
-    has_contexts: bool
-
-    @property
-    def expected(self) -> str:
-        return f"{self.train_dir}/{'<context>/' if self.has_contexts else ''}<class>/<image>"
-
-
-def scan_images(data_root: Path, folder: str, depth: int, title: str) -> list[tuple[str, ...]]:
-    """Find the images `depth` folders below data_root/folder; one warning says what else lies there.
+def scan_images(data_root: Path, part: Part, title: str) -> list[tuple[str, ...]]:
+    """Find a part's images; one warning says what else lies in its folder.
 
     Returns:
-        Sorted tuples of path parts below `folder`, the file name last. Files with another extension or in
+        Sorted tuples of path parts below the part's folder, the file name last. Files with another extension or in
         another depth are not images of this tree.
 
     Raises:
         OSError: a folder cannot be read.
         ValueError: a link in the tree leads out of the data root.
     """
-    top, root = str(data_root / folder), os.path.realpath(data_root)
+    top, root = os.path.normpath(data_root / part.folder), os.path.realpath(data_root)
     refuse_outside(top, root)
     left_out = LeftOut(top)
     folders: list[tuple[str, ...]] = [()]
-    for _ in range(depth):
+    its_place = f"{part.layout}/<image>".removeprefix("/")
+    for _ in range(part.layout.count("<")):
         found = [(parts, look_into(os.path.join(top, *parts), root, left_out)) for parts in folders]
         for parts, inside in found:
             for name in inside.images:
-                left_out.add(f"image(s) above their place; it is {LAYOUTS[depth]}", os.path.join(top, *parts, name))
+                left_out.add(f"image(s) above their place; it is {its_place}", os.path.join(top, *parts, name))
         folders = sorted((*parts, name) for parts, inside in found for name in inside.folders)
     images = []
     for parts in progress(folders, f"scanning {title}"):
@@ -62,11 +51,147 @@ def scan_images(data_root: Path, folder: str, depth: int, title: str) -> list[tu
                 left_out.add(LINKED, deeper)
                 continue
             for path in images_below(deeper, root, left_out):
-                left_out.add(f"image(s) in deeper folders; their place is {LAYOUTS[depth]}", path)
+                if part.layout.endswith("/**"):
+                    images.append(tuple(os.path.relpath(path, top).split(os.sep)))
+                else:
+                    left_out.add(f"image(s) in deeper folders; their place is {its_place}", path)
             if os.path.splitext(name)[1].lower() in EXTENSIONS:
                 left_out.add("folder(s) named like an image", deeper)
     left_out.warn(title)
     return sorted(images)
+
+
+def list_part(data_root: Path, part: Part, name: str, which: str) -> list[Line]:
+    """The images of a part's folder, with the class and context that their folders tell.
+
+    Args:
+        data_root: the user's tree of images.
+        part: where in it.
+        name: the data set's.
+        which: train, val or test.
+
+    Raises:
+        FileNotFoundError, ValueError: the tree has another layout, or no image.
+    """
+    top = data_root / part.folder
+    kind = {"train": "training", "val": "held-out", "test": "test"}[which]
+    check_folder(data_root, top, f"{name} expects {part.expected}")
+    images = scan_images(data_root, part, f"{name} {kind} images")
+    if not images:
+        raise ValueError(
+            f"no {kind} image found for {name}: expected {data_root}/{part.expected} "
+            f"with an extension of {' '.join(sorted(EXTENSIONS))}, found {listing(top)} in {top}"
+        )
+    levels = part.layout.split("/") if part.layout else []
+    lines = []
+    for parts in images:
+        meant = dict(zip(levels, parts, strict=False))
+        path = posixpath.join(*(word for word in (part.folder,) if word != "."), *parts)
+        lines.append(Line(path, meant.get("<class>"), meant.get("<context>"), which))
+    return lines
+
+
+def scan_train(data_root: Path, sources: Sources, name: str) -> tuple[list[Row], dict[str, int]]:
+    """Build a data set's training rows, those of its held-out folder among them, and its label map.
+
+    The label map is read from `sources.label_map` where that file exists, and made from the classes where it does
+    not: in the order of their names, or as numbers where all of them are. A context's id is its index in the sorted
+    list of contexts.
+
+    Raises:
+        FileNotFoundError, ValueError: the tree has another layout, or the label map does not fit it.
+    """
+    map_path = data_root / sources.label_map if sources.label_map else None
+    known = read_label_map(map_path) if map_path and map_path.exists() else None
+    if sources.table:
+        top = data_root / sources.table
+        lines = [line for line in read_table(top) if line.part != "test"]
+        if not any(line.part == "train" for line in lines):
+            raise ValueError(f"{top} lists no training image: its column split names none as train")
+        check_names(top, [(line.context or "", line.label or "", *line.path.split("/")) for line in lines], known or {})
+    else:
+        assert sources.train is not None
+        top = data_root / sources.train.folder
+        parts = [(which, part) for which, part in (("train", sources.train), ("val", sources.val)) if part]
+        lines = [line for which, part in parts for line in list_part(data_root, part, name, which)]
+        for _, part in parts:
+            check_names(data_root / part.folder, inside(lines, part), known or {})
+        warn_empty_classes(top, inside(lines, sources.train), sources.train)
+    class_names = sorted({str(line.label) for line in lines})
+    labels = known if known is not None else {name: i for i, name in enumerate(in_order(class_names))}
+    spelling = {name: spelled_in(labels, name) for name in class_names}
+    missing = [name for name in class_names if spelling[name] not in labels]
+    if missing:
+        assert map_path is not None
+        raise ValueError(lacks_classes(map_path, labels, missing, top))
+    contexts = sorted({line.context for line in lines if line.context is not None})
+    domain = {name: i for i, name in enumerate(contexts)}
+    rows = [
+        Row(
+            image_path=line.path,
+            label=labels[spelling[str(line.label)]],
+            label_name=spelling[str(line.label)],
+            domain=None if line.context is None else domain[line.context],
+            # the folder above the class folder says it, as the challenge lays it out
+            domain_name=None if line.path.split("/")[-3:-2] == [line.context] else line.context,
+            split="val" if line.part == "val" else None,
+        )
+        for line in lines
+    ]
+    return rows, labels
+
+
+def inside(lines: Sequence[Line], part: Part) -> list[tuple[str, ...]]:
+    """The paths of lines below a part's folder, as parts."""
+    prefix = "" if part.folder == "." else part.folder + "/"
+    return [tuple(line.path.removeprefix(prefix).split("/")) for line in lines if line.path.startswith(prefix)]
+
+
+def scan_test(data_root: Path, sources: Sources, name: str, labels: Callable[[], Mapping[str, int]]) -> list[Row]:
+    """Build a data set's test rows: with truth where their folders or their table tell it.
+
+    Args:
+        data_root: the user's tree of images.
+        sources: where they are.
+        name: the data set's.
+        labels: gives the label map of training, where there is truth.
+
+    Raises:
+        FileNotFoundError, ValueError: no such folder, no image in it, or one of a class that training does not have.
+    """
+    if sources.table:
+        top = data_root / sources.table
+        lines = [line for line in read_table(top) if line.part == "test"]
+        if not lines:
+            raise ValueError(f"{top} lists no test image")
+        paths = [tuple(line.path.split("/")) for line in lines]
+        check_names(top, [(line.context or "", line.label or "", *line.path.split("/")) for line in lines], {})
+    else:
+        assert sources.test is not None
+        top = data_root / sources.test.folder
+        lines = list_part(data_root, sources.test, name, "test")
+        paths = inside(lines, sources.test)
+        check_names(top, paths, {})
+    ids = labels() if any(line.label is not None for line in lines) else {}
+    spelling = {line.label: spelled_in(ids, line.label) for line in lines if line.label is not None}
+    strange = sorted(given for given, spelled in spelling.items() if spelled not in ids)
+    if strange:
+        more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
+        raise ValueError(
+            f"{top} has test images of the class {strange[0]!r}{more}, which training does not have "
+            f"({', '.join(list(ids)[:5])}{', ...' if len(ids) > 5 else ''}): move them away, or add training images"
+        )
+    short = {parts[-1] for parts in paths}  # names alone, where they tell the images apart
+    return [
+        Row(
+            image_path=line.path,
+            image_name=parts[-1] if len(short) == len(paths) else "/".join(parts),
+            label=None if line.label is None else ids[spelling[line.label]],
+            label_name=None if line.label is None else spelling[line.label],
+            domain=line.context,
+        )
+        for line, parts in zip(lines, paths, strict=True)
+    ]
 
 
 def scan_folder(folder: Path) -> list[str]:
@@ -87,63 +212,6 @@ def scan_folder(folder: Path) -> list[str]:
             f"no image found in {folder} or below: expected files with an extension of {' '.join(sorted(EXTENSIONS))}"
         )
     return sorted(os.path.relpath(path, folder) for path in found)
-
-
-def scan_train(data_root: Path, layout: Layout) -> tuple[list[Row], dict[str, int]]:
-    """Build a track's training rows and label map from its tree.
-
-    The label map is read from `layout.label_map` where that file exists, and made from the class folders where it
-    does not: in the order of their names, or as numbers where all of them are. A context's id is its index in the
-    sorted list of context folders.
-
-    Raises:
-        FileNotFoundError, ValueError: the tree has another layout, or the label map does not fit it.
-    """
-    top = data_root / layout.train_dir
-    check_layout(data_root, top, f"track {layout.id} expects {layout.expected}")
-    images = scan_images(data_root, layout.train_dir, 1 + layout.has_contexts, f"track {layout.id} training images")
-    if not images:
-        raise ValueError(
-            f"no image found for track {layout.id}: expected {data_root}/{layout.expected} "
-            f"with an extension of {' '.join(sorted(EXTENSIONS))}, found {listing(top)} in {top}"
-        )
-    warn_empty_classes(top, images, layout)
-    map_path = data_root / layout.label_map
-    class_names = sorted({parts[-2] for parts in images})
-    known = read_label_map(map_path) if map_path.exists() else None
-    check_names(top, images, known or {})
-    labels = known if known is not None else {name: i for i, name in enumerate(in_order(class_names))}
-    spelling = {name: spelled_in(labels, name) for name in class_names}
-    missing = [name for name in class_names if spelling[name] not in labels]
-    if missing:
-        raise ValueError(lacks_classes(map_path, labels, missing, top))
-    contexts = sorted({parts[0] for parts in images}) if layout.has_contexts else []
-    domain = {name: i for i, name in enumerate(contexts)}
-    rows = [
-        Row(
-            image_path="/".join((layout.train_dir, *parts)),
-            label=labels[spelling[parts[-2]]],
-            label_name=spelling[parts[-2]],
-            domain=domain[parts[0]] if layout.has_contexts else None,
-        )
-        for parts in images
-    ]
-    return rows, labels
-
-
-def scan_test(data_root: Path, layout: Layout) -> list[Row]:
-    """Build a track's test rows from its flat folder.
-
-    Raises:
-        FileNotFoundError, ValueError: no such folder, or no image in it.
-    """
-    top = data_root / layout.test_dir
-    check_layout(data_root, top, f"track {layout.id} expects its test images in {layout.test_dir}")
-    names = scan_images(data_root, layout.test_dir, 0, f"track {layout.id} test images")
-    if not names:
-        raise ValueError(f"no test image found in {top}: found {listing(top)}")
-    check_names(top, names, {})
-    return [Row(image_path=f"{layout.test_dir}/{name}", image_name=name) for (name,) in names]
 
 
 def in_order(names: Sequence[str]) -> list[str]:
@@ -195,26 +263,17 @@ def check_names(top: Path, images: Sequence[tuple[str, ...]], known: Mapping[str
                 )
 
 
-def check_layout(data_root: Path, top: Path, expected: str) -> None:
-    """Raise FileNotFoundError where the data root, or the folder `top` in it, does not exist."""
-    if not data_root.is_dir():
-        raise FileNotFoundError(
-            f"the data root {data_root} does not exist: put the data set there or set data_root=<folder>; {expected}"
-        )
+def check_folder(data_root: Path, top: Path, expected: str) -> None:
+    """Raise FileNotFoundError where the folder `top` in the data root does not exist."""
     if not top.is_dir():
         raise FileNotFoundError(f"the data root {data_root} has another layout: {expected}, found {listing(data_root)}")
 
 
-def listing(folder: Path) -> str:
-    """The first names in a folder, for an error's text."""
-    names = sorted(path.name for path in folder.iterdir())
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "nothing"
-
-
-def warn_empty_classes(train_top: Path, images: Sequence[tuple[str, ...]], layout: Layout) -> None:
+def warn_empty_classes(train_top: Path, images: Sequence[tuple[str, ...]], part: Part) -> None:
     """Warn for each class folder without an image."""
-    filled = {parts[:-1] for parts in images}
-    for path in sorted(train_top.glob("*/*" if layout.has_contexts else "*")):
+    levels = part.layout.count("<")
+    filled = {parts[:levels] for parts in images}
+    for path in sorted(train_top.glob("/".join("*" * levels))):
         parts = path.relative_to(train_top).parts
         known = not any(part.startswith(".") or part.lower() in THUMBNAILS for part in parts)
         if known and path.is_dir() and parts not in filled:

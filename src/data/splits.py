@@ -57,9 +57,18 @@ def stratified(rows: Sequence[Row], fraction: float, seed: int) -> tuple[list[in
 
 
 def holdout(rows: Sequence[Row], contexts: Sequence[str], *, fraction: float, seed: int) -> Split:
-    """Hold out a share of the training images, stratified by class and context (in-domain validation)."""
-    train, held = stratified(rows, fraction, seed)
-    return Split(train, held, [])
+    """Hold out the images that the data set holds out itself (row.split), else a share of the training images.
+
+    The share is stratified by class and context: in-domain. Of images that are held out anyway, those of a context
+    without training images are out-of-domain.
+    """
+    held = [i for i, row in enumerate(rows) if row.split == "val"]
+    if not held:
+        train, held = stratified(rows, fraction, seed)
+        return Split(train, held, [])
+    train = [i for i, row in enumerate(rows) if row.split != "val"]
+    seen = {rows[i].domain for i in train}
+    return Split(train, [i for i in held if rows[i].domain in seen], [i for i in held if rows[i].domain not in seen])
 
 
 def leave_context_out(
@@ -71,6 +80,8 @@ def leave_context_out(
     seed: int,
 ) -> Split:
     """Hold out whole contexts (out-of-domain) and a stratified share of the others (in-domain).
+
+    Where the data set holds images out itself (row.split), those of the other contexts are the in-domain part.
 
     Args:
         rows: training rows; `domain` is an index into `names`.
@@ -92,7 +103,7 @@ def leave_context_out(
     left_out = {names.index(name) for name in found if name is not None}
     out = [i for i, row in enumerate(rows) if row.domain in left_out]
     rest = [i for i, row in enumerate(rows) if row.domain not in left_out]
-    train, held = stratified([rows[i] for i in rest], fraction, seed)
+    train, held = holdout([rows[i] for i in rest], names, fraction=fraction, seed=seed)[:2]
     return Split([rest[i] for i in train], [rest[i] for i in held], out)
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.data.checks import check_against_tree
+from src.data.finding import find_sources
 from src.data.images import find_bad_images
+from src.data.layouts import Layout, Sources
 from src.data.manifest import Row, labels_of, read_label_map, read_manifest, write_manifest
 from src.data.ownership import Home, home_of, manifests_in, write_record
-from src.data.scan import Layout, scan_test, scan_train
+from src.data.scan import scan_test, scan_train
 from src.files import digest_files, read_json, write_json
 from src.locks import locked
 
@@ -33,12 +35,12 @@ class Listing(NamedTuple):
 
 
 class ManifestStore:
-    """The manifest of one part of a track.
+    """The manifest of one part of a data set.
 
     Args:
         data_root: the user's tree of images.
         manifest_dir: where the manifests are, or are made when missing.
-        layout: the track's.
+        layout: its name, and where its images lie.
         part: "train" or "test".
         rebuild: rewrite the manifest.
     """
@@ -48,6 +50,7 @@ class ManifestStore:
         self.part, self.rebuild = part, rebuild
         self.listing: Listing | None = None
         self.scanned: tuple[list[Row], dict[str, int]] | None = None
+        self.found: Sources | None = None
 
     # Every process may call `prepare` and `skip` at once: where something is to be written one works, the others find
     # the work done.
@@ -86,22 +89,39 @@ class ManifestStore:
     @property
     def manifest(self) -> Path:
         """Path of this part's manifest, whether it exists or not."""
-        return self.folder / f"track{self.layout.id}_{self.part}_label.json"
+        return self.folder / f"{self.layout.name}_{self.part}_label.json"
+
+    @property
+    def sources(self) -> Sources:
+        """Where the images lie; the tree is looked at once.
+
+        Raises:
+            FileNotFoundError, ValueError: see find_sources.
+        """
+        self.found = self.found or find_sources(self.data_root, self.layout)
+        return self.found
+
+    @property
+    def has_contexts(self) -> bool:
+        """Whether the training images' contexts are known."""
+        if self.sources.train is not None:
+            return self.sources.train.has_contexts
+        return any(row.domain is not None for row in self.read().rows)
 
     @property
     def own_label_map(self) -> Path:
         """Path of the user's label map, whether it exists or not."""
-        return self.data_root / self.layout.label_map
+        return self.data_root / (self.sources.label_map or "label_map.json")
 
     @property
     def label_map(self) -> Path:
         """The user's label map, or where there is none the one that lies beside the manifests."""
         own = self.own_label_map
-        return own if own.exists() else self.folder / f"track{self.layout.id}_label_map.json"
+        return own if own.exists() else self.folder / f"{self.layout.name}_label_map.json"
 
     def home(self) -> Home:
         """The folder of this data set's manifests, as things are now."""
-        return home_of(self.manifest_dir, self.data_root, self.layout.id, self.rebuild)
+        return home_of(self.manifest_dir, self.data_root, self.layout.name, self.rebuild)
 
     def find(self, check: bool) -> Listing:
         """This part's manifest as it is on disk, or, where there is none or manifest.rebuild=true, by the tree.
@@ -110,9 +130,14 @@ class ManifestStore:
             OSError, ValueError: they cannot be read, or (with `check`) no longer match.
         """
         home = self.home()
-        manifest = home.folder / f"track{self.layout.id}_{self.part}_label.json"
+        manifest = home.folder / f"{self.layout.name}_{self.part}_label.json"
         if self.rebuild or not manifest.exists():
-            if home.note and not self.rebuild and not manifests_in(home.folder, self.layout.id):
+            if home.note and not self.rebuild and not manifests_in(home.folder, self.layout.name):
+                if self.layout.train_dir is None and self.layout.table is None:
+                    raise ValueError(
+                        f"{home.note}: two data sets have the name {self.layout.name}; give this one another with "
+                        "track.name="
+                    )
                 # A data root that was mistyped, or a data set that is here for the first time: the user knows.
                 raise ValueError(
                     f"{home.note}: manifest.rebuild=true makes them there, and is needed this once; or set data_root "
@@ -130,25 +155,27 @@ class ManifestStore:
     def scan(self) -> tuple[list[Row], dict[str, int]]:
         """This part's rows by its tree, and the label map ({} of test images); the tree is looked at once."""
         if self.scanned is None:
-            test = self.part == "test"
-            self.scanned = (
-                (scan_test(self.data_root, self.layout), {}) if test else scan_train(self.data_root, self.layout)
-            )
+            where = (self.data_root, self.sources, self.layout.name)
+            self.scanned = (scan_test(*where, self.training_labels), {}) if self.part == "test" else scan_train(*where)
         return self.scanned
+
+    def training_labels(self) -> dict[str, int]:
+        """The label map of the training images, by their manifest or, where there is none, by their tree."""
+        return ManifestStore(self.data_root, self.manifest_dir, self.layout, "train", False).find(check=False).labels
 
     def write(self, listing: Listing) -> None:
         """Write the manifest where it is new, the label map where the user has none, and whose they are."""
         folder = listing.home.folder
         if listing.new:
-            write_manifest(folder / f"track{self.layout.id}_{self.part}_label.json", listing.rows)
+            write_manifest(folder / f"{self.layout.name}_{self.part}_label.json", listing.rows)
         if self.made_map_is_old(listing):
             write_json(self.label_map, listing.labels)
         if not listing.home.recorded:
-            write_record(folder, self.data_root, self.layout.id)
+            write_record(folder, self.data_root, self.layout.name)
 
     def made_map_is_old(self, listing: Listing) -> bool:
         """Whether the label map beside the manifests does not say what the manifest says, whose ids count."""
-        path = listing.home.folder / f"track{self.layout.id}_label_map.json"
+        path = listing.home.folder / f"{self.layout.name}_label_map.json"
         if self.part == "test" or self.label_map != path:
             return False
         try:
@@ -159,7 +186,7 @@ class ManifestStore:
     @property
     def bad_images(self) -> Path:
         """Path of the list of images that cannot be decoded."""
-        return self.folder / f"track{self.layout.id}_bad_images.json"
+        return self.folder / f"{self.layout.name}_bad_images.json"
 
     def list_bad_images(self, workers: int, max_pixels: int) -> None:
         """Decode all images once and write the paths of those that cannot be decoded; nothing to do when that is known.

@@ -80,7 +80,7 @@ def check_training(
         if is_rank_zero():
             warn_of_masks(rows, path, masks.root, max_pixels)
     contexts: list[str] = []
-    if store.layout.has_contexts:
+    if store.has_contexts:
         rows, contexts = with_contexts(rows, path)
     kept = [row if contexts else row._replace(domain=None) for row in rows if row.image_path not in bad]
     parts = split(kept, contexts)

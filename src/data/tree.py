@@ -18,7 +18,6 @@ CONVERT = frozenset(re.findall(r"\S+", f".heic .heif .avif .jxl .jp2 .psd .svg .
 THUMBNAILS = frozenset(("@eadir", ".thumbnails", "__macosx", "#recycle", "@recycle", "$recycle.bin", "#snapshot"))
 """Folders that a NAS, a desktop or an archive fills with small copies and remains, in small letters."""
 SYSTEM_FILES = frozenset(("thumbs.db", "desktop.ini"))
-LAYOUTS = ("<image>", "<class>/<image>", "<context>/<class>/<image>")
 LOOKS = 8  # files of an unknown extension whose first bytes a scan looks at
 
 
@@ -190,3 +189,9 @@ def holds_image(path: str) -> bool:
             return re.match(STRONG_MAGIC, file.read(64), re.DOTALL) is not None
     except OSError:
         return False
+
+
+def listing(folder: str | os.PathLike[str]) -> str:
+    """The first names in a folder, for messages."""
+    names = sorted(os.listdir(folder))
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "nothing"

@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader
 from src.data.batch import Batch, FullSizeBatch, FullSizePixels, PixelBatch, TwoViewBatch, collate, collate_pairs
 from src.data.checks import MASKS_AGAIN, PREFETCH, check_links, check_shared_memory
 from src.data.datasets import BySize, ChoosesRows, FullSizeImages, Images, Pairs, Transform, start_worker
+from src.data.layouts import Layout
 from src.data.loading import batch_of, cores
 from src.data.manifest import Row, read_manifest
 from src.data.sampler import KeyedSampler
-from src.data.scan import Layout
 from src.data.splits import HELD_OUT, Split, SplitRule, no_split
 from src.data.store import ManifestStore
 from src.data.training import MaskSource, check_bad_share, check_training
@@ -30,12 +30,12 @@ from src.schedules import size_schedule
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class NicoDataModule(pl.LightningDataModule):
-    """Training, validation and prediction data of one track.
+    """Training, validation and prediction data of one data set.
 
     Args:
         data_root: the user's tree of images.
         manifest_dir: where the manifests are, or are made when missing.
-        track: the track's layout (conf/track).
+        track: the data set's name, and where its images lie (conf/track).
         batch_size: global, divided by the ranks.
         num_workers: processes that decode, for each rank; no more are started than there are cores.
         timeout: seconds that a batch of theirs may take; 0: any time.

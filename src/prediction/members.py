@@ -68,7 +68,7 @@ LeftOut = list[tuple[Path, str]]
 """Runs that do not vote, with the reason for each."""
 
 
-def find_members(logs_dir: Path, track: int, stages: Sequence[str]) -> tuple[list[Member], LeftOut]:
+def find_members(logs_dir: Path, data_name: str, stages: Sequence[str]) -> tuple[list[Member], LeftOut]:
     """The finished runs of `stages`, and the runs left out with the reason for each.
 
     Members must agree on the classes: runs whose classes are not those of most runs are left out.
@@ -79,7 +79,7 @@ def find_members(logs_dir: Path, track: int, stages: Sequence[str]) -> tuple[lis
     """
     if not stages:
         raise ValueError("ensemble.stages is empty: name the stages whose runs vote, such as [fdg,adapt]")
-    runs = logs_dir / f"track{track}"
+    runs = logs_dir / data_name
     folders = [path for stage in stages for path in sorted((runs / stage).glob("*")) if is_run(path)]
     with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter's lock
         found = list(pool.map(read_member, folders))
@@ -88,8 +88,8 @@ def find_members(logs_dir: Path, track: int, stages: Sequence[str]) -> tuple[lis
     if not members:
         unfinished = f" ({len(left_out)} left out: {left_out[0][0]}: {left_out[0][1]})" if left_out else ""
         raise FileNotFoundError(
-            f"no finished run of {' or '.join(stages)} in {logs_dir}/track{track}{unfinished}: "
-            f"train one (python train.py track={track} stage={stages[0]}) or choose another ensemble="
+            f"no finished run of {' or '.join(stages)} in {runs}{unfinished}: "
+            f"train one (python train.py {words_for(data_name)} stage={stages[0]}) or choose another ensemble="
         )
     maps = Counter(tuple(member.classes) for member in members).most_common(2)
     if len(maps) > 1 and maps[0][1] == maps[1][1]:
@@ -101,6 +101,12 @@ def find_members(logs_dir: Path, track: int, stages: Sequence[str]) -> tuple[lis
     strangers = [member for member in members if tuple(member.classes) != maps[0][0]]
     left_out += [(member.folder, f"its classes are not those of the {maps[0][1]} other runs") for member in strangers]
     return [member for member in members if member not in strangers], left_out
+
+
+def words_for(data_name: str) -> str:
+    """What chooses a data set on the command line."""
+    track = re.fullmatch(r"track(\d)", data_name)
+    return f"track={track[1]}" if track else f"data=<the folder {data_name}>"
 
 
 def is_run(folder: Path) -> bool:

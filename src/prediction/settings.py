@@ -16,9 +16,9 @@ class PredictionSettings(NamedTuple):
     """One prediction.
 
     Attributes:
-        track: its number.
+        data_name: the name of the data set whose runs vote.
         logs_dir: where the runs lie.
-        folder: where to: <results_dir>/track<t>.
+        folder: where to: <results_dir>/<track.name>.
         stages: whose runs vote.
         select: one of SELECTIONS.
         rounds: choices of select=greedy.
@@ -38,7 +38,7 @@ class PredictionSettings(NamedTuple):
         composed: all of them, for a reader of the report.
     """
 
-    track: int
+    data_name: str
     logs_dir: Path
     folder: Path
     stages: list[str]
@@ -68,7 +68,7 @@ def read_settings(composed: Mapping[str, Any]) -> PredictionSettings:
     """
     ensemble = composed["ensemble"]
     settings = PredictionSettings(
-        track=composed["track"]["id"],
+        data_name=composed["track"]["name"],
         logs_dir=Path(composed["logs_dir"]),
         folder=Path(composed["run_dir"]),
         stages=list(ensemble["stages"]),

@@ -48,7 +48,7 @@ def make_page(evaluation: Evaluation, open_images: OpenImages) -> Page:
         open_images: makes data modules of the test images.
     """
     settings = evaluation.settings
-    title = f"Track {settings.track}: prediction of the test images"
+    title = f"{settings.data_name}: prediction of the test images"
     page = Page(title, evaluation.selection, evaluation.notes, {}, {}, {}, [], {})
     sets = [(TITLES[name], figures) for name, figures in evaluation.figures.items()]
     if sets:
@@ -71,7 +71,7 @@ def make_page(evaluation: Evaluation, open_images: OpenImages) -> Page:
             "truth=<manifest or {image name: label}> brings them."
         )
     page.photos.update(photos_of(evaluation, open_images))
-    page.tables["runs"] = runs_table(read_runs(settings.logs_dir / f"track{settings.track}"))
+    page.tables["runs"] = runs_table(read_runs(settings.logs_dir / settings.data_name))
     runs = chain(evaluation.members, settings.logs_dir)
     page.chain.extend(link_of(folder, made_from) for folder, made_from in runs.items())
     composed = json.dumps(settings.composed, indent=1, ensure_ascii=False)

@@ -30,7 +30,7 @@ def write_evaluation(evaluation: Evaluation) -> None:
         (folder / "bad_images.json").unlink(missing_ok=True)
     write_json(folder / "figures.json", evaluation.figures)  # {} without truth: no older figures beside a new vote
     if settings.report:
-        runs = read_runs(settings.logs_dir / f"track{settings.track}")
+        runs = read_runs(settings.logs_dir / settings.data_name)
         write_text(folder / "runs.csv", as_csv(runs_table(runs, exact=True)))
         write_text(folder / "runs.md", as_markdown(runs_table(runs)))
     print(as_text(members_table(evaluation)))

@@ -62,7 +62,7 @@ def predecessors(cfg: DictConfig) -> Predecessors:
                 found[name] = None if given == NONE else checked(name, Path(given))
             elif before.stage:
                 run = find_run(cfg, name, before)
-                found[name] = run if name == "init" else run / f"track{cfg.track.id}_train_with_mask_label.json"
+                found[name] = run if name == "init" else run / f"{cfg.track.name}_train_with_mask_label.json"
         except FileNotFoundError as error:  # of both at once
             missing.append(str(error))
     if missing:
@@ -116,7 +116,7 @@ def find_run(cfg: DictConfig, name: str, before: DictConfig) -> Path:
         FileNotFoundError: there is none.
         ValueError: there are several.
     """
-    folder = Path(cfg.logs_dir) / f"track{cfg.track.id}" / str(before.stage)
+    folder = Path(cfg.logs_dir) / str(cfg.track.name) / str(before.stage)
     wanted = {"split": cfg.split_name}
     if name == "init":
         wanted |= {"model": cfg.model.model_name, "seed": cfg.seed}

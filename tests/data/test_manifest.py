@@ -5,11 +5,14 @@ from pathlib import Path
 import pytest
 
 from src.data.checks import check_against_tree, check_links
+from src.data.finding import find_sources
+from src.data.layouts import FLAT, Layout, Part, Sources
 from src.data.manifest import Row, read_label_map, read_manifest, write_manifest
-from src.data.scan import Layout, scan_test, scan_train
+from src.data.scan import scan_test, scan_train
 
-WITH_CONTEXTS = Layout(1, "train", "test", "labels.json", True)
-WITHOUT_CONTEXTS = Layout(2, "train", "test", "labels.json", False)
+TEST = Part("test", FLAT)
+WITH_CONTEXTS = Sources(Part("train", "<context>/<class>"), None, TEST, "labels.json")
+WITHOUT_CONTEXTS = Sources(Part("train", "<class>"), None, TEST, "labels.json")
 
 
 def touch(root: Path, *names: str) -> None:
@@ -21,9 +24,9 @@ def touch(root: Path, *names: str) -> None:
 def test_scan_gives_the_challenges_keys(tmp_path: Path) -> None:
     touch(tmp_path, "train/water/fishing rod/b.JPEG", "train/autumn/car/a.jpg", "train/water/car/.hidden.jpg",
           "train/water/car/c.WebP", "train/water/car/notes.txt", "test/x.png")  # fmt: skip
-    rows, labels = scan_train(tmp_path, WITH_CONTEXTS)
+    rows, labels = scan_train(tmp_path, WITH_CONTEXTS, "birds")
     write_manifest(tmp_path / "train.json", rows)
-    write_manifest(tmp_path / "test.json", scan_test(tmp_path, WITH_CONTEXTS))
+    write_manifest(tmp_path / "test.json", scan_test(tmp_path, WITH_CONTEXTS, "birds", dict))
     assert labels == {"car": 0, "fishing rod": 1}
     assert json.loads((tmp_path / "train.json").read_text()) == [
         {"image_path": "train/autumn/car/a.jpg", "label": 0, "label_name": "car", "domain": 0},
@@ -36,7 +39,7 @@ def test_scan_gives_the_challenges_keys(tmp_path: Path) -> None:
 
 def test_track_without_contexts_has_no_domain(tmp_path: Path) -> None:
     touch(tmp_path, "train/car/a.jpg", "train/bus/a.jpg")
-    rows, _ = scan_train(tmp_path, WITHOUT_CONTEXTS)
+    rows, _ = scan_train(tmp_path, WITHOUT_CONTEXTS, "birds")
     assert [row.domain for row in rows] == [None, None]
     write_manifest(tmp_path / "m.json", rows)
     assert all("domain" not in entry for entry in json.loads((tmp_path / "m.json").read_text()))
@@ -45,7 +48,7 @@ def test_track_without_contexts_has_no_domain(tmp_path: Path) -> None:
 def test_users_label_map_decides_the_ids(tmp_path: Path) -> None:
     touch(tmp_path, "train/car/a.jpg", "train/bus/a.jpg")
     (tmp_path / "labels.json").write_text('{"car": 7, "bus": 3, "tram": 1}')
-    rows, labels = scan_train(tmp_path, WITHOUT_CONTEXTS)
+    rows, labels = scan_train(tmp_path, WITHOUT_CONTEXTS, "birds")
     assert {row.label_name: row.label for row in rows} == {"car": 7, "bus": 3}
     assert labels["tram"] == 1
 
@@ -77,25 +80,25 @@ def test_bad_label_map(tmp_path: Path, content: str, message: str) -> None:
     touch(tmp_path, "train/car/a.jpg", "train/bus/a.jpg")
     (tmp_path / "labels.json").write_text(content)
     with pytest.raises(ValueError, match=message):
-        scan_train(tmp_path, WITHOUT_CONTEXTS)
+        scan_train(tmp_path, WITHOUT_CONTEXTS, "birds")
 
 
 def test_missing_or_other_layout(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="data root .* does not exist"):
-        scan_train(tmp_path / "nothing", WITH_CONTEXTS)
+        find_sources(tmp_path / "nothing", Layout("birds", "train", None, None, None, "<class>"))
     touch(tmp_path, "pictures/car/a.jpg")
     with pytest.raises(FileNotFoundError, match="expects train/<context>/<class>/<image>, found pictures"):
-        scan_train(tmp_path, WITH_CONTEXTS)
+        scan_train(tmp_path, WITH_CONTEXTS, "birds")
     touch(tmp_path, "train/car/a.jpg")
-    with pytest.raises(ValueError, match="no image found for track 1"):
-        scan_train(tmp_path, WITH_CONTEXTS)
+    with pytest.raises(ValueError, match="no training image found for birds"):
+        scan_train(tmp_path, WITH_CONTEXTS, "birds")
 
 
 def test_empty_class_folder_warns(tmp_path: Path) -> None:
     touch(tmp_path, "train/car/a.jpg")
     (tmp_path / "train" / "bus").mkdir()
     with pytest.warns(UserWarning, match="train/bus holds no image"):
-        scan_train(tmp_path, WITHOUT_CONTEXTS)
+        scan_train(tmp_path, WITHOUT_CONTEXTS, "birds")
 
 
 @pytest.mark.parametrize("path", ["../secret.jpg", "a/../../b.jpg", "/etc/passwd", "a\\..\\b.jpg"])
@@ -112,7 +115,7 @@ def test_links_that_leave_the_root_are_refused(tmp_path: Path) -> None:
     check_links(root, ["train/bus/a.jpg", "train/bus/inside.jpg"])
     os.symlink(tmp_path / "elsewhere/car", root / "train/car")
     for call in (
-        lambda: scan_train(root, WITHOUT_CONTEXTS),
+        lambda: scan_train(root, WITHOUT_CONTEXTS, "birds"),
         lambda: check_links(root, ["train/car/a.jpg"]),
     ):
         with pytest.raises(ValueError, match="leads out of the data root"):

@@ -39,7 +39,10 @@ def tree(root: Path, *classes: str, contexts: Sequence[str] = ("dim", "sea"), ea
 
 def start(root: Path | str, folder: Path, part: str = "train", track: int = 1, **words: object) -> NicoDataModule:
     """What a start does with its data before anything is trained."""
-    layout = {"id": track, "train_dir": TRAIN, "test_dir": "test", "label_map": MAP, "has_contexts": True}
+    layout = {
+        "name": f"track{track}", "train_dir": TRAIN, "test_dir": "test", "label_map": MAP,
+        "layout": "<context>/<class>",
+    }  # fmt: skip
     settings: dict[str, object] = {
         "split": split_in_half, "train_transform": None, "eval_transform": None, "size": 32, "batch_size": 2,
         "num_workers": 0, "timeout": 0, "persistent_workers": False, "seed": 0, "pairs": None, "masks": None,

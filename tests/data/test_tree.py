@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from src.data.images import decode_image
+from src.data.layouts import FLAT, Part
 from src.data.scan import scan_folder, scan_images
 from src.data.tree import EXTENSIONS
 from src.prediction.image_sets import folder_images
@@ -35,7 +36,7 @@ def test_nothing_is_said_of_a_tree_of_images(tmp_path: Path) -> None:
     put(tmp_path / "train/water/car/.DS_Store", b"x")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert scan_images(tmp_path, "train", 2, "images") == [("water", "car", "1.jpg")]
+        assert scan_images(tmp_path, Part("train", "<context>/<class>"), "images") == [("water", "car", "1.jpg")]
 
 
 def test_what_a_scan_leaves_out_is_said_by_kind_and_number_in_one_warning(tmp_path: Path) -> None:
@@ -62,7 +63,9 @@ def test_what_a_scan_leaves_out_is_said_by_kind_and_number_in_one_warning(tmp_pa
     os.mkfifo(car / "pipe.jpg")
     os.mkfifo(car / "pipe.unknown")
     with pytest.warns(UserWarning) as caught:
-        assert scan_images(tmp_path, "train", 2, "training images") == [("water", "car", "1.jpg")]
+        assert scan_images(tmp_path, Part("train", "<context>/<class>"), "training images") == [
+            ("water", "car", "1.jpg")
+        ]
     (text,) = [str(warning.message) for warning in caught]
     for part in (
         f"training images: not read below {tmp_path / 'train'} are ",
@@ -128,4 +131,4 @@ def test_one_file_is_a_set_of_images(tmp_path: Path) -> None:
 def test_the_root_of_the_file_system_is_a_data_root(tmp_path: Path) -> None:
     put(tmp_path / "train/1.jpg")
     (tmp_path / "train/2.jpg").symlink_to("1.jpg")
-    assert scan_images(Path("/"), str(tmp_path / "train").strip("/"), 0, "images") == [("1.jpg",), ("2.jpg",)]
+    assert scan_images(Path("/"), Part(str(tmp_path / "train").strip("/"), FLAT), "images") == [("1.jpg",), ("2.jpg",)]

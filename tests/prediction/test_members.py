@@ -234,7 +234,7 @@ def test_a_mistake_as_a_user_sees_it(places: list[str], tmp_path: Path) -> None:
 
 
 def found(tmp_path: Path) -> list[Member]:
-    return members.find_members(tmp_path / "logs", 1, ["baseline"])[0]
+    return members.find_members(tmp_path / "logs", "track1", ["baseline"])[0]
 
 
 def test_what_all_members_hold_out(two_members: list[Path], tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ def settings(logs: Path, **changes: Any) -> DictConfig:
     """A run of fdg on track 1 that starts from finetune and uses the masks of wsss."""
     return OmegaConf.create(
         {
-            "logs_dir": str(logs), "run_dir": str(logs / "track1/fdg/run"), "track": {"id": 1}, "split_name": "holdout",
+            "logs_dir": str(logs), "run_dir": str(logs / "track1/fdg/run"), "track": {"name": "track1"},
+            "split_name": "holdout",
             "model": {"model_name": "net"}, "seed": 0, "tag": None, "resume": False, "init": None, "masks": None,
             "before": {"stage": "finetune", "mixing": "decoupled"}, "before_masks": {"stage": "wsss", "seed": 0},
             **changes,

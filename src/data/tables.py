@@ -1,0 +1,111 @@
+"""A CSV that lists images: path, label[, context][, split]."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from src.data.manifest import cleaned, path_fault, shown
+
+PARTS = {
+    "train": ("train", "training", "tr"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+"""Words for the parts, of folders and in a table."""
+COLUMNS = ("path", "label", "context", "split")
+SEPARATORS = (",", ";", "\t")
+
+
+class Line(NamedTuple):
+    """One image of a table."""
+
+    path: str
+    label: str | None
+    context: str | None
+    part: str
+
+
+def separator_of(header: str) -> str:
+    """What parts the columns of a table."""
+    return max(SEPARATORS, key=header.count)
+
+
+def columns_of(path: Path) -> set[str]:
+    """The columns of a CSV that are ours, by its first line; none of a file that cannot be read."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            header = file.readline(10_000)
+    except (OSError, ValueError):
+        return set()
+    return {name.strip().casefold() for name in next(csv.reader([header], delimiter=separator_of(header)), [])}
+
+
+def read_table(path: Path) -> list[Line]:
+    """The images of a CSV, whose paths are relative to its folder.
+
+    The separator is a comma, a semicolon or a tab; the names of the columns are read without regard to case. A row
+    without `split` is a training image.
+
+    Raises:
+        FileNotFoundError: no such file, or images are missing.
+        ValueError: columns are missing, or a row is not an image's.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            text = file.read()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: save it as such") from error
+    first = text.partition("\n")[0]
+    try:
+        header, *rows = csv.reader(text.splitlines(keepends=True), delimiter=separator_of(first), strict=True)
+    except (csv.Error, ValueError) as error:
+        raise ValueError(f"{path} is not a CSV of images ({error or 'it is empty'}): expected the columns path, label"
+                         "[, context][, split]") from error  # fmt: skip
+    names = [name.strip().casefold() for name in header]
+    lacking = [name for name in COLUMNS[:2] if name not in names]
+    twice = [name for name in COLUMNS if names.count(name) > 1]
+    if lacking or twice:
+        what = f"no column {lacking[0]!r}" if lacking else f"two columns {twice[0]!r}"
+        raise ValueError(
+            f"{path} has {what}: expected path, label[, context][, split], found {', '.join(header) or 'nothing'}"
+        )
+    index = {name: names.index(name) for name in COLUMNS if name in names}
+    lines = [line_of(path, number, row, index) for number, row in enumerate(rows, 2) if any(map(str.strip, row))]
+    missing = [line.path for line in lines if not os.path.lexists(path.parent / line.path)]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of the {len(lines)} images of {path} are missing (first: {path.parent / missing[0]}): "
+            "paths are relative to the table's folder"
+        )
+    if not lines:
+        raise ValueError(f"{path} lists no image")
+    return lines
+
+
+def line_of(path: Path, number: int, row: list[str], index: dict[str, int]) -> Line:
+    """One row of a table as an image.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    where = f"line {number} of {path}"
+    if len(row) <= max(index.values()):
+        raise ValueError(f"{where} has {len(row)} columns, the first line {max(index.values()) + 1} at least")
+    values = {name: row[i].strip() for name, i in index.items()}
+    image = cleaned(values["path"])
+    if path_fault(image) is not None:
+        raise ValueError(f"{where} has the path {shown(values['path'])}: {path_fault(image)}")
+    word = values.get("split", "").casefold() or "train"
+    part = next((part for part, words in PARTS.items() if word in words), None)
+    if part is None:
+        raise ValueError(f"{where} has the split {values['split']!r}: expected train, val or test, or nothing")
+    label = values["label"] or None
+    if label is None and part != "test":
+        raise ValueError(f"{where} ({image}) has no label, and only test images may lack it")
+    context = values.get("context") or None
+    if context is None and "context" in index and part != "test":
+        raise ValueError(f"{where} ({image}) has no context: fill the column in, or leave it out")
+    return Line(image, label, context, part)
