@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import warnings
 
-from src.distributed import is_rank_zero
-
 
 def cores() -> int:
     """CPU cores that this process may use."""
@@ -44,6 +42,8 @@ def batch_of(batch_size: int, images: int, world_size: int, train: bool) -> int:
         raise ValueError(
             f"{images} training image(s) are too few for {world_size} process(es): mixing and BatchNorm need two each"
         )
+    from src.distributed import is_rank_zero  # torch, which the inspection of a data set does without
+
     if is_rank_zero():
         warnings.warn(
             f"{given} is lowered to {lowered}, as this split has {images} training images: consider a smaller one, and "

@@ -1,0 +1,206 @@
+"""What a data set holds, and what is wrong with it: `python -m src.data.inspect data=/photos`.
+
+Counts by class and context, images that cannot be read, and images that are there twice: across training and test
+images (an accuracy on those is of no use) and across classes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import yaml
+
+from src.data.duplicates import NEAR, exact_pairs, fingerprints, near_pairs
+from src.data.finding import find_sources
+from src.data.images import MAX_PIXELS
+from src.data.layouts import Layout, Sources
+from src.data.loading import cores
+from src.data.manifest import Row
+from src.data.scan import scan_test, scan_train
+from src.overrides import folder_name, with_data_set
+
+USAGE = """python -m src.data.inspect data=<folder or CSV>: what a data set holds
+
+  data=/photos                     the layout that is found; track=1 data=/nico: that of conf/track/1.yaml
+  track.layout='<class>/<context>' any setting of conf/track
+  near=6                           of 63 bits that may differ in two images of one picture; -1: the same bytes alone
+  max_pixels=100000000             an image of more is a bad one
+  shown=5                          names in each list
+"""
+NUMBERS = {"near": NEAR, "max_pixels": MAX_PIXELS, "shown": 5}
+TRACKS = Path(__file__).resolve().parents[2] / "conf/track"
+
+
+def read_words(words: Sequence[str]) -> tuple[Path, Layout, dict[str, int]]:
+    """The data root, layout and numbers that a command line names.
+
+    Raises:
+        ValueError: a word that is not one of them, or no data set.
+    """
+    given = dict(word.split("=", 1) for word in with_data_set(list(words)) if "=" in word)
+    unknown = [key for key in given if key not in ("track", "data_root", *NUMBERS) and not key.startswith("track.")]
+    strange = [word for word in words if "=" not in word] + unknown
+    if strange or "track" not in given:
+        what = f"{strange[0]!r} is not a setting of the inspection" if strange else "no data set is named"
+        raise ValueError(f"{what}:\n\n{USAGE}")
+    path = TRACKS / f"{given['track']}.yaml"
+    if path.parent != TRACKS or not path.is_file():
+        known = ", ".join(sorted(one.stem for one in TRACKS.glob("*.yaml")))
+        raise ValueError(f"track={given['track']} is not one of conf/track: {known}")
+    root = Path(given.get("data_root", "data"))
+    settings: dict[str, Any] = {**yaml.safe_load(path.read_text(encoding="utf-8")), "name": folder_name(str(root))}
+    for key, value in given.items():
+        if key.startswith("track."):
+            name = key.removeprefix("track.")
+            if name not in Layout._fields:
+                raise ValueError(f"{key} is not a setting: expected one of {', '.join(Layout._fields)}")
+            settings[name] = None if value == "null" else value.strip("'\"")
+    try:
+        numbers = {key: int(given.get(key, default)) for key, default in NUMBERS.items()}
+    except ValueError as error:
+        raise ValueError(f"{', '.join(NUMBERS)} are whole numbers") from error
+    return root, Layout(**settings), numbers
+
+
+def table(rows: Sequence[Sequence[Any]]) -> str:
+    """Text in columns, the first one to the left."""
+    widths = [max(len(str(row[k])) for row in rows) for k in range(len(rows[0]))]
+    lines = []
+    for first, *others in rows:
+        cells = [str(cell).rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([str(first).ljust(widths[0]), *cells]))
+    return "\n".join(lines)
+
+
+def counts(rows: Sequence[Row], contexts: Sequence[str]) -> str:
+    """How many images there are of each class and context."""
+    seen = Counter((str(row.label_name), context_of(row, contexts)) for row in rows)
+    columns = sorted({context for _, context in seen})
+    body: list[list[Any]] = []
+    for name in sorted({name for name, _ in seen}):
+        numbers = [seen[name, column] for column in columns]
+        body.append([name, *(numbers if contexts else ()), sum(numbers)])
+    total = ["all", *(sum(row[k] for row in body) for k in range(1, len(body[0])))]
+    return table([["class", *(columns if contexts else ()), "all"], *body, total])
+
+
+def context_of(row: Row, contexts: Sequence[str]) -> str:
+    """The name of a row's context; "" without."""
+    return contexts[row.domain] if isinstance(row.domain, int) else row.domain or ""
+
+
+def describe(root: Path, sources: Sources) -> str:
+    """The layout in a line."""
+    if sources.table:
+        return f"{root}: the table {sources.table}"
+    parts = (("training", sources.train), ("held-out", sources.val), ("test", sources.test))
+    return f"{root}: " + ", ".join(f"{which} images {part.expected}" for which, part in parts if part)
+
+
+def inspect(root: Path, layout: Layout, numbers: Mapping[str, int]) -> list[str]:
+    """The report, line by line.
+
+    Raises:
+        OSError, ValueError: the data set has no layout that is known.
+    """
+    sources = find_sources(root, layout)
+    rows, labels = scan_train(root, sources, layout.name)
+    contexts = contexts_of(rows)
+    tests = scan_test(root, sources, layout.name, lambda: labels) if has_test(root, sources) else []
+    lines = [describe(root, sources)]
+    if sources.passed_over:
+        lines.append(f"passed over: {', '.join(sources.passed_over)}")
+    held = sum(row.split == "val" for row in rows)
+    truth = "with truth" if any(row.label is not None for row in tests) else "without truth"
+    lines.append(
+        f"{len(rows) - held} training images, {held} held out by the data set, {len(tests)} test images"
+        f"{f' ({truth})' if tests else ''}; {len(labels)} classes, {len(contexts)} contexts"
+    )
+    by = "by class and context" if contexts else "by class"
+    lines += ["", f"training and held-out images {by}", counts(rows, contexts)]
+    if any(row.label is not None for row in tests):
+        lines += ["", "test images", counts(tests, contexts)]
+    return [*lines, "", *findings(root, rows, tests, numbers)]
+
+
+def contexts_of(rows: Sequence[Row]) -> list[str]:
+    """Names of the contexts by id."""
+    names = {row.domain: row.domain_name or row.image_path.split("/")[-3] for row in rows if row.domain is not None}
+    return [names[i] for i in sorted(names)]
+
+
+def has_test(root: Path, sources: Sources) -> bool:
+    """Whether there are test images."""
+    if sources.table:
+        from src.data.tables import read_table
+
+        return any(line.part == "test" for line in read_table(root / sources.table))
+    return sources.test is not None and (root / sources.test.folder).is_dir()
+
+
+def findings(root: Path, rows: Sequence[Row], tests: Sequence[Row], numbers: Mapping[str, int]) -> list[str]:
+    """What is wrong: images that cannot be read, and images that are there twice."""
+    every, shown, near = [*rows, *tests], numbers["shown"], numbers["near"]
+    cv2.setNumThreads(0)
+    prints = fingerprints([root / row.image_path for row in every], cores(), numbers["max_pixels"])
+    bad = [one.error for one in prints if one.error]
+    lines = [f"{len(bad)} of {len(every)} images cannot be read" + (":" if bad else "")]
+    lines += [f"  {error}" for error in bad[:shown]] + (["  ..."] if len(bad) > shown else [])
+    parts = ["test"] * len(every)
+    parts[: len(rows)] = ["held-out" if row.split == "val" else "training" for row in rows]
+    contexts = contexts_of(rows)
+    labels = {
+        "parts": parts,
+        "contexts": [context_of(row, contexts) for row in every],
+        "classes": [row.label_name or "" for row in every],
+    }
+    exact = exact_pairs([one.digest for one in prints])
+    lines += duplicates("of the same bytes", exact, every, labels, shown)
+    if near >= 0:
+        alike = near_pairs([one.bits for one in prints], near)
+        alike = [(a, b) for a, b in alike if prints[a].digest != prints[b].digest]
+        title = f"that look alike (DCT hash, at most {near} of 63 bits differ)"
+        lines += duplicates(title, alike, every, labels, shown)
+    return lines
+
+
+def duplicates(
+    title: str, pairs: Sequence[tuple[int, int]], rows: Sequence[Row], labels: Mapping[str, Sequence[str]], shown: int
+) -> list[str]:
+    """How many pairs there are, and those across parts, contexts and classes with the first names."""
+    lines = [f"{len(pairs)} pair(s) of images {title}"]
+    for what, names in labels.items():
+        across = [(a, b) for a, b in pairs if names[a] and names[b] and names[a] != names[b]]
+        if across:
+            lines.append(f"  {len(across)} across {what}{ACROSS[what]}:")
+            lines += [
+                f"    {rows[a].image_path} ({names[a]}), {rows[b].image_path} ({names[b]})" for a, b in across[:shown]
+            ]
+            lines += ["    ..."] if len(across) > shown else []
+    return lines
+
+
+ACROSS = {
+    "parts": ": the accuracy on them is of no use",
+    "contexts": ": what is left out is seen in training",
+    "classes": ": one of the labels is wrong",
+}
+
+
+def main() -> None:
+    """The command."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        sys.exit(USAGE)
+    try:
+        print("\n".join(inspect(*read_words(sys.argv[1:]))))
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
