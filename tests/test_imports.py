@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "datamodules": {"data", "schedules"},
     "mixing": {"data", "fourier"},
     "transforms": {"data"},
-    "data": set(), "losses": set(), "metrics": set(), "fourier": set(), "schedules": set(),
+    "data": {"overrides"}, "losses": set(), "metrics": set(), "fourier": set(), "schedules": set(),
     "cli": {"overrides"}, "overrides": set(),
     "distributed": set(), "lightning_private": set(), "precision": set(), "files": set(), "locks": set(),
     "progress": set(), "stopping": set(),

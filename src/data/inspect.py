@@ -94,14 +94,6 @@ def context_of(row: Row, contexts: Sequence[str]) -> str:
     return contexts[row.domain] if isinstance(row.domain, int) else row.domain or ""
 
 
-def describe(root: Path, sources: Sources) -> str:
-    """The layout in a line."""
-    if sources.table:
-        return f"{root}: the table {sources.table}"
-    parts = (("training", sources.train), ("held-out", sources.val), ("test", sources.test))
-    return f"{root}: " + ", ".join(f"{which} images {part.expected}" for which, part in parts if part)
-
-
 def inspect(root: Path, layout: Layout, numbers: Mapping[str, int]) -> list[str]:
     """The report, line by line.
 
@@ -112,9 +104,7 @@ def inspect(root: Path, layout: Layout, numbers: Mapping[str, int]) -> list[str]
     rows, labels = scan_train(root, sources, layout.name)
     contexts = contexts_of(rows)
     tests = scan_test(root, sources, layout.name, lambda: labels) if has_test(root, sources) else []
-    lines = [describe(root, sources)]
-    if sources.passed_over:
-        lines.append(f"passed over: {', '.join(sources.passed_over)}")
+    lines = [f"{root}: {sources.words}"]
     held = sum(row.split == "val" for row in rows)
     truth = "with truth" if any(row.label is not None for row in tests) else "without truth"
     lines.append(

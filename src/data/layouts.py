@@ -76,3 +76,12 @@ class Sources(NamedTuple):
     label_map: str | None
     table: str | None = None
     passed_over: Sequence[str] = ()
+
+    @property
+    def words(self) -> str:
+        """Where the images are, in a line."""
+        if self.table:
+            return f"the table {self.table}"
+        parts = (("training", self.train), ("held-out", self.val), ("test", self.test))
+        found = ", ".join(f"{which} images {part.expected}" for which, part in parts if part)
+        return found + (f"; not used: {', '.join(self.passed_over)}" if self.passed_over else "")

@@ -4,11 +4,35 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
+
+from src.data.manifest import Row
 
 
 def cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+GROUPINGS = ("class", "context", "group")
+"""What an epoch can have equally many images of; a group is a class in a context."""
+
+
+def groups_to_sample(rows: Sequence[Row], sampling: str | None) -> list[int] | None:
+    """The group of each row, from 0 on, by one of GROUPINGS; None where every image comes once.
+
+    Raises:
+        ValueError: contexts are asked for, and not known.
+    """
+    if sampling is None:
+        return None
+    if sampling != "class" and any(row.domain is None for row in rows):
+        raise ValueError(
+            f"datamodule.sampling={sampling} needs images with contexts, which this data set does not have: use class"
+        )
+    keys = [(row.label if sampling != "context" else None, row.domain if sampling != "class" else None) for row in rows]
+    ids = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+    return [ids[key] for key in keys]
 
 
 def batch_of(batch_size: int, images: int, world_size: int, train: bool) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch.utils.data import Sampler
@@ -13,6 +13,31 @@ def keyed_seed(*key: int | str) -> int:
     """A 63-bit seed for a key such as (seed, epoch, index); independent draws for different keys."""
     digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+def balanced_order(groups: Sequence[int], generator: torch.Generator) -> list[int]:
+    """As many indices as there are images, in random order, and of each group equally many (up to one).
+
+    A small group's images come several times, each of them once before any comes again; of a large group's some are
+    left out, others in the next epoch.
+
+    Args:
+        groups: the group of each image, from 0 on without gaps.
+        generator: of all draws.
+    """
+    of_image = torch.tensor(groups)
+    count = int(of_image.max()) + 1
+    share, rest = divmod(len(groups), count)
+    shares = torch.full((count,), share)
+    shares[torch.randperm(count, generator=generator)[:rest]] += 1
+    picked = []
+    for group, wanted in enumerate(shares.tolist()):
+        members = (of_image == group).nonzero().flatten()
+        rounds = -(-wanted // len(members))
+        drawn = torch.cat([torch.randperm(len(members), generator=generator) for _ in range(max(1, rounds))])
+        picked.append(members[drawn[:wanted]])
+    order = torch.cat(picked)
+    return order[torch.randperm(len(order), generator=generator)].tolist()
 
 
 class KeyedSampler(Sampler[tuple[int, int]]):
@@ -29,6 +54,7 @@ class KeyedSampler(Sampler[tuple[int, int]]):
         drop_last: leave out the images that fill no global batch (training); False gives every image
             exactly once over all ranks, without padding (evaluation).
         rank, num_replicas: this process and how many there are.
+        groups: with shuffle, the group of each image: an epoch has equally many of each; None: every image once.
     """
 
     def __init__(
@@ -41,10 +67,11 @@ class KeyedSampler(Sampler[tuple[int, int]]):
         drop_last: bool,
         rank: int = 0,
         num_replicas: int = 1,
+        groups: Sequence[int] | None = None,
     ) -> None:
         self.size, self.seed, self.batch_size = size, seed, batch_size
         self.shuffle, self.drop_last = shuffle, drop_last
-        self.rank, self.num_replicas = rank, num_replicas
+        self.rank, self.num_replicas, self.groups = rank, num_replicas, groups
         self.epoch = 0
         self.skip = 0
 
@@ -65,7 +92,10 @@ class KeyedSampler(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         if self.shuffle:
             generator = torch.Generator().manual_seed(keyed_seed("order", self.seed, self.epoch))
-            order = torch.randperm(self.size, generator=generator).tolist()
+            if self.groups is None:
+                order = torch.randperm(self.size, generator=generator).tolist()
+            else:
+                order = balanced_order(self.groups, generator)
         else:
             order = list(range(self.size))
         first, self.skip = self.skip, 0

@@ -17,7 +17,7 @@ from src.data.batch import Batch, FullSizeBatch, FullSizePixels, PixelBatch, Two
 from src.data.checks import MASKS_AGAIN, PREFETCH, check_links, check_shared_memory
 from src.data.datasets import BySize, ChoosesRows, FullSizeImages, Images, Pairs, Transform, start_worker
 from src.data.layouts import Layout
-from src.data.loading import batch_of, cores
+from src.data.loading import GROUPINGS, batch_of, cores, groups_to_sample
 from src.data.manifest import Row, read_manifest
 from src.data.sampler import KeyedSampler
 from src.data.splits import HELD_OUT, Split, SplitRule, no_split
@@ -51,6 +51,8 @@ class NicoDataModule(pl.LightningDataModule):
         split: a rule (rows, context names) -> Split (conf/split); None: the images are listed, not split.
         train_transform: as eval_transform.
         persistent_workers: keep the workers between epochs.
+        sampling: an epoch has equally many images of each "class", "context" or "group" (a class in a context); None:
+            every image once.
         pairs: train on pairs: each image with one of "any_context" or of "other_context"; None: on single images.
         masks: a training manifest with image_seg_path, or None.
         mask_root: what image_seg_path is relative to; None: the manifest's own folder.
@@ -79,6 +81,7 @@ class NicoDataModule(pl.LightningDataModule):
     split: SplitRule | None = None
     train_transform: Callable[..., Transform] | None = None
     persistent_workers: bool = False
+    sampling: str | None = None
     pairs: str | None = None
     masks: str | None = None
     mask_root: str | None = None
@@ -115,6 +118,8 @@ class NicoDataModule(pl.LightningDataModule):
             raise ValueError(f"datamodule.timeout is {self.timeout}: expected seconds, or 0 for any time")
         if self.on_bad_image not in (None, "stop", "skip"):
             raise ValueError(f"datamodule.on_bad_image is {self.on_bad_image!r}: expected stop or skip")
+        if self.sampling not in (None, *GROUPINGS):
+            raise ValueError(f"datamodule.sampling is {self.sampling!r}: expected {', '.join(GROUPINGS)} or null")
         if self.pairs not in (None, "any_context", "other_context"):
             raise ValueError(f"datamodule.pairs is {self.pairs!r}: expected any_context, other_context or null")
 
@@ -127,6 +132,8 @@ class NicoDataModule(pl.LightningDataModule):
         if self.rows:  # Lightning calls this again, and the tree is the same; or `show` gave other rows
             return
         listing = self.store.prepare(self.check, self.rehearse)
+        if self.layout.is_found and self.split and is_rank_zero():
+            print(f"data {self.data_root}: {self.store.sources.words}", flush=True)
         if listing.home.note:
             warnings.warn(listing.home.note, stacklevel=2)
         if self.skip:
@@ -219,7 +226,7 @@ class NicoDataModule(pl.LightningDataModule):
         share = batch_of(self.batch_size, len(rows), world_size, train) // world_size
         sampler = KeyedSampler(
             len(rows), seed=self.seed, batch_size=share, shuffle=train, drop_last=train,
-            rank=rank, num_replicas=world_size,
+            rank=rank, num_replicas=world_size, groups=groups_to_sample(rows, self.sampling) if train else None,
         )  # fmt: skip
         if train:
             sampler.resume(*self.resume_at)

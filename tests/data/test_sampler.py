@@ -1,6 +1,11 @@
-import pytest
+from collections import Counter
 
-from src.data.sampler import KeyedSampler, keyed_seed
+import pytest
+import torch
+
+from src.data.loading import groups_to_sample
+from src.data.manifest import Row
+from src.data.sampler import KeyedSampler, balanced_order, keyed_seed
 
 
 def batches(sampler: KeyedSampler) -> list[list[int]]:
@@ -65,3 +70,41 @@ def test_keyed_seeds_differ_and_stay_the_same_for_ever() -> None:
     assert keyed_seed(0, 1, 2) == 603432347784401458
     assert len({keyed_seed(a, b, c) for a in range(5) for b in range(5) for c in range(5)}) == 125
     assert keyed_seed(1, 23) != keyed_seed(12, 3)
+
+
+@pytest.mark.parametrize("counts", [(1, 2, 40), (7, 7), (3, 50, 50, 4)])
+def test_a_balanced_epoch_has_equally_many_of_each_group(counts: tuple[int, ...]) -> None:
+    groups = [group for group, count in enumerate(counts) for _ in range(count)]
+    order = balanced_order(groups, torch.Generator().manual_seed(0))
+    seen = Counter(groups[i] for i in order)
+    assert len(order) == len(groups) and max(seen.values()) - min(seen.values()) <= 1 and len(seen) == len(counts)
+    for group in range(len(counts)):
+        times = Counter(i for i in order if groups[i] == group)
+        assert max(times.values()) - min(times.get(i, 0) for i, g in enumerate(groups) if g == group) <= 1
+
+
+def test_balanced_orders_are_of_the_seed_and_epoch_and_the_ranks_share_them() -> None:
+    groups = [0] * 30 + [1] * 6 + [2] * 4
+
+    def epoch(number: int, seed: int = 0, rank: int = 0, world: int = 1) -> list[int]:
+        sampler = KeyedSampler(40, seed=seed, batch_size=8 // world, shuffle=True, drop_last=True,
+                               rank=rank, num_replicas=world, groups=groups)  # fmt: skip
+        sampler.set_epoch(number)
+        return [index for _, index in sampler]
+
+    assert epoch(3) == epoch(3) and epoch(3) != epoch(4) and epoch(3) != epoch(3, seed=1)
+    assert [
+        i for pair in zip(epoch(2, rank=0, world=2), epoch(2, rank=1, world=2), strict=True) for i in pair
+    ] == epoch(2)
+    all_of_it = {i for number in range(30) for i in epoch(number)}
+    assert all_of_it == set(range(40))  # of a large group every image has its turn
+
+
+def test_groups_are_classes_contexts_or_both() -> None:
+    rows = [Row("a", 5, domain=1), Row("b", 5, domain=0), Row("c", 2, domain=1), Row("d", 5, domain=1)]
+    assert groups_to_sample(rows, None) is None
+    assert groups_to_sample(rows, "class") == [0, 0, 1, 0]
+    assert groups_to_sample(rows, "context") == [0, 1, 0, 0]
+    assert groups_to_sample(rows, "group") == [0, 1, 2, 0]
+    with pytest.raises(ValueError, match="sampling=group needs images with contexts"):
+        groups_to_sample([Row("a", 1)], "group")
