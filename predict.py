@@ -91,13 +91,15 @@ def evaluated(
 ) -> Evaluation:
     """The vote on every image set, and its figures."""
     from src.prediction import voting
-    from src.prediction.unreadable import settle
+    from src.prediction.unreadable import check_unreadable, settle
     from src.report.evaluation import EvaluatedSet, evaluate_all
 
     guess = [settings.images is None, *(False for _ in sets[1:])]  # a challenge wants a label for every test image
     settled = [
         settle(images, stack, settings.max_pixels, one) for images, stack, one in zip(sets, stacks, guess, strict=True)
     ]
+    if not settings.images:
+        check_unreadable(settled[0][0], settings.on_bad_image, settings.max_bad_share)
     chosen = list(range(len(voters)))
     if settings.select == "greedy":
         chosen = voting.greedy(settled[1][1], settled[1][0].label, settings.rounds)

@@ -33,6 +33,8 @@ class PredictionSettings(NamedTuple):
         logged: whether a logger gets the report.
         members_at_once: networks that share a pass over the images.
         max_pixels: of an image; 0: any number.
+        on_bad_image: "skip": a test image that cannot be read gets a guess; "stop": nothing is written.
+        max_bad_share: share of such images above which skip stops too.
         precision: the trainer's.
         tta: settings of the test-time augmentation.
         composed: all of them, for a reader of the report.
@@ -55,6 +57,8 @@ class PredictionSettings(NamedTuple):
     logged: bool
     members_at_once: int
     max_pixels: int
+    on_bad_image: str
+    max_bad_share: float
     precision: str
     tta: dict[str, Any]
     composed: dict[str, Any]
@@ -85,6 +89,8 @@ def read_settings(composed: Mapping[str, Any]) -> PredictionSettings:
         logged=bool(composed["logger"]),
         members_at_once=composed["members_at_once"],
         max_pixels=composed["datamodule"]["max_pixels"],
+        on_bad_image=composed["datamodule"]["on_bad_image"],
+        max_bad_share=composed["datamodule"]["max_bad_share"],
         precision=composed["trainer"]["precision"],
         tta=composed["tta"],
         composed=dict(composed),

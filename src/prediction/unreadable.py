@@ -36,6 +36,23 @@ def settle(
     return kept._replace(unreadable=names), probabilities
 
 
+def check_unreadable(images: ImageSet, on_bad_image: str, max_bad_share: float) -> None:
+    """Raise ValueError where the settings do not want a prediction with so many unreadable images; nothing is written.
+
+    Args:
+        images: a settled set, with all its images.
+        on_bad_image: "stop" at any, or "skip".
+        max_bad_share: share above which "skip" stops too.
+    """
+    count, of = len(images.unreadable), len(images.rows)
+    if count and (on_bad_image == "stop" or count > max_bad_share * of):
+        why = "datamodule.on_bad_image=stop" if on_bad_image == "stop" else f"datamodule.max_bad_share={max_bad_share}"
+        raise ValueError(
+            f"{count} of {of} images cannot be read (first: {images.unreadable[0]}), and nothing is written "
+            f"({why}): replace the files, or predict with datamodule.on_bad_image=skip datamodule.max_bad_share=1"
+        )
+
+
 def unreadable(images: ImageSet, stack: Probabilities, max_pixels: int) -> list[str]:
     """Names of the images, of N with probabilities (M, N, K), that a member could not look at; the reasons are printed.
 

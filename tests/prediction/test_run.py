@@ -213,6 +213,14 @@ def test_an_image_that_cannot_be_read_stands_in_nobodys_way(
     assert (rows[[3, 7]] < 0).all() and np.allclose(rows[others], whole[others], atol=1e-6)
     members = [json.loads((results / f"members/baseline/{run.name}.json").read_text()) for run in two_members]
     assert members[0][bad[0]] == rows[others].mean(0).argmax()  # a guess: the member's mean over the others
+    # Whoever wants no guess gets nothing written.
+    (results / "prediction.json").unlink()
+    for strict in ("datamodule.on_bad_image=stop", "datamodule.max_bad_share=0.01"):
+        with pytest.raises(
+            SystemExit, match=rf"2 of {len(files)} images cannot be read .*nothing is written .{strict}"
+        ):
+            predict(*words, strict)
+        assert not (results / "prediction.json").exists()
     # In two processes the same; a repaired file has its own prediction again.
     done = command("predict.py", "track=1", "ensemble=baselines", "scale=demo", *places, *words[:2], "trainer=ddp_cpu",
                    f"results_dir={tmp_path / 'two'}", "datamodule.num_workers=0")  # fmt: skip
