@@ -98,5 +98,14 @@ def make_trainer(cfg: DictConfig) -> Trainer:
     return trainer
 
 
+def expand(words: list[str]) -> list[str]:
+    """The words of the command line with the protocols among them spelled out."""
+    if not any("each_context" in word for word in words):
+        return words
+    from src.runs.protocol import each_context
+
+    return each_context(words)
+
+
 if __name__ == "__main__":
-    cli.start(main)
+    cli.start(main, expand)

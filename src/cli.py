@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from src import stopping
-from src.overrides import folder_name, literal, quoted, unquoted, with_data_set
+from src.overrides import as_typed, folder_name, literal, quoted, unquoted, with_data_set
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -41,7 +41,7 @@ def prepare_arguments() -> None:
 
 def command_words() -> list[str]:
     """This process's command as a person would type it: the script, and its words without the quotes for Hydra."""
-    return [sys.argv[0], *(unquoted(word) for word in sys.argv[1:])]
+    return [sys.argv[0], *as_typed([unquoted(word) for word in sys.argv[1:]])]
 
 
 MAX_WORD = 60  # bytes of a word in a run's name; a file's name can have 255
@@ -119,13 +119,21 @@ def instantiate(settings: Any, **arguments: Any) -> Any:
     return build(settings, _convert_="all", **arguments)
 
 
-def start(main: Any) -> None:
-    """Run a Hydra entry point from the project's root."""
+def start(main: Any, expand: Callable[[list[str]], list[str]] | None = None) -> None:
+    """Run a Hydra entry point from the project's root.
+
+    Args:
+        main: the entry point.
+        expand: makes other words of those of the command line, as Hydra takes them.
+    """
     stopping.install()
     register_resolvers()
     sys.path.insert(0, str(ROOT))
     prepare_arguments()
     try:
+        if expand is not None:
+            with clear_errors():
+                sys.argv[1:] = expand(sys.argv[1:])
         main()
     finally:
         stopping.request.left = True

@@ -45,6 +45,20 @@ def with_data_set(words: list[str]) -> list[str]:
     return found
 
 
+def as_typed(words: list[str]) -> list[str]:
+    """Plain words with the data set named as a person would: the inverse of with_data_set."""
+    given = dict(word.split("=", 1) for word in words if "=" in word)
+    if given.get("track") != "found" or "data_root" not in given:
+        return words
+    place, spelled = given["data_root"], {"track=found", f"data_root={given['data_root']}"}
+    if "track.table" in given:
+        place = os.path.join(place, given["track.table"])
+        spelled |= {f"track.table={given['track.table']}", f"track.name={folder_name(place[:-4])}"}
+    first = next(i for i, word in enumerate(words) if word in spelled)
+    kept = [word for word in words if word not in spelled]
+    return [*kept[:first], f"data={place}", *kept[first:]]
+
+
 def folder_name(path: str) -> str:
     """The name of a data set that is not given one: its folder's, as the name of a file can hold it."""
     return re.sub(r"[^\w.+-]+", "_", os.path.basename(os.path.realpath(path))).strip("._+-")[:60] or "data"

@@ -30,7 +30,7 @@ MAY_IMPORT = {
 """The rooms of src, from the top floor down: a room imports only from rooms below it, and these alone."""
 HOMES = {
     "albumentations": {"transforms"}, "pydensecrf": {"masks"}, "matplotlib": {"report"}, "jinja2": {"report"},
-    "hydra": {"cli", "overrides", "prediction"}, "omegaconf": {"cli", "runs", "prediction"},
+    "hydra": {"cli", "overrides", "prediction", "runs"}, "omegaconf": {"cli", "runs", "prediction"},
     "pytorch_lightning": {
         "datamodules", "lightning_modules", "callbacks", "runs", "prediction", "report", "distributed",
         "lightning_private",

@@ -33,7 +33,9 @@ def combinations() -> list[str]:
     words += [f"track=1 stage=finetune mixing={mixing} trainer=gpu" for mixing in options("mixing")]
     words += [f"track=1 stage=wsss crf={crf} trainer=gpu" for crf in options("crf")]
     words += [f"track=1 stage=baseline trainer={trainer}" for trainer in options("trainer") if trainer != "auto"]
-    words += [f"track=1 stage=baseline split={split} trainer=gpu" for split in options("split")]
+    words += [
+        f"track=1 stage=baseline split={split} trainer=gpu" for split in options("split") if split != "each_context"
+    ]
     return words
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import yaml
 
 from src.data.duplicates import NEAR, exact_pairs, fingerprints, near_pairs
 from src.data.finding import find_sources
@@ -22,7 +21,7 @@ from src.data.layouts import Layout, Sources
 from src.data.loading import cores
 from src.data.manifest import Row
 from src.data.scan import scan_test, scan_train
-from src.overrides import folder_name, with_data_set
+from src.data.words import read_data_set
 
 USAGE = """python -m src.data.inspect data=<folder or CSV>: what a data set holds
 
@@ -33,7 +32,6 @@ USAGE = """python -m src.data.inspect data=<folder or CSV>: what a data set hold
   shown=5                          names in each list
 """
 NUMBERS = {"near": NEAR, "max_pixels": MAX_PIXELS, "shown": 5}
-TRACKS = Path(__file__).resolve().parents[2] / "conf/track"
 
 
 def read_words(words: Sequence[str]) -> tuple[Path, Layout, dict[str, int]]:
@@ -42,29 +40,17 @@ def read_words(words: Sequence[str]) -> tuple[Path, Layout, dict[str, int]]:
     Raises:
         ValueError: a word that is not one of them, or no data set.
     """
-    given = dict(word.split("=", 1) for word in with_data_set(list(words)) if "=" in word)
-    unknown = [key for key in given if key not in ("track", "data_root", *NUMBERS) and not key.startswith("track.")]
-    strange = [word for word in words if "=" not in word] + unknown
-    if strange or "track" not in given:
-        what = f"{strange[0]!r} is not a setting of the inspection" if strange else "no data set is named"
-        raise ValueError(f"{what}:\n\n{USAGE}")
-    path = TRACKS / f"{given['track']}.yaml"
-    if path.parent != TRACKS or not path.is_file():
-        known = ", ".join(sorted(one.stem for one in TRACKS.glob("*.yaml")))
-        raise ValueError(f"track={given['track']} is not one of conf/track: {known}")
-    root = Path(given.get("data_root", "data"))
-    settings: dict[str, Any] = {**yaml.safe_load(path.read_text(encoding="utf-8")), "name": folder_name(str(root))}
-    for key, value in given.items():
-        if key.startswith("track."):
-            name = key.removeprefix("track.")
-            if name not in Layout._fields:
-                raise ValueError(f"{key} is not a setting: expected one of {', '.join(Layout._fields)}")
-            settings[name] = None if value == "null" else value.strip("'\"")
     try:
-        numbers = {key: int(given.get(key, default)) for key, default in NUMBERS.items()}
+        root, layout, others = read_data_set(words)
+    except ValueError as error:
+        raise ValueError(f"{error}\n\n{USAGE}") from error
+    unknown = [key for key in others if key not in NUMBERS]
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is not a setting of the inspection\n\n{USAGE}")
+    try:
+        return root, layout, {key: int(others.get(key, default)) for key, default in NUMBERS.items()}
     except ValueError as error:
         raise ValueError(f"{', '.join(NUMBERS)} are whole numbers") from error
-    return root, Layout(**settings), numbers
 
 
 def table(rows: Sequence[Sequence[Any]]) -> str:

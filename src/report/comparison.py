@@ -1,15 +1,21 @@
-"""Finished runs in one table: mean and standard error over their seeds."""
+"""Finished runs in one table: mean and standard error over their seeds.
+
+`python -m src.report.comparison data=/PACS` prints the runs of `split=each_context` as the field's table.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from src.report.tables import Table
+from src.data.words import read_data_set
+from src.files import write_text
+from src.report.tables import Table, as_csv, as_latex, as_markdown, as_text
 from src.runs.records import model_name_of, read_config, read_finished
 
 COMPARED = ("val/in_domain/accuracy", "val/in_domain/worst_context", "val/out_of_domain/accuracy",
@@ -36,16 +42,22 @@ def read_runs(track_dir: Path) -> list[RunRow]:
     for path in sorted(track_dir.glob("*/*/finished.json")):
         try:
             config, figures = read_config(path.parent), read_finished(path.parent)["metrics"]
-            mixing = config["module"].get("mixing") or {}
-            # The yaml's name: two files of one class are two strategies. Runs of older versions have the class alone.
-            kind = config.get("mixing_name") if mixing else ""
-            kind = str(mixing.get("_target_", "")).split(".")[-2:][0] if kind is None else str(kind)
-            ratio = str(mixing.get("ratio", ""))
-            words = (path.parent.parent.name, model_name_of(config), kind, ratio, str(config["split_name"]))
+            ratio = str((config["module"].get("mixing") or {}).get("ratio", ""))
+            words = (
+                path.parent.parent.name, model_name_of(config), strategy_of(config), ratio, str(config["split_name"])
+            )  # fmt: skip
             rows.append(RunRow(*words, str(config["tag"] or ""), int(config["seed"]), figures))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # a damaged run: it is left out by name where it would vote
     return rows
+
+
+def strategy_of(config: Mapping[str, Any]) -> str:
+    """The name of a run's mixing strategy, that of its yaml; "" without one."""
+    mixing = config["module"].get("mixing") or {}
+    # Two files of one class are two strategies. Runs of older versions have the class alone.
+    kind = config.get("mixing_name") if mixing else ""
+    return str(mixing.get("_target_", "")).split(".")[-2:][0] if kind is None else str(kind)
 
 
 def runs_table(rows: Sequence[RunRow], exact: bool = False) -> Table:
@@ -85,3 +97,65 @@ def mean_error(values: Sequence[float]) -> tuple[float | None, float | None]:
     if not values:
         return None, None
     return float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None
+
+
+USAGE = """python -m src.report.comparison data=<folder or CSV>: the runs that left one context out, method by method
+
+  data=/PACS            or track=1 data=/nico: whose runs
+  logs_dir=logs         where they are
+  format=text           text, markdown, csv or latex
+  output=<file>         instead of printing
+"""
+FORMATS = {"text": as_text, "markdown": as_markdown, "csv": as_csv, "latex": as_latex}
+
+
+def compared(words: Sequence[str]) -> str:
+    """What the command prints, or has written.
+
+    Raises:
+        OSError, ValueError: a word that is not a setting, or no run that left one context out.
+    """
+    from src.report.left_out import compare, exact, read_left_out
+
+    try:
+        data = read_data_set(words)
+    except ValueError as error:
+        raise ValueError(f"{error}\n\n{USAGE}") from error
+    settings = {"logs_dir": "logs", "format": "text", "output": ""} | data.others
+    strange = [key for key in settings if key not in ("logs_dir", "format", "output")]
+    if strange or settings["format"] not in FORMATS:
+        what = repr(strange[0]) if strange else f"format={settings['format']}"
+        raise ValueError(f"{what} is not a setting of the comparison\n\n{USAGE}")
+    logs = Path(settings["logs_dir"]) / data.layout.name
+    runs = read_left_out(logs)
+    if not runs:
+        raise ValueError(
+            f"no finished run in {logs} left one context out: python train.py -m {' '.join(words[:1])} stage=baseline "
+            "split=each_context seed=0,1,2"
+        )
+    made = compare(runs)
+    if settings["format"] == "csv":
+        text = as_csv(exact(made)).rstrip()
+    else:
+        write = FORMATS[settings["format"]]
+        parts = [f"{title(rule, settings['format'])}\n{write(table).rstrip()}" for rule, table in made.tables.items()]
+        text = "\n\n".join([*parts, *(["\n".join(made.notes)] if made.notes and write is as_text else [])])
+    if not settings["output"]:
+        return text
+    write_text(Path(settings["output"]), text + "\n")
+    return f"wrote {settings['output']}"
+
+
+def title(rule: str, form: str) -> str:
+    """The line above a table: the rule by which an epoch of each run was chosen."""
+    words = f"accuracy on the context left out, percent; epoch chosen by: {rule}"
+    return {"markdown": f"**{words}**\n", "latex": f"% {words}"}.get(form, words)
+
+
+if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        sys.exit(USAGE)
+    try:
+        print(compared(sys.argv[1:]))
+    except (OSError, ValueError) as problem:
+        sys.exit(f"error: {problem}")

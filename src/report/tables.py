@@ -91,6 +91,18 @@ def as_markdown(table: Table) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(table[0]), *lines[1:]]) + "\n"
 
 
+def as_latex(table: Table) -> str:
+    """For a paper: a tabular of booktabs, words to the left and numbers to the right."""
+    special = str.maketrans({c: "\\" + c for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}",
+                             "^": r"\textasciicircum{}", "±": r"$\pm$"})  # fmt: skip
+    head, *body = [[word.translate(special) for word in row] for row in table]
+    numeric = [all(row[k][:1].isdigit() or row[k] in ("", "-") for row in body) for k in range(len(head))]
+    lines = [" & ".join(row) + r" \\" for row in body]
+    columns = "".join("r" if number else "l" for number in numeric)
+    begin = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", " & ".join(head) + r" \\", r"\midrule"]
+    return "\n".join([*begin, *lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
 def as_csv(table: Iterable[Sequence[Any]]) -> str:
     """For a program, and for a spreadsheet: a text that would be a formula there gets an apostrophe before it."""
     text = io.StringIO()

@@ -88,7 +88,8 @@ def test_the_inspection_names_what_is_wrong(tmp_path: Path, data: Path) -> None:
     ("words", "said"),
     [
         ([], "no data set is named"),
-        (["dta=/x"], "'dta' is not a setting"),
+        (["data=/x", "dta=1"], "'dta' is not a setting"),
+        (["data"], "'data' is not a setting: expected key=value"),
         (["data=/x", "track.root=y"], "track.root is not a setting: expected one of name, train_dir"),
         (["track=../x", "data=/x"], "track=../x is not one of conf/track: 1, 2, found"),
         (["data=/x", "near=few"], "whole numbers"),

@@ -1,0 +1,189 @@
+"""The table of domain generalisation: every context left out in turn, methods in rows, for each rule of selection.
+
+Of each run the table takes the accuracy of one epoch on the context that it left out. Which epoch is a rule of its own,
+as an epoch that was chosen on the left-out context itself says nothing about unseen ones (Gulrajani and Lopez-Paz, "In
+Search of Lost Domain Generalization", ICLR 2021, section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from src.callbacks.metrics_file import read_metrics
+from src.report.comparison import mean_error, strategy_of
+from src.report.tables import Table
+from src.runs.directory import MAY_DIFFER_ON_RESUME
+from src.runs.records import is_finished, model_name_of, read_config
+
+IN_DOMAIN, OUT_OF_DOMAIN = "val/in_domain/accuracy", "val/out_of_domain/accuracy"
+
+
+class Epoch(NamedTuple):
+    """Accuracies after an epoch: on held-out images of the training contexts, and on the context that is left out."""
+
+    in_domain: float
+    out_of_domain: float
+
+
+class LeftOutRun(NamedTuple):
+    """A finished run that left one context out.
+
+    Attributes:
+        method: stage, model and mixing.
+        settings: its flat settings, but for those that every run has of its own.
+        context: the one that it left out.
+        seed: its seed.
+        epochs: in their order.
+    """
+
+    method: tuple[str, str, str]
+    settings: dict[str, Any]
+    context: str
+    seed: int
+    epochs: list[Epoch]
+
+
+def best(key: str) -> Callable[[Sequence[Epoch]], Epoch]:
+    """The first epoch with the highest figure, as a checkpoint that is kept while nothing exceeds it."""
+    return lambda epochs: max(epochs, key=lambda epoch: getattr(epoch, key))
+
+
+RULES: dict[str, Callable[[Sequence[Epoch]], Epoch]] = {
+    "training-domain validation": best("in_domain"),
+    "last epoch": lambda epochs: epochs[-1],
+    "oracle": best("out_of_domain"),
+}
+"""Which epoch of a run counts. The oracle chooses on the test context: a bound, not a result."""
+OWN = ("seed", "split", "split_name", "run_name", "run_dir", "logged_as", "tag", "init", "masks", "before", "track")
+"""Settings that every run has of its own, or that say where things lie; their copies elsewhere have the same names."""
+
+
+def read_left_out(logs: Path) -> list[LeftOutRun]:
+    """The finished runs below a data set's logs that left exactly one context out and measured it."""
+    runs = []
+    for path in sorted(logs.glob("*/*/finished.json")):
+        folder = path.parent
+        try:
+            config = read_config(folder)
+            contexts = config["split"].get("contexts")
+            contexts = [contexts] if isinstance(contexts, str) else contexts
+            if not is_finished(folder) or not isinstance(contexts, list) or len(contexts) != 1:
+                continue
+            epochs = [
+                Epoch(float(row[IN_DOMAIN]), float(row[OUT_OF_DOMAIN]))
+                for row in read_metrics(folder / "metrics.csv")
+                if row.get(IN_DOMAIN) not in (None, "") and row.get(OUT_OF_DOMAIN) not in (None, "")
+            ]
+            method = (folder.parent.name, model_name_of(config), strategy_of(config))
+            if epochs:
+                runs.append(LeftOutRun(method, flat(config), str(contexts[0]), int(config["seed"]), epochs))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # a damaged run: it is listed where it would vote
+    return runs
+
+
+def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Settings by dotted name, without what every run has of its own and what may differ on a resume."""
+    if not isinstance(settings, Mapping):
+        return {} if isinstance(settings, str) and "/" in settings else {prefix: settings}  # not where things lie
+    values: dict[str, Any] = {}
+    for key, value in settings.items():
+        name = f"{prefix}.{key}" if prefix else str(key)
+        if str(key) not in OWN and name not in MAY_DIFFER_ON_RESUME:
+            values |= flat(value, name)
+    return values
+
+
+def methods_of(runs: Sequence[LeftOutRun]) -> dict[tuple[str, ...], list[LeftOutRun]]:
+    """Runs by method: stage, model, mixing, and the settings in which runs of these differ."""
+    found: dict[tuple[str, ...], list[LeftOutRun]] = {}
+    for method in dict.fromkeys(run.method for run in runs):
+        same = [run for run in runs if run.method == method]
+        keys = {key for run in same for key in run.settings}
+        differing = sorted((key for key in keys if len({repr(run.settings.get(key)) for run in same}) > 1), key=len)
+        for run in same:
+            # `lr` of module.lr and of module.optimizer.lr is one setting where it has one value.
+            words = dict.fromkeys(f"{key.rpartition('.')[2]}={run.settings.get(key)}" for key in differing)
+            found.setdefault((*method, " ".join(words)), []).append(run)
+    return found
+
+
+class Comparison(NamedTuple):
+    """The tables by rule, and what is missing in them."""
+
+    tables: dict[str, Table]
+    notes: list[str]
+
+
+def compare(runs: Sequence[LeftOutRun]) -> Comparison:
+    """One table for each of RULES: percent, mean and standard error over the seeds.
+
+    Average and worst are over the contexts, of each seed that has a run for all of them.
+    """
+    contexts = sorted({run.context for run in runs})
+    methods = methods_of(runs)
+    with_settings = any(method[-1] for method in methods)
+    words = ["stage", "model", "mixing", *(["settings"] if with_settings else []), "seeds"]
+    head = [*words, *contexts, "average", "worst", "in-domain"]
+    tables = {
+        rule: [head, *(line_of(method, group, contexts, choose, with_settings) for method, group in methods.items())]
+        for rule, choose in RULES.items()
+    }
+    return Comparison(tables, [note for method, group in methods.items() for note in missing(method, group, contexts)])
+
+
+def line_of(
+    method: tuple[str, ...],
+    runs: Sequence[LeftOutRun],
+    contexts: Sequence[str],
+    choose: Callable[[Sequence[Epoch]], Epoch],
+    with_settings: bool,
+) -> list[str]:
+    """A method's row."""
+    chosen = {(run.seed, run.context): choose(run.epochs) for run in runs}
+    seeds = sorted({run.seed for run in runs})
+    whole = [[chosen[seed, context] for context in contexts] for seed in seeds
+             if all((seed, context) in chosen for context in contexts)]  # fmt: skip
+    cells = [
+        [chosen[seed, context].out_of_domain for seed in seeds if (seed, context) in chosen] for context in contexts
+    ]
+    cells.append([float(np.mean([epoch.out_of_domain for epoch in epochs])) for epochs in whole])
+    cells.append([min(epoch.out_of_domain for epoch in epochs) for epochs in whole])
+    cells.append([float(np.mean([epoch.in_domain for epoch in epochs])) for epochs in whole])
+    words = method if with_settings else method[:-1]
+    return [*words, " ".join(map(str, seeds)), *map(cell, cells)]
+
+
+def cell(values: Sequence[float]) -> str:
+    """Shares in percent: "77.3 ± 1.2", without an error of one, "-" of none."""
+    mean, error = mean_error(values)
+    return "-" if mean is None else f"{100 * mean:.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
+
+
+def missing(method: tuple[str, ...], runs: Sequence[LeftOutRun], contexts: Sequence[str]) -> list[str]:
+    """A sentence for each seed of a method that lacks contexts, which average and worst are without."""
+    name = " ".join(word for word in method if word)
+    notes = []
+    for seed in sorted({run.seed for run in runs}):
+        lacking = [context for context in contexts if context not in {run.context for run in runs if run.seed == seed}]
+        if lacking:
+            notes.append(f"{name}: seed {seed} has no finished run without {', '.join(lacking)}, and no average")
+    return notes
+
+
+def exact(comparison: Comparison) -> Table:
+    """All tables as one, for a program: the rule in the first column, a standard error in a column of its own."""
+    rules = list(comparison.tables)
+    head = comparison.tables[rules[0]][0]
+    first = head.index("seeds") + 1
+    names = [name for column in head[first:] for name in (column, f"{column} standard error")]
+    lines = [["selection", *head[:first], *names]]
+    for rule in rules:
+        for row in comparison.tables[rule][1:]:
+            numbers = [word for one in row[first:] for word in (*one.split(" ± "), "")[:2]]
+            lines.append([rule, *row[:first], *("" if word == "-" else word for word in numbers)])
+    return lines

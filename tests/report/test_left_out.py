@@ -1,0 +1,121 @@
+"""The field's table: which epoch counts by which rule, and what average, worst and error are of."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from src.report.comparison import compared
+from src.report.left_out import RULES, Epoch, LeftOutRun, compare, exact, flat
+from src.report.tables import as_latex
+from tests.conftest import TINY, command
+
+CURVE = [Epoch(0.5, 0.2), Epoch(0.9, 0.3), Epoch(0.9, 0.6), Epoch(0.7, 0.4)]
+
+
+def test_each_rule_takes_its_epoch() -> None:
+    assert RULES["training-domain validation"](CURVE) == CURVE[1]  # the first of the best
+    assert RULES["last epoch"](CURVE) == CURVE[3]
+    assert RULES["oracle"](CURVE) == CURVE[2]
+
+
+def run(context: str, seed: int, out: float, mixing: str = "none", **settings: object) -> LeftOutRun:
+    return LeftOutRun(("baseline", "net", mixing), settings, context, seed, [Epoch(0.8 + seed / 10, out)])
+
+
+def test_average_and_worst_are_of_a_seeds_contexts_and_the_error_is_over_seeds() -> None:
+    runs = [run("rock", 0, 0.6), run("sea", 0, 0.4), run("rock", 1, 0.8), run("sea", 1, 0.4)]
+    made = compare(runs)
+    assert made.notes == [] and set(made.tables) == set(RULES)
+    head, row = made.tables["last epoch"]
+    assert head == ["stage", "model", "mixing", "seeds", "rock", "sea", "average", "worst", "in-domain"]
+    # sample standard deviations of (.6, .8), (.5, .6) and (.8, .9), over the root of two
+    assert row == [
+        "baseline",
+        "net",
+        "none",
+        "0 1",
+        "70.0 ± 10.0",
+        "40.0 ± 0.0",
+        "55.0 ± 5.0",
+        "40.0 ± 0.0",
+        "85.0 ± 5.0",
+    ]
+
+
+def test_one_seed_has_no_error_and_a_missing_context_is_said() -> None:
+    made = compare([run("rock", 0, 0.6), run("sea", 0, 0.4), run("rock", 1, 0.8), run("sea", 3, 0.5, "mixup")])
+    table = made.tables["oracle"]
+    assert table[1][3:] == ["0 1", "70.0 ± 10.0", "40.0", "50.0", "40.0", "80.0"]
+    assert table[2][2:] == ["mixup", "3", "-", "50.0", "-", "-", "-"]
+    assert made.notes == [
+        "baseline net none: seed 1 has no finished run without sea, and no average",
+        "baseline net mixup: seed 3 has no finished run without rock, and no average",
+    ]
+
+
+def test_settings_that_differ_are_methods_of_their_own() -> None:
+    runs = [run("rock", 0, 0.6, **{"module.lr": 0.1, "module.optimizer.lr": 0.1, "x": 1}),
+            run("rock", 0, 0.7, **{"module.lr": 0.3, "module.optimizer.lr": 0.3, "x": 1})]  # fmt: skip
+    table = compare(runs).tables["last epoch"]
+    assert [row[3] for row in table] == ["settings", "lr=0.1", "lr=0.3"]
+    assert [row[5] for row in table[1:]] == ["60.0", "70.0"]
+
+
+def test_what_every_run_has_of_its_own_is_not_compared() -> None:
+    settings = {
+        "seed": 1, "run_dir": "logs/x", "module": {"lr": 0.1, "seed": 1}, "callbacks": {"best": {"dirpath": "a/b"}},
+        "split": {"contexts": ["sea"]}, "datamodule": {"num_workers": 3, "size": 32},
+    }  # fmt: skip
+    assert flat(settings) == {"module.lr": 0.1, "datamodule.size": 32}
+
+
+def test_the_exact_table_has_a_column_for_each_number() -> None:
+    rows = exact(compare([run("rock", 0, 0.6), run("rock", 1, 0.8), run("sea", 1, 0.8)]))
+    assert rows[0][:8] == ["selection", "stage", "model", "mixing", "seeds", "rock", "rock standard error", "sea"]
+    assert len(rows) == 1 + len(RULES) and {len(row) for row in rows} == {len(rows[0])}
+    assert rows[1][5:11] == ["70.0", "10.0", "80.0", "", "80.0", ""]
+
+
+def test_latex_escapes_names_and_aligns_numbers() -> None:
+    text = as_latex([["a_b", "n"], ["50% & {x}", "1.0 ± 0.1"], ["~", "-"]])
+    assert r"\begin{tabular}{lr}" in text and r"a\_b & n \\" in text
+    assert r"50\% \& \{x\} & 1.0 $\pm$ 0.1 \\" in text and r"\textasciitilde{} & - \\" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "no data set is named"),
+        (["track=1", "format=pdf"], "format=pdf is not a setting"),
+        (["track=1", "logs=x"], "'logs' is not a setting"),
+        (
+            ["track=1", "logs_dir=/nowhere"],
+            "no finished run in /nowhere/track1 left one .* train.py -m",
+        ),
+    ],
+)
+def test_words_that_are_refused(words: list[str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        compared(words)
+
+
+@pytest.mark.slow
+def test_each_context_in_a_sweep_and_its_table(data: Path, tmp_path: Path, places: list[str]) -> None:
+    root = tmp_path / "birds"
+    for context in ("rock", "autumn"):
+        shutil.copytree(data / "data/public_dg_0416/train" / context, root / context)
+    words = [f"data={root}", *places[1:], "stage=baseline", *TINY, "trainer.max_epochs=1"]
+    refused = command("train.py", *words, "split=each_context")
+    assert refused.returncode == 1 and f"train.py -m data={root} manifest_dir=" in refused.stderr
+    assert command("train.py", "-m", *words, "split=each_context", "seed=0,1").returncode == 0
+    names = sorted(path.name for path in (tmp_path / "logs/birds/baseline").iterdir())
+    assert names == [f"resnet10t-mixup-leave_context_out-{context}-seed{seed}" for context in ("autumn", "rock")
+                     for seed in (0, 1)]  # fmt: skip
+    text = compared([f"data={root}", f"logs_dir={tmp_path / 'logs'}"])
+    assert text.count("resnet10t") == 3 and "0 1" in text and "±" in text
+    out = tmp_path / "table.tex"
+    assert (
+        compared([f"data={root}", f"logs_dir={tmp_path / 'logs'}", "format=latex", f"output={out}"]) == f"wrote {out}"
+    )
+    assert out.read_text().count(r"\toprule") == 3
