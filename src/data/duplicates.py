@@ -17,8 +17,12 @@ from src.progress import progress
 
 SIDE = 32  # of the grey picture that is transformed, pixels
 BITS = 8  # of the lowest frequencies, in each direction
-NEAR = 6  # of the 63 bits that may differ in two images of one picture (an even number always does)
+NEAR = 10  # of the 63 bits that may differ in two images of one picture (an even number always does)
 FLAT = 4.0  # standard deviation of the grey picture, of 255, below which it has no structure to compare
+
+
+ALIKE = 0.95  # correlation of the grey pictures of two images of one picture
+Grey = npt.NDArray[np.uint8]
 
 
 class Fingerprint(NamedTuple):
@@ -26,29 +30,36 @@ class Fingerprint(NamedTuple):
 
     Attributes:
         digest: of the file's bytes.
-        bits: dct_hash of the picture; None of one without structure.
+        grey: the picture, as `small_grey` makes it; None where it cannot be read.
+        bits: its dct_hash; None of one without structure.
         error: why the image cannot be read; "" where it can be.
     """
 
     digest: str
+    grey: Grey | None
     bits: int | None
     error: str
 
 
-def dct_hash(image: npt.NDArray[np.uint8]) -> int | None:
+def small_grey(image: npt.NDArray[np.uint8]) -> Grey:
+    """A picture (H, W, 3) uint8 RGB in grey, averaged to (32, 32)."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.uint8)
+
+
+def dct_hash(grey: Grey) -> int | None:
     """The signs of a picture's lowest frequencies: 63 bits that another size or JPEG quality hardly changes.
 
-    The picture is made grey and 32 x 32 px by averaging; of its cosine transform the 8 x 8 lowest coefficients count,
-    but for the constant one; a bit is set where a coefficient is above their median. This is the pHash of Zauner,
-    "Implementation and benchmarking of perceptual image hash functions" (2010), section 3.2.1.
+    Of the cosine transform the 8 x 8 lowest coefficients count, but for the constant one; a bit is set where a
+    coefficient is above their median. This is the pHash of Zauner, "Implementation and benchmarking of perceptual image
+    hash functions" (2010), section 3.2.1.
 
     Args:
-        image: (H, W, 3) uint8 RGB.
+        grey: of small_grey.
 
     Returns:
         The bits as a number below 2^63, or None for a picture without structure, such as one colour.
     """
-    grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     if grey.std() < FLAT:
         return None
     low = cv2.dct(grey.astype(np.float32))[:BITS, :BITS].ravel()[1:]
@@ -63,11 +74,12 @@ def fingerprint(path: Path, max_pixels: int) -> Fingerprint:
     """
     try:
         image = decode_image(path, SIDE, max_pixels)
-        return Fingerprint(hashlib.sha256(path.read_bytes()).hexdigest(), dct_hash(image), "")
+        grey = small_grey(image)
+        return Fingerprint(hashlib.sha256(path.read_bytes()).hexdigest(), grey, dct_hash(grey), "")
     except (ValueError, OSError) as error:
         if is_shortage(error):
             raise
-        return Fingerprint("", None, str(error))
+        return Fingerprint("", None, None, str(error))
 
 
 def fingerprints(paths: Sequence[Path], threads: int, max_pixels: int) -> list[Fingerprint]:
@@ -99,3 +111,20 @@ def near_pairs(bits: Sequence[int | None], most: int = NEAR) -> list[tuple[int, 
         later = b >= a  # b counts from the block's second hash on
         pairs += zip(index[start + a[later]].tolist(), index[start + 1 + b[later]].tolist(), strict=True)
     return pairs
+
+
+def alike_pairs(prints: Sequence[Fingerprint], most: int = NEAR) -> list[tuple[int, int]]:
+    """Pairs (i, j), i < j, of images of one picture whose files differ: their hashes are near, and the small grey
+    pictures correlate. Drawings on white, whose low frequencies say little, are near more often than they are alike.
+    """
+    return [
+        (i, j)
+        for i, j in near_pairs([one.bits for one in prints], most)
+        if prints[i].digest != prints[j].digest and correlation(prints[i].grey, prints[j].grey) >= ALIKE
+    ]
+
+
+def correlation(a: Grey | None, b: Grey | None) -> float:
+    """Pearson's, of two small grey pictures with structure."""
+    assert a is not None and b is not None
+    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])

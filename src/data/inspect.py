@@ -14,7 +14,7 @@ from typing import Any
 
 import cv2
 
-from src.data.duplicates import NEAR, exact_pairs, fingerprints, near_pairs
+from src.data.duplicates import ALIKE, NEAR, alike_pairs, exact_pairs, fingerprints
 from src.data.finding import find_sources
 from src.data.images import MAX_PIXELS
 from src.data.layouts import Layout, Sources
@@ -27,7 +27,7 @@ USAGE = """python -m src.data.inspect data=<folder or CSV>: what a data set hold
 
   data=/photos                     the layout that is found; track=1 data=/nico: that of conf/track/1.yaml
   track.layout='<class>/<context>' any setting of conf/track
-  near=6                           of 63 bits that may differ in two images of one picture; -1: the same bytes alone
+  near=10                          of 63 bits that may differ in two images of one picture; -1: the same bytes alone
   max_pixels=100000000             an image of more is a bad one
   shown=5                          names in each list
 """
@@ -138,9 +138,8 @@ def findings(root: Path, rows: Sequence[Row], tests: Sequence[Row], numbers: Map
     exact = exact_pairs([one.digest for one in prints])
     lines += duplicates("of the same bytes", exact, every, labels, shown)
     if near >= 0:
-        alike = near_pairs([one.bits for one in prints], near)
-        alike = [(a, b) for a, b in alike if prints[a].digest != prints[b].digest]
-        title = f"that look alike (DCT hash, at most {near} of 63 bits differ)"
+        alike = alike_pairs(prints, near)
+        title = f"that look alike (DCT hash, at most {near} of 63 bits differ; correlation at least {ALIKE})"
         lines += duplicates(title, alike, every, labels, shown)
     return lines
 

@@ -8,7 +8,17 @@ import cv2
 import numpy as np
 import pytest
 
-from src.data.duplicates import NEAR, dct_hash, exact_pairs, near_pairs
+from src.data.duplicates import (
+    ALIKE,
+    NEAR,
+    Fingerprint,
+    alike_pairs,
+    correlation,
+    dct_hash,
+    exact_pairs,
+    near_pairs,
+    small_grey,
+)
 from src.data.images import decode_image
 from src.data.inspect import inspect, read_words
 from tests.conftest import ROOT
@@ -25,20 +35,24 @@ def distance(a: int | None, b: int | None) -> int:
 
 def test_a_hash_survives_size_and_quality_and_tells_pictures_apart(data: Path) -> None:
     images = [decode_image(path) for path in pictures(data, 40)]
-    hashes = [dct_hash(image) for image in images]
-    for image, bits in zip(images, hashes, strict=True):
+    greys = [small_grey(image) for image in images]
+    hashes = [dct_hash(grey) for grey in greys]
+    for image, grey, bits in zip(images, greys, hashes, strict=True):
         small = cv2.resize(image, None, fx=0.5, fy=0.6, interpolation=cv2.INTER_AREA)
         again = cv2.imdecode(cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], cv2.IMREAD_COLOR)
-        assert distance(bits, dct_hash(again.astype(np.uint8))) <= NEAR
+        again = small_grey(again[..., ::-1].astype(np.uint8))
+        assert distance(bits, dct_hash(again)) <= NEAR and correlation(grey, again) > ALIKE
         darker = (image * 0.8).astype(np.uint8)
-        assert distance(bits, dct_hash(darker)) <= NEAR
+        assert distance(bits, dct_hash(small_grey(darker))) <= NEAR
     others = [distance(a, b) for i, a in enumerate(hashes) for b in hashes[:i]]
-    assert min(others) > NEAR and 24 < np.mean(others) < 38  # of 63 bits, half of which differ by chance
+    assert 24 < np.mean(others) < 38  # of 63 bits, half of which differ by chance
+    prints = [Fingerprint(str(i), grey, bits, "") for i, (grey, bits) in enumerate(zip(greys, hashes, strict=True))]
+    assert alike_pairs(prints) == []
     assert all(bits is not None and bits.bit_count() == 31 for bits in hashes)  # above their median
 
 
 def test_a_picture_without_structure_has_no_hash() -> None:
-    assert dct_hash(np.full((50, 60, 3), 130, np.uint8)) is None
+    assert dct_hash(small_grey(np.full((50, 60, 3), 130, np.uint8))) is None
 
 
 def test_near_pairs_are_those_of_a_slow_loop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,3 +118,13 @@ def test_the_command_answers_in_a_sentence(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "src.data.inspect", f"data={tmp_path / 'none'}"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stderr.startswith("error: the data root ") and done.stdout == ""
+
+
+def test_near_hashes_are_alike_only_where_the_pictures_are() -> None:
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 256, (32, 32)).astype(np.uint8)
+    other = rng.integers(0, 256, (32, 32)).astype(np.uint8)
+    prints = [Fingerprint("a", grey, 5, ""), Fingerprint("b", other, 5, ""), Fingerprint("c", grey // 2, 7, ""),
+              Fingerprint("a", grey, 5, ""), Fingerprint("", None, None, "broken")]  # fmt: skip
+    assert alike_pairs(prints) == [(0, 2), (2, 3)]  # the same bytes are exact_pairs' matter
+    assert alike_pairs(prints, 0) == []
