@@ -40,7 +40,7 @@ def test_a_hash_survives_size_and_quality_and_tells_pictures_apart(data: Path) -
     for image, grey, bits in zip(images, greys, hashes, strict=True):
         small = cv2.resize(image, None, fx=0.5, fy=0.6, interpolation=cv2.INTER_AREA)
         again = cv2.imdecode(cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], cv2.IMREAD_COLOR)
-        again = small_grey(again[..., ::-1].astype(np.uint8))
+        again = small_grey(again.astype(np.uint8))
         assert distance(bits, dct_hash(again)) <= NEAR and correlation(grey, again) > ALIKE
         darker = (image * 0.8).astype(np.uint8)
         assert distance(bits, dct_hash(small_grey(darker))) <= NEAR
