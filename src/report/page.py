@@ -47,9 +47,23 @@ def make_page(evaluation: Evaluation, open_images: OpenImages) -> Page:
         evaluation: what is shown.
         open_images: makes data modules of the test images.
     """
-    settings = evaluation.settings
-    title = f"{settings.data_name}: prediction of the test images"
+    title = f"{evaluation.settings.data_name}: prediction of the test images"
     page = Page(title, evaluation.selection, evaluation.notes, {}, {}, {}, [], {})
+    add_vote(page, evaluation)
+    if evaluation.test.images.truth is not None:
+        add_truth(page, evaluation, evaluation.test.images.truth.label)
+    else:
+        page.missing["truth"] = (
+            "The test images' labels are not known: accuracies, calibration, confusion and mistakes are left out; "
+            "truth=<manifest or {image name: label}> brings them."
+        )
+    page.photos.update(photos_of(evaluation, open_images))
+    add_runs(page, evaluation)
+    return page
+
+
+def add_vote(page: Page, evaluation: Evaluation) -> None:
+    """The figures by context, the members, and how far they agree."""
     sets = [(TITLES[name], figures) for name, figures in evaluation.figures.items()]
     if sets:
         page.tables["headline"] = headline_table(sets)
@@ -63,14 +77,11 @@ def make_page(evaluation: Evaluation, open_images: OpenImages) -> Page:
         page.figures["agreement"] = plots.matrix(
             same, numbers, "same label, % of the test images", "member", "member", low=same.min()
         )
-    if evaluation.test.images.truth is not None:
-        add_truth(page, evaluation, evaluation.test.images.truth.label)
-    else:
-        page.missing["truth"] = (
-            "The test images' labels are not known: accuracies, calibration, confusion and mistakes are left out; "
-            "truth=<manifest or {image name: label}> brings them."
-        )
-    page.photos.update(photos_of(evaluation, open_images))
+
+
+def add_runs(page: Page, evaluation: Evaluation) -> None:
+    """The track's finished runs, and of those that led to the members: the chain, curves, batches and masks."""
+    settings = evaluation.settings
     page.tables["runs"] = runs_table(read_runs(settings.logs_dir / settings.data_name))
     runs = chain(evaluation.members, settings.logs_dir)
     page.chain.extend(link_of(folder, made_from) for folder, made_from in runs.items())
@@ -85,7 +96,6 @@ def make_page(evaluation: Evaluation, open_images: OpenImages) -> Page:
         page.missing["batches"] = "No run in the chain kept pictures of its batches."
     if not page.photos["masks"]:
         page.missing["masks"] = "No run in the chain made masks."
-    return page
 
 
 def add_truth(page: Page, evaluation: Evaluation, label: npt.NDArray[np.int64]) -> None:
