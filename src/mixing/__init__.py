@@ -29,7 +29,8 @@ class Mixing(Protocol):
 
     - It takes any N from 1 on and any H and W, and returns a Mixed whose tensors are on the images' device.
     - `image` has the batch's shape and dtype, is finite, and keeps the pixels' scale: where all images are of one
-      colour and all masks alike, that colour is what comes out.
+      colour and all masks alike, the typical pixel that comes out has about that colour. Noise, jitter and erased
+      boxes are allowed; normalised pixels, or weights of two images that do not sum to 1, are not.
     - `partner` is a place in the batch for each image; its own is allowed, and so is one place for several images.
     - `lam` is float. An image's label weighs lam and its partner's 1 - lam: no other weights are expressed.
     - Nothing of the batch is written to, nor what an earlier call returned.
