@@ -21,6 +21,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from src.data.batch import Batch
 from src.datamodules.synthetic.dataset import generate
 from src.overrides import quoted
 from src.prediction.settings import read_settings
@@ -327,20 +328,19 @@ def test_the_front_page_shows_the_chain_and_the_report_first() -> None:
         assert picture.stat().st_size < 200_000
 
 
-def test_the_example_of_a_strategy_is_one() -> None:
-    text = (ROOT / "docs/architecture.md").read_text()
-    code = re.search(r"```python\n(# src/mixing/halves\.py\n.*?)```", text, re.DOTALL)
+@pytest.mark.parametrize("width", [8, 7])
+def test_the_example_of_a_strategy_is_one(width: int) -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    code = re.search(r"^`src/mixing/halves\.py`:\n\n```python\n(.*?)```", text, re.DOTALL | re.MULTILINE)
     assert code
     names: dict[str, Any] = {}
-    exec(compile(code[1].replace("batch: Batch", "batch"), "halves.py", "exec"), names)
-
-    class Pictures(NamedTuple):
-        image: torch.Tensor
-
-    image = torch.rand(4, 3, 6, 8)
-    mixed = names["Halves"]()(Pictures(image))
-    assert torch.equal(mixed.image[..., :4], image[..., :4])
-    assert torch.equal(mixed.image[..., 4:], image[mixed.partner][..., 4:])
+    exec(compile(code[1], "halves.py", "exec"), names)
+    image, facts = torch.rand(4, 3, 6, width), torch.arange(4)
+    mixed = names["Halves"]()(Batch(image, facts, facts, facts))
+    middle = width // 2
+    assert torch.equal(mixed.image[..., :middle], image[..., :middle])
+    assert torch.equal(mixed.image[..., middle:], image[mixed.partner][..., middle:])
+    assert mixed.lam.item() == pytest.approx(middle / width)
 
 
 # ------------------------------------------------------------------------------------- the README's commands, run

@@ -17,7 +17,7 @@ class Decoupled:
     """Context-based mixing with probability `by_context`, else frequency-based; without masks the latter alone.
 
     Args:
-        by_context: probability.
+        by_context: probability; context here is an image's own background, not the folder that `other_context` means.
         alpha, ratio, mean, other_context: of Foreground and Spectrum.
 
     Raises:
