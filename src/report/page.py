@@ -28,7 +28,7 @@ TITLES = {"test": "test", "in_domain": "in-domain (held out)", "out_of_domain": 
 
 
 class Page(NamedTuple):
-    """What the report shows; a part that could not be made is missing, with the reason in `missing`."""
+    """What the report shows; `missing` has the reason for each part that could not be made."""
 
     title: str
     selection: str
@@ -55,7 +55,7 @@ def make_page(evaluation: Evaluation, open_images: OpenImages) -> Page:
     else:
         page.missing["truth"] = (
             "The test images' labels are not known: accuracies, calibration, confusion and mistakes are left out; "
-            "truth=<manifest or {image name: label}> brings them."
+            "truth=<manifest or {image name: label}> adds them."
         )
     page.photos.update(photos_of(evaluation, open_images))
     add_runs(page, evaluation)
@@ -80,7 +80,7 @@ def add_vote(page: Page, evaluation: Evaluation) -> None:
 
 
 def add_runs(page: Page, evaluation: Evaluation) -> None:
-    """The track's finished runs, and of those that led to the members: the chain, curves, batches and masks."""
+    """The data set's finished runs; the chain that led to the members, with its curves, batches and masks."""
     settings = evaluation.settings
     page.tables["runs"] = runs_table(read_runs(settings.logs_dir / settings.data_name))
     runs = chain(evaluation.members, settings.logs_dir)
@@ -139,7 +139,7 @@ def add_truth(page: Page, evaluation: Evaluation, label: npt.NDArray[np.int64]) 
 
 
 def bars_of(figures: dict[str, Any]) -> dict[str, tuple[float, float, float]]:
-    """An evaluation's accuracies with their intervals: of all images, then by context."""
+    """An evaluation's accuracies with their intervals: over all images, then by context."""
     keys = [key for key in figures if f"{key}_interval" in figures and key.startswith("accuracy")]
     return {
         key.removeprefix("accuracy").removeprefix("/") or "all": (figures[key], *figures[f"{key}_interval"])
@@ -160,7 +160,7 @@ def diversity_table(evaluated: EvaluatedSet) -> Table:
 
 
 def publish(page: Page, path: Path | None, logger: Logger | None) -> None:
-    """Write the report as one file of HTML, give the same tables and pictures to a logger; each where it is asked."""
+    """Write the report as one HTML file, and give the same tables and pictures to a logger; either may be None."""
     if path:
         templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
