@@ -205,7 +205,7 @@ class MoCo(pl.LightningModule):
         if max(self.num_splits, world_size) == 1:
             warnings.warn(
                 "queries and keys share BatchNorm's statistics in one process with module.num_splits=1, and can be "
-                "matched by those alone: set module.num_splits=4",
+                "matched by them alone: set module.num_splits=4",
                 stacklevel=1,
             )
 

@@ -57,7 +57,7 @@ def factor(level: float) -> float:
 
 
 def towards(ground: npt.NDArray[Any] | float, level: float) -> Table:
-    """The table of ground + factor (value - ground), truncated as in PIL's blend; ground: a value or one per channel."""
+    """The table of ground + factor (value - ground), truncated as PIL does; ground: a value, or one per channel."""
     blend = np.float32(ground) + np.float32(factor(level)) * (IDENTITY - np.float32(ground))
     return np.asarray(blend.clip(0, 255).astype(np.uint8))
 
