@@ -42,7 +42,7 @@ def place(rng: np.random.Generator, parts: list[Part], shape: Shape) -> Field:
 
 def background(rng: np.random.Generator, context: str, shape: Shape) -> Pixels:
     """The ground of a context, out of focus and in some light: (H, W, 3) uint8."""
-    # Out of focus as behind a photographed thing: a cue for the object in every context.
+    # Out of focus, as behind a photographed object: a cue for the object in every context.
     sharp = CONTEXTS[context].ground(rng, shape)
     ground = cv2.GaussianBlur(sharp, (0, 0), rng.uniform(0.8, 2.8)).astype(np.uint8, copy=False)
     # Weather and camera: muted or rich, with a cast. Colour alone does not tell the context.
@@ -57,13 +57,13 @@ def colour(rng: np.random.Generator, layers: Field, backdrop: float) -> Field:
     """Paint an object's three tones (H, W, 3), two textured colours each: (H, W, 3) float32, 0 outside the object.
 
     Colours do not know the class or the context, but they are brighter than `backdrop`, the mean grey level of the
-    place where the object lies.
+    place where the object is.
     """
     shape = layers.shape[:2]
     candidates = rng.uniform(30, 255, (24, 3))
     shortfall = np.maximum(backdrop + 40 - candidates.mean(axis=1), 0)
     colours = candidates[np.argsort(shortfall, kind="stable")[:6]].astype(np.float32)
-    colours[2:4] += 0.4 * (colours[:2] - colours[2:4])  # the second tone leans to the body's: one solid thing
+    colours[2:4] += 0.4 * (colours[:2] - colours[2:4])  # the second tone is close to the body's: one solid thing
     weights = np.empty((3, 2, *shape), np.float32)
     for tone in range(3):
         texture = TEXTURES[rng.integers(len(TEXTURES))](rng, shape)
@@ -74,12 +74,12 @@ def colour(rng: np.random.Generator, layers: Field, backdrop: float) -> Field:
 
 
 def compose(rng: np.random.Generator, paint: Field, coverage: Field, ground: Pixels) -> Pixels:
-    """The painted object, lit from one side, before the ground that it throws its shadow on.
+    """The painted object, lit from one side, in front of the ground on which it casts its shadow.
 
     Args:
         rng: draws the light's direction.
         paint: (H, W, 3) float32, the object's colours.
-        coverage: (H, W) float32 in [0, 1], how much of a pixel is the object's.
+        coverage: (H, W) float32 in [0, 1], the object's share of each pixel.
         ground: (H, W, 3) uint8.
 
     Returns:
@@ -105,7 +105,7 @@ def draw(rng: np.random.Generator, class_name: str, context: str) -> tuple[Pixel
 
     Returns:
         The picture, (H, W, 3) uint8 RGB with sides in `SIDES`, and its mask, (H, W) uint8, 255 where the object
-        is seen and 0 elsewhere.
+        is visible and 0 elsewhere.
     """
     sides = rng.integers(*SIDES, 2)
     sides = np.maximum(sides, sides.max() * 4 // 5)  # a square from the middle still holds most of the object
