@@ -12,5 +12,5 @@ transforms         augmentation of uint8 images and their masks
 data               manifests, trees, splits, decoding, datasets, the order of images
 losses metrics fourier schedules                   pure functions
 cli overrides                                      the command line
-files locks progress precision stopping distributed lightning_private      what every room may use
+files locks progress precision stopping distributed lightning_private      what everybody may use
 """

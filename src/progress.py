@@ -12,7 +12,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 def progress(items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
-    """Yield `items` and show progress; in a log, work of less than ten seconds stays silent."""
+    """Yield `items` and show how far they are; work of less than ten seconds stays silent in a log."""
     if total is None and isinstance(items, Sized):
         total = len(items)
     if sys.stderr.isatty():

@@ -179,7 +179,7 @@ def generate(out: Path, seed: int = 0, scale: float = 1.0, progress: bool = True
 
     Raises:
         ValueError: a seed or strays below 0, or a scale that is not above 0.
-        FileExistsError: `out` holds an incomplete data folder, or one from elsewhere, of another seed, scale or version.
+        FileExistsError: `out` holds an incomplete data folder, or one of another origin, seed, scale or version.
     """
     if seed < 0:
         raise ValueError(f"seed is {seed}, but must not be negative")
