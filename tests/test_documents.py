@@ -251,7 +251,7 @@ def lacking(settings: dict[str, Any], runs: dict[str, Job]) -> list[str]:
             run = given if name == "init" else str(Path(given).parent)
             found += [run] if given != NONE and run not in runs else []
         elif before["stage"]:
-            folder = Path(settings["logs_dir"]) / f"track{settings['track']['id']}" / before["stage"]
+            folder = Path(settings["logs_dir"]) / settings["track"]["name"] / before["stage"]
             asked = ("split_name", "seed", "model.model_name") if name == "init" else ("split_name",)
             own = flat(settings)
             others = [flat(job.settings) for run, job in runs.items() if Path(run).parent == folder]
@@ -262,7 +262,7 @@ def lacking(settings: dict[str, Any], runs: dict[str, Job]) -> list[str]:
 
 def members(settings: dict[str, Any], runs: dict[str, Job]) -> list[str]:
     """The runs, made so far, that vote in a prediction."""
-    logs = Path(settings["logs_dir"]) / f"track{settings['track']['id']}"
+    logs = Path(settings["logs_dir"]) / settings["track"]["name"]
     return [run for run in runs if Path(run).parent in [logs / stage for stage in settings["ensemble"]["stages"]]]
 
 

@@ -1,4 +1,4 @@
-"""Make an optimiser from its settings, and refuse numbers that no training can use."""
+"""Make an optimiser from its settings, and refuse numbers that no training can have."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ SETTINGS = ("lr", "momentum", "weight_decay")
 def make_optimizer(
     factory: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer], parameters: Iterable[Any], setting: str
 ) -> torch.optim.Optimizer:
-    """An optimiser of parameters, or of groups of them with their own settings.
+    """An optimiser of parameters, or of groups of them with settings of their own.
 
     Args:
         factory: from parameters to an optimiser.
         parameters: parameters or groups.
-        setting: where its numbers are set, for the message, such as "module.optimizer".
+        setting: where its numbers stand, for the message, such as "module.optimizer".
 
     Raises:
         ValueError: a number that is negative, infinite or NaN (torch lets NaN pass), or one that the optimiser refuses.
     """
     try:
         optimizer = factory(parameters)
-    except (ValueError, TypeError) as error:  # torch's own sentence, which does not name our setting
+    except (ValueError, TypeError) as error:  # torch's own sentence, without our place in it
         raise ValueError(f"{setting} is refused: {error}") from error
     for group in optimizer.param_groups:
         for name in SETTINGS:

@@ -105,7 +105,7 @@ class Train(Transform):
         size: side of the result in pixels.
         scale: smallest and largest share of the image's area that a crop takes.
         horizontal_flip, vertical_flip: probability of each.
-        augmix: settings of AugMix; 0 chains leave it out.
+        augmix: settings of AugMix; with 0 chains it is left out.
     """
 
     def __init__(
