@@ -46,7 +46,7 @@ def predict(cfg: DictConfig) -> None:
     if settings.export:
         export.export(voters, settings.folder / "export", settings.export)
         return
-    # Of training images too those that cannot be read are left out one by one: no need to decode all of them before.
+    # Unreadable training images are left out one by one, too: there is no need to decode all of them beforehand.
     training = open_images(part="train", on_bad_image="stop")
     sets, why_not = images_of(settings, open_images, training, voters)
     voters, stacks, failed = Predictor(open_images, training, tta, trainer, settings).predict(voters, sets)
@@ -120,7 +120,7 @@ def show(evaluation: Evaluation, open_images: OpenImages, cfg: DictConfig) -> No
     if settings.images:
         results.write_images(evaluation.test, evaluation.members[0].classes, settings.top, settings.output)
         return
-    with locked(settings.folder):  # of two predictions at once, one after the other writes
+    with locked(settings.folder):  # two predictions at once write one after another
         results.write_evaluation(evaluation)
     if settings.report or settings.logged:
         from src.report.page import make_page, publish  # matplotlib and jinja2 are an extra

@@ -8,7 +8,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 
 def is_rank_zero() -> bool:
-    """Whether this process speaks for all; known from the launcher's environment before any process group is."""
+    """Whether this process speaks for all; known from the launcher's environment before there is a process group."""
     return not getattr(rank_zero_only, "rank", 0)
 
 
@@ -20,17 +20,17 @@ def rank_and_world_size() -> tuple[int, int]:
 def gather(rows: torch.Tensor, total: int | None = None) -> torch.Tensor:
     """All ranks' rows, (n, ...) to (total, ...), without gradient, in the global order.
 
-    Of that order rank r has every world_size-th row from r on, as KeyedSampler deals them out.
+    In that order rank r has every world_size-th row from r on, as KeyedSampler deals them out.
 
     Args:
         rows: this rank's, on its device.
-        total: how many rows there are; None: as many on every rank.
+        total: how many rows there are; None: every rank has the same number.
     """
     _, world_size = rank_and_world_size()
     if world_size == 1:
         return rows
     count = len(rows) if total is None else -(-total // world_size)
-    if len(rows) < count:  # what fills up the shorter ranks comes last in the global order
+    if len(rows) < count:  # the padding of shorter ranks comes last in the global order
         rows = torch.cat([rows, rows.new_zeros((count - len(rows), *rows.shape[1:]))])
     parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(world_size)]
     dist.all_gather(parts, rows.contiguous())

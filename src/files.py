@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writing, digests."""
+"""Files that are whole or absent: atomic writing, digests."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import IO, Any
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file of UTF-8, with or without a byte order mark, with any ends of lines.
+    """Read a JSON file in UTF-8, with or without a byte order mark, with any line endings.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is not JSON, or absurd; the sentence names the file and the place.
+        ValueError: it is not JSON, or nests absurdly; the sentence names the file and the place.
     """
     data = path.read_bytes()
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -48,18 +48,18 @@ def finite(text: str) -> float:
 
 def refuse_constant(text: str) -> Any:
     """NaN and Infinity are not JSON."""
-    raise ValueError(f"{text} is not a number that JSON has")
+    raise ValueError(f"{text} is not a number in JSON")
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of pairs whose keys differ: of the values of a key that stands twice all but one would be lost."""
+    """An object from pairs whose keys differ: all values but one of a repeated key would be lost."""
     made = dict(pairs)
     if len(made) == len(pairs):
         return made
     counts = Counter(key for key, _ in pairs)
     key = next(key for key, _ in pairs if counts[key] > 1)
     values = " and ".join(f"{value!r:.60}" for name, value in pairs if name == key)
-    raise ValueError(f"the key {key!r:.200} stands in an object twice, with {values}")
+    raise ValueError(f"the key {key!r:.200} appears twice in an object, with {values}")
 
 
 @contextmanager
@@ -91,7 +91,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON in one step, one line for each of a list's or an object's top entries."""
+    """Write a value as JSON in one step, one line for each top-level entry of a list or object."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 
@@ -102,9 +102,9 @@ def digest_of(path: Path) -> str:
 
 
 def digest_files(data_root: Path, paths: Sequence[str]) -> str:
-    """A digest of files' paths, sizes, rights and times of change: equal as long as nobody touched them.
+    """A digest of files' paths, sizes, permissions and modification times: equal as long as nobody touched them.
 
-    A file that is not there, or that nobody can ask about, has none of these.
+    A file that does not exist, or that cannot be looked up, contributes its path alone.
     """
     state = hashlib.sha256()
     for path in paths:

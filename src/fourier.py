@@ -1,8 +1,8 @@
 """Low-pass filter and amplitude mixing on the 2-D spectrum of real images (docs/method.md, sections 5 and 6).
 
 Both work inside a centred box of side ratio r: the integer frequencies |k| <= floor(r N / 2) of an axis of N pixels.
-The box is symmetric about 0, so what comes back is real. All of it is computed in float32 or better, whatever
-the dtype of the images, and no operation here is one that autocast would lower.
+The box is symmetric about 0, so what comes back is real. All of it is computed in float32 or better for every dtype
+of the images, and no operation here is one whose precision autocast would lower.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import math
 import torch
 
 CHUNK = 3 * 2**19
-"""Bytes of images that a mix takes at once on a CPU: what it makes of them on the way stays in the cache."""
+"""Bytes of images that a mix takes at once on a CPU: its temporaries stay in the cache."""
 
 
 def images_at_once(x: torch.Tensor) -> int:
-    """How many images of a batch (N, ...) a mix takes at once: its temporaries stay small whatever N.
+    """How many images of a batch (N, ...) a mix takes at once: its temporaries stay small for every N.
 
-    On a GPU an eighth of the batch: each step starts a dozen kernels, which want work for the whole device.
+    On a GPU an eighth of the batch: each step starts a dozen kernels, each of which should fill the device.
     """
     if x.device.type != "cpu":
         return math.ceil(len(x) / 8)

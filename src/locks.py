@@ -1,8 +1,8 @@
 """Locks between processes, on any file system: a file that names its owner.
 
-The system's own locks are not everywhere (Lustre without flock, NFS without a lock daemon, Windows), and a worker that
-outlives its process keeps them. Here a lock is a file that is created exclusively. An owner on this machine is looked
-up; one on another machine touches its file every few seconds, and is given up when it no longer does.
+The system's own locks are not available everywhere (Lustre without flock, NFS without a lock daemon, Windows), and a
+worker that outlives its process keeps them. Here a lock is a file that is created exclusively. An owner on this machine
+is looked up; one on another machine touches its file every few seconds, and is given up once it stops.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 BEAT = 10.0  # seconds between two signs of life
-SILENCE = 60.0  # seconds without one after which an owner on another machine is given up
+SILENCE = 60.0  # seconds without one after which an owner on another machine counts as dead
 
 
 class Lock:
@@ -36,7 +36,7 @@ class Lock:
         self.over = threading.Event()
 
     def acquire(self) -> bool:
-        """Take the lock; False where a living process has it.
+        """Take the lock; False if a living process has it.
 
         Raises:
             OSError: the file cannot be written.
@@ -47,15 +47,15 @@ class Lock:
         return True
 
     def take_over(self) -> bool:
-        """Take the lock of an owner that has died; False where it lives, or another process is taking it over."""
+        """Take the lock of an owner that has died; False if it lives, or if another process is taking the lock over."""
         owner = self.owner()
         if owner is None or self.lives(owner):
             return False
-        guard = self.path.with_name(f"{self.path.name}.taken")  # one at a time looks, and replaces what it looked at
+        guard = self.path.with_name(f"{self.path.name}.taken")  # one at a time looks, and replaces what it found
         try:
             os.mkdir(guard)
         except FileExistsError:
-            if self.silence(guard) > SILENCE:  # whoever made it died between these lines
+            if self.silence(guard) > SILENCE:  # the process that made it died between these lines
                 with suppress(OSError):
                     os.rmdir(guard)
             return False
@@ -71,13 +71,13 @@ class Lock:
             os.rmdir(guard)
 
     def release(self) -> None:
-        """Give the lock back, where it is still this process's."""
+        """Give the lock back, if it is still this process's."""
         self.over.set()
         if (self.owner() or {}).get("token") == self.token:
             self.path.unlink(missing_ok=True)
 
     def create(self) -> bool:
-        """Make the file, with this process as its owner; False where it exists."""
+        """Make the file, with this process as its owner; False if it exists."""
         try:
             descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         except FileExistsError:
@@ -91,7 +91,7 @@ class Lock:
         return json.dumps({**myself(), "token": self.token})
 
     def owner(self) -> dict[str, Any] | None:
-        """What the file says; None where it is gone, {} where it says nothing (yet)."""
+        """What the file says; None if it is gone, {} if it says nothing (yet)."""
         try:
             owner = json.loads(self.path.read_bytes())
         except FileNotFoundError:
@@ -108,7 +108,7 @@ class Lock:
         return self.silence(self.path) < SILENCE
 
     def silence(self, path: Path) -> float:
-        """Seconds since a file or folder was last touched, by the file server's clock; inf where it is gone."""
+        """Seconds since a file or folder was last touched, by the file server's clock; inf if it is gone."""
         probe = self.path.with_name(f"{self.path.name}.{self.token}")
         try:
             probe.touch()
@@ -132,12 +132,12 @@ class Lock:
 
 
 def myself() -> dict[str, Any]:
-    """This process, as other processes can look it up: the machine (and container), the process, its start."""
+    """This process, in terms that others can look up: the machine (and container), the process number, its start."""
     return {"machine": machine(), "pid": os.getpid(), "started": started_at(os.getpid())}
 
 
 def machine() -> str:
-    """A name of this machine since its start, and of this container: process numbers mean something in it alone."""
+    """A name for this machine since its boot, and for this container: process numbers mean something only within it."""
     words = [platform.node()]
     with suppress(OSError):
         words.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -146,7 +146,7 @@ def machine() -> str:
 
 
 def started_at(pid: Any) -> str | None:
-    """When a process of this machine was started, in the system's own words; None where there is no such process."""
+    """When a process of this machine was started, in the system's own words; None if there is no such process."""
     if type(pid) is not int or pid < 1:
         return None
     if Path("/proc/self/stat").exists():
@@ -162,7 +162,7 @@ def started_at(pid: Any) -> str | None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock, waiting for it; a folder that may only be read needs none.
+    """Hold a folder's lock, waiting for it; a read-only folder needs none.
 
     Raises:
         OSError: the folder cannot be made.

@@ -66,7 +66,7 @@ def rank_weights(similarity: torch.Tensor, alpha: float) -> torch.Tensor:
 
 @in_float32
 def pull_loss(features: torch.Tensor, alpha: float) -> torch.Tensor:
-    """Pull representations of one kind together, most of all those that are close already (C2AM, eq. 6).
+    """Pull representations of one kind together, most of all those that are already close (C2AM, eq. 6).
 
     Args:
         features: (N, C) float, the foreground or the background representation of each image.
@@ -127,6 +127,6 @@ def ramp_up(t: float, length: float) -> float:
 
     Args:
         t: time since the start, >= 0, in the unit of `length`.
-        length: of the ramp; 0 is none.
+        length: of the ramp; 0 for none.
     """
     return 1.0 if t >= length else math.exp(-5 * (1 - t / length) ** 2)

@@ -29,13 +29,13 @@ def top_hits(scores: torch.Tensor, label: torch.Tensor, k: int) -> torch.Tensor:
         (N,) bool.
     """
     own = scores.gather(1, label[:, None])
-    ahead = ~(scores <= own)  # and not >: a NaN is ahead of everything, so that a diverged network never hits
+    ahead = ~(scores <= own)  # not >: a NaN outranks everything, so that a diverged network never hits
     ahead |= (scores == own) & (torch.arange(scores.shape[1], device=scores.device) < label[:, None])
     return ahead.sum(1) < k
 
 
 def count_hits(hits: torch.Tensor, domain: torch.Tensor, num_domains: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Number of hits and of images of each context.
+    """Numbers of hits and images of each context.
 
     Args:
         hits: (N,) bool.
@@ -52,12 +52,12 @@ def accuracy_by_context(hits: Sequence[int], images: Sequence[int], names: Seque
     """Accuracy, each context's, and the worst of them, from counts.
 
     Args:
-        hits, images: counts of each context, a last entry for images of unknown context allowed.
+        hits, images: counts by context; a last entry for images of unknown context is allowed.
         names: the contexts' names.
 
     Returns:
-        {"accuracy": ..., "accuracy/<context>": ..., "worst_context": ...}; contexts without an image are
-        left out, and worst_context where there is no context. Empty without any image.
+        {"accuracy": ..., "accuracy/<context>": ..., "worst_context": ...}; contexts without images are
+        left out, and so is worst_context if there is no context. Empty without images.
     """
     if not sum(images):
         return {}
@@ -79,7 +79,7 @@ def knn_scores(
         bank: (M, C) float, rows of unit length.
         label: (M,) int64 in [0, num_classes), of the bank.
         num_classes: K.
-        k: neighbours; all of the bank where it has fewer.
+        k: neighbours; the whole bank if it has fewer.
         temperature: > 0.
 
     Returns:
@@ -120,14 +120,14 @@ class ContextAccuracy(Metric):
         self.hits_top5 += count_hits(top_hits(scores, label, 5), domain, len(self.contexts))[0]
 
     def compute(self) -> dict[str, float]:
-        """accuracy_by_context's figures and accuracy_top5; empty where no image was counted."""
+        """accuracy_by_context's figures and accuracy_top5; empty if no image was counted."""
         hits, top5, images = self.hits.tolist(), self.hits_top5.tolist(), self.images.tolist()
         figures = accuracy_by_context(hits, images, self.contexts)
         return {**figures, "accuracy_top5": sum(top5) / sum(images)} if figures else {}
 
 
 def accuracy_by_class(hits: Hits, label: Ids, num_classes: int) -> npt.NDArray[np.float64]:
-    """Accuracy of each class's images: hits (N,) and label (N,) to (K,), NaN where a class has no image."""
+    """Accuracy by class: hits (N,) and label (N,) to (K,), NaN for a class without images."""
     right, images = (np.bincount(part, minlength=num_classes) for part in (label[hits], label))
     return np.where(images > 0, right / np.maximum(images, 1), np.nan)
 
@@ -142,7 +142,7 @@ class Group(NamedTuple):
 
 
 def accuracy_by_group(hits: Hits, label: Ids, contexts: Sequence[str]) -> list[Group]:
-    """Every class x context that has an image, the worst first (the larger first of equals).
+    """Every class x context that has an image, the worst first (among equals the larger first).
 
     Args:
         hits: (N,).
@@ -165,13 +165,13 @@ def confusion(label: Ids, predicted: Ids, num_classes: int) -> Ids:
 
 
 def negative_log_likelihood(probabilities: Floats, label: Ids) -> float:
-    """Mean of -log p(label) in nats; probabilities (N, K), one of 0 counts as the smallest normal float32."""
+    """Mean of -log p(label) in nats; probabilities (N, K), where 0 counts as the smallest normal float32."""
     own = probabilities[np.arange(len(label)), label]
     return float(-np.log(np.maximum(own, np.finfo(np.float32).tiny)).mean())
 
 
 class Bins(NamedTuple):
-    """Images by their confidence: of each bin the number, mean confidence and accuracy (NaN in an empty one)."""
+    """Images by confidence: each bin's number of images, mean confidence and accuracy (NaN if empty)."""
 
     images: Ids
     confidence: npt.NDArray[np.float64]
@@ -229,13 +229,13 @@ def fit_temperature(probabilities: Floats, label: Ids) -> float:
 def bootstrap(figure: Callable[[Ids], float], size: int, rng: np.random.Generator, draws: int) -> tuple[float, float]:
     """A figure's 95 % interval (percentile bootstrap): images are drawn with replacement.
 
-    It tells of the choice of images, not of the choice of seeds or contexts.
+    It reflects the choice of images, not the choice of seeds or contexts.
 
     Args:
         figure: from indices of images (size,) to the figure.
         size: number of images.
         rng: draws.
-        draws: of `size` images each.
+        draws: number of draws of `size` images each.
     """
     values = [figure(rng.integers(0, size, size)) for _ in range(draws)]
     low, high = np.nanpercentile(values, [2.5, 97.5])

@@ -1,6 +1,6 @@
-"""What is computed in float32 though the trainer's precision is bf16-mixed: logarithms, softmax, ranks, norms, heads.
+"""What is computed in float32 even under bf16-mixed: logarithms, softmax, ranks, norms, heads.
 
-Under autocast a matmul, a linear layer and a convolution run in bfloat16 whatever their inputs are. It has three
+Under autocast a matmul, a linear layer and a convolution run in bfloat16 for inputs of any dtype. It has three
 significant digits: logits tie, and a clamp at .9995 gives 1.
 """
 
@@ -21,19 +21,19 @@ R = TypeVar("R")
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     """A context in which operations on the device keep their inputs' dtype."""
     if not torch.is_autocast_enabled(device.type):
-        return nullcontext()  # nothing that an export of the network would have to understand
+        return nullcontext()  # no context that an export of the network would have to understand
     return torch.autocast(device.type, enabled=False)
 
 
 def widened(value: Any) -> Any:
-    """A float tensor of any precision as float32 at least; anything else as it is."""
+    """A float tensor in at least float32; anything else unchanged."""
     if isinstance(value, torch.Tensor) and value.is_floating_point():
         return value.to(torch.promote_types(value.dtype, torch.float32))
     return value
 
 
 def in_float32(function: Callable[P, R]) -> Callable[P, R]:
-    """A function of tensors, the first argument being one, computed in float32 (float64 stays) with autocast off."""
+    """Decorate a function of a tensor and more: it computes in float32 (float64 stays) with autocast off."""
 
     @wraps(function)
     def wide(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -49,7 +49,7 @@ class Linear(nn.Linear):
     """torch's, with the same keys, computed in the dtype of its weights with autocast off."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, in_features) of any precision to (N, out_features), float32 where the weights are."""
+        """(N, in_features) of any precision to (N, out_features), float32 if the weights are."""
         with without_autocast(x.device):
             return super().forward(x.to(self.weight.dtype))
 
@@ -58,7 +58,7 @@ class Sequential(nn.Sequential):
     """torch's, with the same keys, computed in the dtype of its weights with autocast off."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """What the modules make of x, of any precision; float32 where their weights are."""
+        """The modules' output for x of any precision; float32 if their weights are."""
         with without_autocast(x.device):
             made: torch.Tensor = super().forward(x.to(next(self.parameters()).dtype))  # type: ignore[no-untyped-call] # torch's
             return made

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-MAX_SIZE = 8192  # pixels of a network's input on a side: a batch of two such images is 400 MB
+MAX_SIZE = 8192  # pixels on a side of a network's input: a batch of two such images is 400 MB
 
 
 class CosineFrom(torch.optim.lr_scheduler.LambdaLR):
@@ -17,7 +17,7 @@ class CosineFrom(torch.optim.lr_scheduler.LambdaLR):
     CosineAnnealingLR, started late, would go on from `lr` instead of from the cosine's value there.
 
     Args:
-        optimizer: its `lr` is the schedule's beginning, at epoch 0 of `total`.
+        optimizer: its `lr` is the rate at epoch 0 of `total`.
         start, total: epochs.
     """
 
@@ -29,7 +29,7 @@ def size_schedule(size: int | Sequence[Sequence[int]]) -> dict[int, int]:
     """A size, or a schedule of pairs, as {first epoch: size}.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is neither.
     """
     sizes = {0: size} if isinstance(size, int) else {int(epoch): int(side) for epoch, side in size}
     sides = sizes.values()

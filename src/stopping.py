@@ -1,7 +1,7 @@
 """Being asked to stop (SIGTERM, Ctrl-C), and ending with a parent that died.
 
-A process that is asked leaves at once, with the exit code of the signal and one sentence. Where work would be lost,
-as in training, the request is deferred: it is noted, and obeyed at the next place where everything is saved.
+A process that is asked to stop leaves at once, with the signal's exit code and one sentence. Where work would be lost,
+as in training, the request is deferred: it is noted, and obeyed at the next point where everything is saved.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from types import FrameType
 
 NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 PARENT = "DECOUPLED_MIXUP_PARENT"
-"""Environment variable with the process that starts others of ours: the sweep of its jobs, rank 0 of its ranks."""
-GRACE = 8.0  # seconds between the request to an orphan and its end: ten after its parent's, nobody is left
-EXIT_WITHIN = 30.0  # seconds that leaving may take: the exception that ends a process can be lost in a destructor
+"""Environment variable with the process that started this one: a job's sweep, or a rank's rank 0."""
+GRACE = 8.0  # seconds between an orphan's request to stop and its end: ten seconds after its parent, nobody is left
+EXIT_WITHIN = 30.0  # seconds that leaving may take: the exception that ends a process can get lost in a destructor
 REPEAT = 2.0  # seconds within which a second Ctrl-C is the same one: a terminal and a sweep both pass it on
 
 
@@ -25,10 +25,10 @@ class Request:
     """The request to stop of this process.
 
     Attributes:
-        signum: the signal that asked first; 0: none has.
+        signum: the first signal received; 0: none.
         deferred: whether a request is noted (True) or obeyed at once.
-        left: whether this process is on its way out: what a request would raise then would be lost, with a traceback.
-        advice: what a person who stopped the process does next, for the sentence.
+        left: whether this process is on its way out: an exception raised then would be lost, with a traceback.
+        advice: what a person who stopped the process can do next, for the sentence.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Request:
         again = self.signum and signum == signal.SIGINT and time.monotonic() - self.since > REPEAT
         if not self.signum:
             self.signum, self.since = signum, time.monotonic()
-        if self.left:  # on its way out, which another request does not quicken unless a person insists
+        if self.left:  # already on its way out, which another request does not speed up unless a person insists
             if again:
                 os._exit(self.exit_code)
             self.end_soon()
@@ -82,7 +82,7 @@ request = Request()
 
 
 def install() -> None:
-    """Handle both signals, and end with the parent where that is one of ours; in the main thread."""
+    """Handle both signals, and end with the parent if that is one of ours; call this in the main thread."""
     for signum in NAMES:
         signal.signal(signum, request.receive)
     if started_by is not None:
@@ -91,12 +91,12 @@ def install() -> None:
 
 
 def say(sentence: str) -> None:
-    """Write a line to stderr; print() must not be used in a signal's handler, which may interrupt another print()."""
+    """Write a line to stderr; a signal handler must not call print(), as it may interrupt another print()."""
     os.write(2, (sentence + "\n").encode())
 
 
 def tell_parent(signum: int) -> None:
-    """A rank that leaves stops rank 0, which would wait for it; a sweep's parent sees the job's exit code."""
+    """A rank that leaves stops rank 0, which would wait for it; a sweep sees its job's exit code."""
     if int(os.environ.get("LOCAL_RANK", 0)) > 0 and started_by is not None:
         with suppress(OSError):
             os.kill(started_by, signum)
@@ -107,7 +107,7 @@ started_by = int(os.environ[PARENT]) if os.environ.get(PARENT, "").isdecimal() e
 
 
 def end_with_parent(parent: int) -> None:
-    """Ask this process to stop when its parent is gone, and end it when it does not: it may wait for a dead process."""
+    """Ask this process to stop once its parent is gone, and end it if it does not: it may wait for a dead process."""
     while os.getppid() == parent:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -115,6 +115,6 @@ def end_with_parent(parent: int) -> None:
 
 
 def end_after(seconds: float, code: int) -> None:
-    """End this process after a while, whatever it is doing."""
+    """End this process after a while, in the middle of anything."""
     time.sleep(seconds)
     os._exit(code)

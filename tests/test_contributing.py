@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -25,9 +26,18 @@ SECTIONS = dict(re.findall(r"^#+ (.+)\n((?:(?!^## ).*\n)*)", TEXT, re.MULTILINE)
 TRACK = Path("demo/logs/track1")
 
 
-def files_of(section: str) -> dict[str, str]:
-    """The blocks under a line that begins with a path, by the path."""
-    return dict(re.findall(r"^`([\w./]+)`[^\n]*:\n\n```\w+\n(.*?)^```$", SECTIONS[section], re.MULTILINE | re.DOTALL))
+class File(NamedTuple):
+    """A block under a line that begins with a path, and what else that line says."""
+
+    name: str
+    note: str
+    text: str
+
+
+def files_of(section: str) -> list[File]:
+    """The files that a recipe has its reader write."""
+    found = re.findall(r"^`([\w./]+)`([^\n]*):\n\n```\w+\n(.*?)^```$", SECTIONS[section], re.MULTILINE | re.DOTALL)
+    return [File(*parts) for parts in found]
 
 
 def commands_of(section: str) -> list[list[str]]:
@@ -71,14 +81,15 @@ def follow(demo: Path, tmp_path: Path) -> Callable[..., tuple[Path, list[str]]]:
         shutil.copytree(demo, folder)
         before = {path for path in folder.rglob("*") if path.is_file()}
         files = files_of(section)
-        for name, text in files.items():
-            assert folder / name not in before, f"{name} exists"
+        for name, note, text in files:
+            added = note == ", at its end"
+            assert added == (folder / name in before), f"{name} exists{note}"
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(text)
+            (folder / name).write_text((folder / name).read_text() + "\n\n" + text if added else text)
         said = [run(folder, words, *(more if "train.py" in words else ())) for words in commands_of(section)]
         for words in (["ruff", "check", "."], ["ruff", "format", "--check", "."]):  # as `make check`
             run(folder, ["python", "-m", *words])
-        if any(name.startswith("src/") for name in files):
+        if any(file.name.startswith("src/") for file in files):
             run(folder, ["python", "-m", "mypy", "--cache-dir", str(demo.parent / "mypy")])
         run(folder, ["python", "-m", "pytest", "-q", "-x", "tests/test_imports.py", "tests/test_cli.py",
                      "tests/test_numbers.py", "-k", "not mistakes and not help"])  # fmt: skip
@@ -107,7 +118,7 @@ def test_every_block_of_the_document_is_followed() -> None:
     kinds = re.findall(r"^```(\w+)$", TEXT, re.MULTILINE)
     commands = [words for section in SECTIONS for words in commands_of(section)]
     assert all(words[0] == "python" for words in commands)
-    files = [name for section in SECTIONS for name in files_of(section)]
+    files = [file for section in SECTIONS for file in files_of(section)]
     assert len(files) == len(kinds) - kinds.count("sh") - 1 >= 8  # all but the contract
 
 
@@ -119,6 +130,20 @@ def test_a_mixing_strategy(follow: Callable[..., tuple[Path, list[str]]]) -> Non
     assert "test_contract_of_every_strategy[1-halves]" in listed and "test_halves_equals_a_slow_loop" in listed
     trained = folder / TRACK / "baseline/resnet10t-halves-holdout-seed0"
     assert (trained / "finished.json").exists() and list((trained / "pictures").glob("*.png"))
+
+
+@pytest.mark.slow
+def test_a_loss(follow: Callable[..., tuple[Path, list[str]]]) -> None:
+    folder, said = follow("A loss", "trainer.max_epochs=1")
+    assert re.search(r"\d+ passed", said[0])
+    name = "baseline/resnet10t-mixup-holdout-seed0-generalised"
+    assert members_of(folder) == [name]
+    (row,) = csv.DictReader(open(folder / TRACK / name / "metrics.csv"))
+    assert 0 < float(row["train/loss"]) < 1 / 0.7  # the cross-entropy of eight classes begins above that, at log 8
+    done = subprocess.run([sys.executable, "train.py", "track=1", "stage=finetune", "scale=demo", "module=generalised",
+                           "module.q=0", "init=none", "masks=none"],
+                          cwd=folder, capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 1 and "module.q is 0: expected a number above 0 and at most 1" in done.stderr
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from src.data.batch import Batch
 from src.datamodules.synthetic.dataset import generate
 from src.overrides import quoted
 from src.prediction.settings import read_settings
@@ -250,7 +251,7 @@ def lacking(settings: dict[str, Any], runs: dict[str, Job]) -> list[str]:
             run = given if name == "init" else str(Path(given).parent)
             found += [run] if given != NONE and run not in runs else []
         elif before["stage"]:
-            folder = Path(settings["logs_dir"]) / f"track{settings['track']['id']}" / before["stage"]
+            folder = Path(settings["logs_dir"]) / settings["track"]["name"] / before["stage"]
             asked = ("split_name", "seed", "model.model_name") if name == "init" else ("split_name",)
             own = flat(settings)
             others = [flat(job.settings) for run, job in runs.items() if Path(run).parent == folder]
@@ -261,7 +262,7 @@ def lacking(settings: dict[str, Any], runs: dict[str, Job]) -> list[str]:
 
 def members(settings: dict[str, Any], runs: dict[str, Job]) -> list[str]:
     """The runs, made so far, that vote in a prediction."""
-    logs = Path(settings["logs_dir"]) / f"track{settings['track']['id']}"
+    logs = Path(settings["logs_dir"]) / settings["track"]["name"]
     return [run for run in runs if Path(run).parent in [logs / stage for stage in settings["ensemble"]["stages"]]]
 
 
@@ -327,20 +328,19 @@ def test_the_front_page_shows_the_chain_and_the_report_first() -> None:
         assert picture.stat().st_size < 200_000
 
 
-def test_the_example_of_a_strategy_is_one() -> None:
-    text = (ROOT / "docs/architecture.md").read_text()
-    code = re.search(r"```python\n(# src/mixing/halves\.py\n.*?)```", text, re.DOTALL)
+@pytest.mark.parametrize("width", [8, 7])
+def test_the_example_of_a_strategy_is_one(width: int) -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    code = re.search(r"^`src/mixing/halves\.py`:\n\n```python\n(.*?)```", text, re.DOTALL | re.MULTILINE)
     assert code
     names: dict[str, Any] = {}
-    exec(compile(code[1].replace("batch: Batch", "batch"), "halves.py", "exec"), names)
-
-    class Pictures(NamedTuple):
-        image: torch.Tensor
-
-    image = torch.rand(4, 3, 6, 8)
-    mixed = names["Halves"]()(Pictures(image))
-    assert torch.equal(mixed.image[..., :4], image[..., :4])
-    assert torch.equal(mixed.image[..., 4:], image[mixed.partner][..., 4:])
+    exec(compile(code[1], "halves.py", "exec"), names)
+    image, facts = torch.rand(4, 3, 6, width), torch.arange(4)
+    mixed = names["Halves"]()(Batch(image, facts, facts, facts))
+    middle = width // 2
+    assert torch.equal(mixed.image[..., :middle], image[..., :middle])
+    assert torch.equal(mixed.image[..., middle:], image[mixed.partner][..., middle:])
+    assert mixed.lam.item() == pytest.approx(middle / width)
 
 
 # ------------------------------------------------------------------------------------- the README's commands, run

@@ -64,7 +64,7 @@ def test_a_resumed_run_ends_with_the_queue_of_one_never_stopped(
         (["module.queue_size=40"], "module.queue_size=40 is not a multiple of datamodule.batch_size=16"),
         (["module.queue_size=160"], "module.queue_size=160 exceeds the .* images of an epoch"),
         (["module.num_splits=3"], "module.num_splits=3 does not divide datamodule.batch_size=16 over 1 process"),
-        (["module.num_splits=16"], "BatchNorm would see 1 image at a time"),
+        (["module.num_splits=16"], r"BatchNorm would see 1 image\(s\) at a time"),
     ],
 )
 def test_settings_that_do_not_fit_are_named_at_the_start(train_run: Train, changes: list[str], message: str) -> None:

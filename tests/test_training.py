@@ -152,7 +152,7 @@ def test_a_start_takes_the_backbone_and_an_unfair_one_is_refused(train_run: Trai
 
 def test_another_backbone_is_named(train_run: Train) -> None:
     run = train_run("track=1", "stage=baseline")
-    with pytest.raises(ValueError, match=r"the backbone in .* is another network than this run's \(model=\)"):
+    with pytest.raises(ValueError, match=r"the backbone in .* is a different network from this run's \(model=\)"):
         train_run("track=1", "stage=baseline", f"init={run}", "model.channels=[8,16,32,64]", "tag=narrow")
 
 

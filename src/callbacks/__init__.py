@@ -1,1 +1,1 @@
-"""Callbacks: what happens around training, whatever the method."""
+"""Callbacks: what happens around training, for every method."""

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there: atomic writing, a digest beside each, no unpickling."""
+"""Checkpoints that are whole or absent: atomic writing, a digest next to each, no unpickling."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from src.files import digest_of, write_text, write_whole
 
 
 def digest_path(path: Path) -> Path:
-    """The file beside a checkpoint that holds its digest, and the one before."""
+    """The file next to a checkpoint that holds its digest, and the one before."""
     return path.with_name(path.name + ".sha256")
 
 
 def verifies(path: Path) -> bool:
-    """Whether a checkpoint is the one that was written: one flipped bit would load without a word."""
+    """Whether a checkpoint is the one that was written: a flipped bit would load silently."""
     known = digest_path(path)
     return path.is_file() and known.is_file() and digest_of(path) in known.read_text(errors="replace").split()
 
@@ -27,7 +27,7 @@ def read_checkpoint(path: Path, map_location: Any = "cpu", mmap: bool = False) -
     """Load a checkpoint without unpickling anything but tensors and plain values.
 
     Raises:
-        ValueError: the file is not a checkpoint, or holds other things.
+        ValueError: the file is not a checkpoint, or holds anything else.
     """
     try:
         loaded = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
@@ -46,10 +46,10 @@ def progress_of(path: Path) -> str:
 
 
 class FullDisk:
-    """A file whose error survives torch.save, which makes a RuntimeError of a full disk.
+    """A file whose error survives torch.save, which turns a full disk into a RuntimeError.
 
     Args:
-        file: what is written to.
+        file: the file that is written to.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -78,14 +78,14 @@ class AtomicCheckpointIO(CheckpointIO):
         with write_whole(path) as file:
             guarded = FullDisk(file)
             try:
-                torch.save(checkpoint, cast(IO[bytes], guarded))  # it needs write and flush alone
+                torch.save(checkpoint, cast(IO[bytes], guarded))  # it needs only write and flush
             except RuntimeError:
                 if guarded.error is not None:
                     raise guarded.error from None
                 raise
             file.flush()
-            # Before the new file takes the old one's place, and beside the old digest: whichever file a kill
-            # leaves here verifies.
+            # Before the new file takes the old one's place, and next to the old digest: the file that a kill
+            # leaves here verifies, old or new.
             before = known.read_text(errors="replace").split()[:1] if known.is_file() else []
             write_text(known, "\n".join([digest_of(Path(file.name)), *before]) + "\n")
 

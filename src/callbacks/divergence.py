@@ -17,7 +17,7 @@ class Divergence(pl.Callback):
     """Raise ValueError at a loss that is not finite, and name the batch's images; the checkpoints before it stay.
 
     All processes look at the mean of their losses, and stop together. Under 16-mixed a step whose numbers overflow is
-    skipped, and the loss is scaled down for the next one: only SKIPS of them in a row are a divergence.
+    skipped, and the loss is scaled down for the next one: only SKIPS such steps in a row count as divergence.
 
     Args:
         path: json file for the epoch, the step and the images (of all processes).
@@ -38,7 +38,7 @@ class Divergence(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # On a GPU this waits for the step. A look at the step before would wait just as long, behind this one's work.
+        # On a GPU this waits for the step. Checking the previous step would wait just as long, behind this one's work.
         loss = float(trainer.strategy.reduce(outputs["loss"].detach().clone(), reduce_op="mean"))
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
         self.skipped = 0 if math.isfinite(loss) else self.skipped + 1
@@ -50,6 +50,6 @@ class Divergence(pl.Callback):
         if trainer.is_global_zero:
             write_json(self.path, {"epoch": epoch, "step": self.number, "images": images})
         raise ValueError(
-            f"the loss of step {self.number}, in epoch {epoch}, is {loss}, the training has diverged: lower the "
+            f"the training has diverged: the loss of step {self.number}, in epoch {epoch}, is {loss}; lower the "
             f"learning rate, or set trainer.gradient_clip_val; the images of that batch are listed in {self.path}"
         )

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 class LearningRate(pl.Callback):
     """Log the first parameter group's rate, the mean over the epoch's steps.
 
-    Lightning's own monitor needs a logger, and metrics.csv is none.
+    Lightning's own monitor needs a logger, and metrics.csv is not one.
     """
 
     def on_train_batch_start(

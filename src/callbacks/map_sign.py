@@ -12,7 +12,7 @@ from src.progress import progress
 class MapSign(pl.Callback):
     """Invert the map where its mean on the images' borders exceeds .5 (docs/method.md, section 3).
 
-    Decided over all images trained on, in the last epoch's end and before its checkpoint is written: the
+    Decided over all training images, at the end of the last epoch and before its checkpoint is written: the
     decision is the module's buffer `inverted`. The module has `border_mean(image)`, (N, 3, H, W) to (N,).
     """
 

@@ -1,4 +1,4 @@
-"""Write a mask for every training image while the network goes on, and judge the masks at the end."""
+"""Write a mask for every training image while the network predicts the next, and judge the masks at the end."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ TILE = 128  # side of a picture on the sheet, pixels
 class MaskWriter(BasePredictionWriter):
     """From maps to masks/, the manifest with masks, masks.json and masks.png.
 
-    Each rank writes its share; what exists is kept when an interrupted run goes on, and
-    made again when the weights or settings that made it are others.
+    Each rank writes its share. Existing masks are kept when an interrupted run is resumed, and
+    made again when the weights or settings that made them have changed.
 
     Args:
         run_dir: the run's folder.
         data_name: the data set's name, in that of the manifest.
         threshold: a pixel is foreground where the map, divided by its maximum, exceeds this.
         crf: settings of crf.refine, or None.
-        processes: that refine, on each rank.
+        processes: number of them that refine, on each rank.
         truth_dir: true masks, mirroring the data root with .png; None: the masks are not compared.
     """
 
@@ -77,7 +77,7 @@ class MaskWriter(BasePredictionWriter):
             shutil.rmtree(made_by.parent, ignore_errors=True)
             write_text(made_by, key)  # after the old masks went, before the first new one comes
         for path in made_by.parent.glob(".crashed-*.json") if trainer.is_global_zero else ():
-            # Noted before the mask is written: one that was not written after all is made now.
+            # Noted before the mask is written: if it was not written after all, it is made now.
             write_json(path, [name for name in read_json(path) if (self.run / name).exists()])
         trainer.strategy.barrier("masks of other weights are gone")
         self.rows_left = self.files.missing()
@@ -135,7 +135,7 @@ class MaskWriter(BasePredictionWriter):
         self.say(trainer, len(prediction))
 
     def say(self, trainer: pl.Trainer, count: int) -> None:
-        """A line every ten seconds: how many, how fast, how long."""
+        """A line every ten seconds: how many, how fast, how much longer."""
         self.done += count
         now = time.monotonic()
         if trainer.is_global_zero and now - self.last >= 10:
@@ -145,20 +145,20 @@ class MaskWriter(BasePredictionWriter):
             print(f"masks: {self.done} of {self.left}, {rate:.1f} images/s, {left:.0f} s left", flush=True)
 
     def write_tile(self, label: int, position: int, image: Path, values: npt.NDArray[np.float32]) -> None:
-        """For a class's first image: picture and map side by side, for the sheet, whoever ends this run."""
+        """For a class's first image: picture and map side by side, for the sheet, which another process may finish."""
         picture = cv2.resize(decode_image(image, max_pixels=0), (TILE, TILE), interpolation=cv2.INTER_AREA)
         heat = cv2.applyColorMap((cv2.resize(values, (TILE, TILE)) * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
         overlay = cv2.addWeighted(picture, 0.4, heat[..., ::-1].astype(np.uint8), 0.6, 0)
         write_png(self.tiles / f"{label}-{position}.png", np.hstack([picture, overlay]))
 
     def remember_crash(self, mask: Path) -> None:
-        """Note on disk that a mask is the unrefined map, for whoever ends this run."""
+        """Note on disk that a mask is the unrefined map, for the process that finishes this run."""
         with self.one_at_a_time:
             known = read_json(self.crashes) if self.crashes.exists() else []
             write_json(self.crashes, [*known, str(mask.relative_to(self.run))])
 
     def restore_benchmark(self) -> None:
-        """Give cuDNN the setting back that it had before the predictions."""
+        """Restore cuDNN's setting from before the predictions."""
         if self.benchmark is not None:
             torch.backends.cudnn.benchmark = self.benchmark
             self.benchmark = None
@@ -169,7 +169,7 @@ class MaskWriter(BasePredictionWriter):
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.restore_benchmark()
         self.pool.close()
-        # float32 for devices that have no other; sums of at most some thousands of values in [0, 1]
+        # float32 for devices that have no other; sums of a few thousand values in [0, 1] at most
         map_iou = trainer.strategy.reduce(self.map_iou.float().to(pl_module.device), reduce_op="sum").cpu().double()
         trainer.strategy.barrier("every rank has written its masks")
         if trainer.is_global_zero:
@@ -178,7 +178,7 @@ class MaskWriter(BasePredictionWriter):
         trainer.strategy.barrier("the masks are judged")
 
     def conclude(self, map_iou: torch.Tensor) -> None:
-        """Write the manifest with masks and masks.json, and say what they are like."""
+        """Write the manifest with masks and masks.json, and print a summary."""
         rows = [row._replace(image_name=row.name, image_seg_path=self.files.relative(row)) for row in self.files.rows]
         write_manifest(self.run / f"{self.data_name}_train_with_mask_label.json", rows)
         crashed = sorted({name for path in self.tiles.parent.glob(".crashed-*.json") for name in read_json(path)})

@@ -1,4 +1,4 @@
-"""metrics.csv: one row per epoch, in every run, whatever the logger."""
+"""metrics.csv: one row per epoch, in every run, with any logger."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class MetricsFile(pl.Callback):
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
-    """The rows of a run's metrics.csv, none where the file is not there.
+    """The rows of a run's metrics.csv; none where there is no such file.
 
     Raises:
         ValueError: the file is damaged.

@@ -26,14 +26,14 @@ class Bank(NamedTuple):
 class Neighbours(pl.Callback):
     """Classify held-out images by their nearest training images, every few epochs and before the first.
 
-    Logged for each held-out part: `val/<part>/knn/accuracy` with its contexts and the worst, what it was before
+    Logged for each held-out part: `val/<part>/knn/accuracy` by context and for the worst one, its value before
     training (`.../knn/untrained`), and `.../knn/context`, the accuracy at which the neighbours' contexts give away
-    the image's (of images whose context was trained on). Labels judge here and train nothing.
+    the image's (for images whose context was trained on). Labels are used to measure here, not to train.
 
     The module's `forward` gives features (N, C) of images (N, 3, H, W) in [0, 1].
 
     Args:
-        every_n_epochs: how often; the last epoch counts always.
+        every_n_epochs: how often; the last epoch is always measured.
         k: neighbours.
         temperature: of their weights.
     """

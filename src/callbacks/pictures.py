@@ -32,8 +32,8 @@ class Pictures(pl.Callback):
     ) -> None:
         if batch_idx or trainer.current_epoch % self.every_n_epochs or not trainer.is_global_zero:
             return
-        # The step that follows draws what was drawn here: the sheet shows that very batch, and a run
-        # with pictures gives the weights of one without.
+        # The step that follows repeats the draws made here: the sheet shows that very batch, and a run
+        # with pictures ends with the weights of one without.
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             images = pl_module.training_images(batch)[: self.count]  # type: ignore[operator] # every stage's module has it
         grid = make_grid(images.detach().float().cpu().clamp(0, 1), nrow=8)

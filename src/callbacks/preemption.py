@@ -15,11 +15,11 @@ from src.stopping import NAMES, request
 
 
 class Preemption(pl.Callback):
-    """Write `path` and stop as soon as any rank was asked to, or where Lightning would cut an epoch short.
+    """Write `path` and stop as soon as any rank has been asked to, or where Lightning would cut an epoch short.
 
     The ranks agree at the end of a batch: a handler that saved at once would leave the others waiting in a collective.
-    Lightning ends an epoch early for max_time, max_steps and callbacks, and counts it as a whole one: a run that went
-    on from there would skip the rest of its images.
+    Lightning ends an epoch early for max_time, max_steps and callbacks, and counts it as a whole one: a run resumed
+    there would skip the rest of its images.
 
     Args:
         path: the checkpoint to write.
@@ -31,7 +31,7 @@ class Preemption(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         leave_signals_alone(trainer)
-        # Behind the Timer, which Lightning appends, and all that may ask for an end; before the checkpoints.
+        # After the Timer, which Lightning appends, and everything else that may end a training; before the checkpoints.
         others = [callback for callback in trainer.callbacks if callback is not self]  # type: ignore[attr-defined] # Lightning adds it
         first = next((i for i, c in enumerate(others) if isinstance(c, Checkpoint)), len(others))
         trainer.callbacks[:] = [*others[:first], self, *others[first:]]  # type: ignore[attr-defined] # Lightning adds it
@@ -52,14 +52,14 @@ class Preemption(pl.Callback):
         if trainer.fit_loop.epoch_loop.done:
             self.cut = True
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
-            trainer.should_stop = False  # gradients that wait for more batches are in no checkpoint
+            trainer.should_stop = False  # no checkpoint holds gradients that still wait for more batches
         elif (signum := self.agreed(trainer)) or self.cut:
             trainer.save_checkpoint(self.path)
             self.stop(trainer, signum)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.fit_loop.epoch_loop.batch_progress.current.ready < trainer.num_training_batches:
-            self.stop(trainer, 0)  # cut elsewhere, as by a validation within the epoch: the last checkpoint counts
+            self.stop(trainer, 0)  # cut elsewhere, such as by a validation within the epoch: the last checkpoint counts
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         request.deferred = False
@@ -74,10 +74,10 @@ class Preemption(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint.get("callbacks", {}).pop("Timer", None)  # max_time is of one start: the next has all of it again
+        checkpoint.get("callbacks", {}).pop("Timer", None)  # max_time limits one start: the next has all of it
 
     def agreed(self, trainer: pl.Trainer) -> int:
-        """The signal that any rank was asked by, 0 for none; every rank must ask this at the same place."""
+        """The signal that any rank has received, 0 for none; every rank must call this at the same place."""
         if trainer.world_size == 1:
             return request.signum
         asked = torch.tensor(float(request.signum), device=trainer.strategy.root_device)
@@ -97,7 +97,7 @@ class Preemption(pl.Callback):
             why = NAMES[signal.Signals(signum)] if signum else self.limit(trainer)
             epoch = min(trainer.current_epoch + 1, trainer.max_epochs or 1)
             where = f"in epoch {epoch} of {trainer.max_epochs}, after step {trainer.global_step}"
-            saved = f"{self.path} is written" if self.path.exists() else "nothing was to be saved yet"
+            saved = f"{self.path} is written" if self.path.exists() else "there was nothing to save yet"
             print(f"stopped by {why} {where}: {saved}, resume=true goes on", flush=True)
         request.left = True
         raise SystemExit(128 + signum if signum else 0)

@@ -10,10 +10,10 @@ from torch import nn
 class SyncBatchNorm(TorchSyncBatchNorm):
     """Convert by timm's function: torch's, which Lightning calls, drops the activation inside timm's BatchNormAct2d.
 
-    In a DenseNet that is every ReLU. The keys of the weights would stay the same, so that nothing would be noticed.
+    In a DenseNet that is every ReLU. The keys of the weights would stay the same, so nobody would notice.
 
     Args:
-        enabled: the trainer's sync_batchnorm; Lightning uses a plugin whatever that says.
+        enabled: the trainer's sync_batchnorm; Lightning uses a plugin even where that is false.
     """
 
     def __init__(self, enabled: bool) -> None:
@@ -22,12 +22,12 @@ class SyncBatchNorm(TorchSyncBatchNorm):
     def apply(self, model: nn.Module) -> nn.Module:
         """Convert every BatchNorm of the module, in place."""
         if not self.enabled or any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
-            return model  # converted before: a second time, timm's function would drop them as well
+            return model  # converted already: a second time, timm's function would drop the activations too
         converted: nn.Module = convert_sync_batchnorm(model)
         return converted
 
     def revert(self, model: nn.Module) -> nn.Module:
-        """Nothing: without other processes to wait for, in evaluation, it computes what BatchNorm does.
+        """Do nothing: in evaluation, with no other processes to wait for, it computes what BatchNorm does.
 
         Lightning's way back would drop the activations too.
         """

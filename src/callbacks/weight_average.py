@@ -15,11 +15,11 @@ from src.lightning_private import average_on, hand_over_average, restart_average
 class MovingAverage(WeightAveraging):
     """EMA of parameters and float buffers after each step, its momentum min(1 - 1 / (k + 1), decay).
 
-    k counts the steps averaged before, starting again at each epoch in which the images change their size. Lightning's
+    k counts the steps averaged so far, and starts again at 0 in each epoch in which the images change size. Lightning's
     callback keeps the average and validates it, and gives its weights to the module at the end.
 
     Args:
-        decay: of the average, below 1.
+        decay: upper limit of the momentum, below 1.
     """
 
     def __init__(self, decay: float) -> None:
@@ -27,7 +27,7 @@ class MovingAverage(WeightAveraging):
         super().__init__(multi_avg_fn=self.average)
 
     def average(self, averaged: Any, current: Any, num_averaged: torch.Tensor | int) -> None:
-        """Move lists of averaged tensors towards the current ones, in place; integers are taken over."""
+        """Move lists of averaged tensors towards the current ones, in place; integers are copied."""
         momentum = min(1 - 1 / (int(num_averaged) + 1), self.decay)
         with torch.no_grad():
             for old, new in zip(averaged, current, strict=True):

@@ -31,7 +31,7 @@ def run_sizes(trainer: pl.Trainer) -> list[tuple[int, int]]:
 
 @torch.no_grad()
 def check_sizes(backbone: nn.Module, shapes: Iterable[tuple[int, int]], features: bool = False) -> None:
-    """Try the shapes of a run's images before its first step, one image each; no weight or statistic changes.
+    """Try the shapes of a run's images before its first step, one image each; weights and statistics stay unchanged.
 
     Args:
         backbone: a timm network.

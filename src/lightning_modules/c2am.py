@@ -41,7 +41,7 @@ def disentangle(features: torch.Tensor, activation: torch.Tensor) -> tuple[torch
     Returns:
         Two (N, C), float32.
     """
-    # Not as the mean of Z minus v_fg: where P is close to 1 that is the small difference of two large numbers.
+    # Not the mean of Z minus v_fg: where P is close to 1 that is a small difference of two large numbers.
     return (activation * features).mean(dim=(2, 3)), ((1 - activation) * features).mean(dim=(2, 3))
 
 
@@ -58,7 +58,7 @@ def border_mean(activation: torch.Tensor) -> torch.Tensor:
 class C2AM(pl.LightningModule):
     """A backbone and the head that disentangles foreground from background.
 
-    Under autocast the backbone alone is computed in lower precision; the head, the representations and their
+    Under autocast only the backbone is computed in lower precision; the head, the representations and their
     similarities are float32: bfloat16 has no .9995, and a clamp there would not keep log(1 - s) finite.
 
     Args:
@@ -67,7 +67,7 @@ class C2AM(pl.LightningModule):
         alpha: decay of a pair's weight with its rank.
         area_weight: of mean(P) in the loss.
         lr, momentum, weight_decay: of SGD.
-        power: of the polynomial decay of the rate, a step.
+        power: of the rate's polynomial decay, which moves each step.
         head_multiplier, bias_multiplier: of the rate of the head and of all biases.
         scales: of the image, over which the maps are summed (with their flips).
     """
@@ -103,11 +103,11 @@ class C2AM(pl.LightningModule):
         self.scales = list(scales)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
-        # Whether P marks the background: its sign is free, and decided at the end of the training.
+        # Whether P marks the background: its sign is arbitrary, and is decided at the end of the training.
         self.register_buffer("inverted", torch.tensor(False))
 
     def represent(self, image: torch.Tensor) -> Representations:
-        """Images (N, 3, H, W) in [0, 1] to representations and the map as trained, float32, whatever its sign."""
+        """Images (N, 3, H, W) in [0, 1] to representations and the map as trained, float32, of either sign."""
         features = self.backbone.forward_features((image - self.mean) / self.std)  # type: ignore[operator] # timm's
         activation = torch.sigmoid(self.head(features))
         return Representations(*disentangle(features, activation), activation)
@@ -118,12 +118,12 @@ class C2AM(pl.LightningModule):
         return torch.where(self.inverted, 1 - activation, activation)
 
     def on_fit_start(self) -> None:
-        # Masks are made of images of any size, here one of two tiles of 64 pixels.
+        # Masks are made for images of any size, such as one of two tiles of 64 pixels.
         check_sizes(self.backbone, [*run_sizes(self.trainer), (64, 128)], features=True)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         mine = self.represent(batch.image)
-        # The paper's authors ask for more pairs than one GPU's images give: all ranks' images are paired.
+        # The paper's authors want more pairs than one GPU's images give: all ranks' images are paired.
         foreground, background = self.of_all_ranks(mine.foreground), self.of_all_ranks(mine.background)
         losses = {
             "train/pull_foreground": pull_loss(foreground, self.alpha),
@@ -137,7 +137,7 @@ class C2AM(pl.LightningModule):
         return loss
 
     def of_all_ranks(self, features: torch.Tensor) -> torch.Tensor:
-        """All ranks' features one below the other, with their gradient: (N, C) to (ranks N, C)."""
+        """All ranks' features concatenated, with their gradient: (N, C) to (ranks N, C)."""
         gathered = self.all_gather(features, sync_grads=True)
         assert isinstance(gathered, torch.Tensor)
         return gathered.flatten(0, -2)
@@ -147,7 +147,7 @@ class C2AM(pl.LightningModule):
         return batch.image
 
     def border_mean(self, image: torch.Tensor) -> torch.Tensor:
-        """Mean of each image's map on its border, as trained, whatever its sign: (N, 3, H, W) to (N,)."""
+        """Mean of each image's map on its border, as trained, of either sign: (N, 3, H, W) to (N,)."""
         return border_mean(self.represent(image).activation)
 
     def activation_map(self, image: torch.Tensor) -> torch.Tensor:
@@ -169,7 +169,7 @@ class C2AM(pl.LightningModule):
         return total[:, 0]
 
     def predict_step(self, batch: Any, batch_idx: int) -> list[torch.Tensor]:
-        """One map (H, W) float32 in [0, 1] an image, padding cut off, divided by its maximum."""
+        """One map (H, W) float32 in [0, 1] per image, padding cut off, divided by its maximum."""
         maps = self.activation_map(batch.image)
         cut = [m[:h, :w] for m, h, w in zip(maps, batch.height.tolist(), batch.width.tolist(), strict=True)]
         return [m / m.max().clamp(min=torch.finfo(m.dtype).tiny) for m in cut]
@@ -187,7 +187,7 @@ class C2AM(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def decay(self, step: int) -> float:
-        """(1 - step / total)^power; the total is asked for when the loaders exist, after the first call."""
+        """(1 - step / total)^power; the total is known once the loaders exist, after the first call."""
         if step == 0:
             return 1.0
         batches = int(self.trainer.num_training_batches) * int(self.trainer.max_epochs or 1)

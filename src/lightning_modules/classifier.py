@@ -22,7 +22,7 @@ from src.precision import Linear
 class Network(nn.Module):
     """A timm backbone with a linear head: all that a member is when it predicts.
 
-    The head computes in float32 under autocast too: logits of bfloat16 tie.
+    The head computes in float32 even under autocast: bfloat16 logits tie.
 
     Args:
         backbone: a timm network without classifier, from (N, 3, H, W) to features (N, C).
@@ -51,7 +51,7 @@ class Classifier(Network, pl.LightningModule):
     """A Network in training.
 
     Args:
-        backbone, num_classes, mean, std: as of Network.
+        backbone, num_classes, mean, std: as in Network.
         mixing: a mixing strategy (conf/mixing).
         contexts: names of the training contexts by id; empty where images have none.
         optimizer, scheduler: from parameters to an optimiser, from that to a schedule by epoch.
@@ -96,7 +96,7 @@ class Classifier(Network, pl.LightningModule):
         accuracy.update(self(batch.image), batch.label, batch.domain)
 
     def on_validation_epoch_end(self) -> None:
-        # Computed here and not in the step: all ranks add their counts up, whatever their numbers of batches.
+        # Computed here and not in the step: all ranks add up their counts, even with different numbers of batches.
         for name, accuracy in zip(HELD_OUT, self.accuracy[: len(self.trainer.num_val_batches)], strict=False):
             assert isinstance(accuracy, ContextAccuracy)
             self.log_dict({f"val/{name}/{key}": value for key, value in accuracy.compute().items()}, sync_dist=True)

@@ -1,8 +1,8 @@
 """Stage `fdg`: Fourier-based domain generalisation with a teacher (Xu et al., CVPR 2021; docs/method.md, section 6).
 
 Images come in pairs. Mixing part of the amplitudes of their spectra with the partner's gives each image a copy with
-another style and the same content; a student learns from both to predict what its slowly moving average, the
-teacher, says of the other.
+another style and the same content; from each of the two a student learns to predict what its slowly moving average,
+the teacher, predicts for the other.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class CoTeacher(Classifier):
         copy_from_original: weight of KL(teacher's original || student's copy); 0 leaves the term out.
         original_from_copy: weight of KL(teacher's copy || student's original); 0 leaves the term out.
         ramp_up_epochs: epochs of this stage over which both weights grow.
-        decay: of the teacher's average; before, it is 1 - 1 / (step + 1), which begins at 1/2.
+        decay: upper limit of the teacher's momentum, which is 1 - 1 / (step + 1) before, from 1/2 on.
         classifier: the arguments of Classifier; the optimiser gets the student's parameters.
     """
 
@@ -47,7 +47,7 @@ class CoTeacher(Classifier):
         **classifier: Any,
     ) -> None:
         if not 0 < ratio <= 1:
-            raise ValueError(f"module.ratio is {ratio}: expected a number above 0, and 1 at most")
+            raise ValueError(f"module.ratio is {ratio}: expected a number above 0 and at most 1")
         super().__init__(**classifier)
         self.student = copy.deepcopy(self.teacher)
         self.teacher.requires_grad_(False)
@@ -61,18 +61,18 @@ class CoTeacher(Classifier):
         return nn.Sequential(OrderedDict(backbone=self.backbone, head=self.head))
 
     def train(self, mode: bool = True) -> CoTeacher:
-        """As nn.Module's, but for the teacher: it predicts, and so stays in evaluation mode."""
+        """As nn.Module's, except for the teacher: it predicts, and so stays in evaluation mode."""
         super().train(mode)
         self.teacher.eval()
         return self
 
     def on_train_start(self) -> None:
-        self.train()  # Lightning does not call it, and keeps each module's mode over a validation
+        self.train()  # Lightning does not call it, and restores each module's mode after a validation
         if self.trainer.global_step == 0:  # the weights to start from were given to the teacher
             self.student.load_state_dict(self.teacher.state_dict())
 
     def mix(self, batch: Batch) -> tuple[Mixed, torch.Tensor]:
-        """Pairs to mixed originals, and their Fourier copies mixed with the same partners and weights.
+        """Mixed originals of pairs, and their Fourier copies mixed with the same partners and weights.
 
         Args:
             batch: 2N images, image i and image (i + N) % 2N being a pair.
@@ -81,7 +81,7 @@ class CoTeacher(Classifier):
             The mixed originals, and the copies (2N, 3, H, W).
         """
         pairs, device = len(batch.image) // 2, batch.image.device
-        lam = torch.rand(pairs).repeat(2).to(device)  # one weight ~ U(0, 1) a pair, drawn on the CPU
+        lam = torch.rand(pairs).repeat(2).to(device)  # one weight ~ U(0, 1) per pair, drawn on the CPU
         other = torch.arange(2 * pairs, device=device).roll(pairs)
         copies = mix_amplitude(batch.image, other, lam, self.ratio).clamp_(0, 1)
         # The same draws twice: with partners of their own, the consistency terms would pull unrelated pictures
@@ -119,7 +119,7 @@ class CoTeacher(Classifier):
         return loss
 
     def training_images(self, batch: Batch) -> torch.Tensor:
-        """What the network sees of a batch, each mixed original beside its copy: (4N, 3, H, W) in [0, 1]."""
+        """What the network sees of a batch, each mixed original followed by its copy: (4N, 3, H, W) in [0, 1]."""
         mixed, copies = self.mix(batch)
         return torch.stack([mixed.image, copies], dim=1).flatten(0, 1)
 
@@ -133,7 +133,7 @@ class CoTeacher(Classifier):
         """theta_t = m theta_t + (1 - m) theta_s, m = min(1 - 1 / (step + 1), decay), of parameters and buffers.
 
         As in FACT (docs/method.md, section 6): the first step has m = 1/2, so that the weights that the teacher starts
-        from, finetune's average, are kept in part. Integer buffers are taken over.
+        from, finetune's average, are kept in part. Integer buffers are copied.
 
         Args:
             step: the stage's own steps so far, this one included: 1 after the first.

@@ -54,7 +54,7 @@ class MoCo(pl.LightningModule):
         temperature: of InfoNCE.
         num_splits: groups of the global batch over which BatchNorm takes its statistics, in both encoders. Each process
             has its share of them, so that one process computes what several do; with more processes than
-            groups every process is one.
+            groups, each process is a group.
         collapse_below: warn when the features' spread falls below this.
         optimizer, scheduler: from parameters to an optimiser, from that to a schedule by epoch.
     """
@@ -146,7 +146,7 @@ class MoCo(pl.LightningModule):
         """
         rank, world_size = rank_and_world_size()
         everything = gather(image)
-        # Drawn on the CPU, so that a seed gives the same order on every device; rank 0's draw is everybody's.
+        # Drawn on the CPU, so that a seed gives the same order on every device; all ranks use rank 0's draw.
         order = gather(torch.randperm(len(everything)).to(image.device))[::world_size]
         keys = gather(self.encode(self.key_encoder, everything[order[rank::world_size]]))
         return keys[order.argsort()]
@@ -189,8 +189,8 @@ class MoCo(pl.LightningModule):
             )
         if size > images:
             raise ValueError(
-                f"module.queue_size={size} exceeds the {images} images of an epoch, so that an image would be among "
-                "its own negatives: set a smaller one"
+                f"module.queue_size={size} exceeds the {images} images of an epoch, so an image would be among its own "
+                "negatives: set a smaller one"
             )
         if self.num_splits > world_size and (self.num_splits % world_size or batch % self.num_splits):
             raise ValueError(
@@ -199,7 +199,7 @@ class MoCo(pl.LightningModule):
             )
         if group < 2:
             raise ValueError(
-                f"BatchNorm would see {group} image at a time: set a larger datamodule.batch_size or a smaller "
+                f"BatchNorm would see {group} image(s) at a time: set a larger datamodule.batch_size or a smaller "
                 "module.num_splits"
             )
         if max(self.num_splits, world_size) == 1:

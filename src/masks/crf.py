@@ -24,7 +24,7 @@ def refine(
 
     Args:
         image: (H, W, 3), uint8 or float in [0, 255]; may be read-only or strided.
-        foreground: (H, W), bool, or float in [0, 1] of which more than a half is foreground (NaN is not).
+        foreground: (H, W), bool, or float in [0, 1], where more than a half is foreground (NaN is not).
         gt_prob: how far the map is trusted, in (0.5, 1).
         gaussian_sxy, gaussian_compat: range in pixels and weight of the smoothness kernel.
         bilateral_sxy, bilateral_srgb, bilateral_compat: ranges in pixels and grey levels, and weight, of the
@@ -35,7 +35,7 @@ def refine(
         (H, W) bool.
 
     Raises:
-        ValueError: image and map are not of one size.
+        ValueError: image and map differ in size.
     """
     height, width = foreground.shape
     if image.shape != (height, width, 3):

@@ -1,4 +1,4 @@
-"""Where the masks of a run's images lie, and the true ones that they are compared with."""
+"""Where the masks of a run's images are, and the true ones that they are compared with."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class MaskFiles:
     Args:
         run: the run directory.
         rows: of the training manifest.
-        truth_dir: true masks, mirroring the data root too; None: there are none.
+        truth_dir: true masks, which mirror the data root too; None: there are none.
 
     Raises:
         FileNotFoundError: a true mask is missing.
@@ -31,7 +31,7 @@ class MaskFiles:
             if gone:
                 raise FileNotFoundError(
                     f"{len(gone)} true masks are missing in wsss.truth_dir={truth_dir} (first: {gone[0]}): it must "
-                    "mirror the data root, with .png for the image's own ending (behind it, for images of one stem)"
+                    "mirror the data root, with .png for the image's extension (appended where two images share a stem)"
                 )
 
     def relative(self, row: Row) -> str:
@@ -47,7 +47,7 @@ class MaskFiles:
         return [i for i, row in enumerate(self.rows) if not self.path(row).exists()]
 
     def read(self, row: Row) -> Mask:
-        """A mask of ours."""
+        """A mask that this run made."""
         return decode_mask(self.path(row), max_pixels=0)
 
     def truth_path(self, row: Row) -> Path:
@@ -69,7 +69,7 @@ class MaskFiles:
 
 
 def mask_names(paths: Sequence[str]) -> dict[str, str]:
-    """A mask's path for each image's: .png for its ending; behind it where that would be another one's too."""
+    """A mask's path for each image's: with .png for its extension, or appended to it where two images share a stem."""
     names = {path: str(PurePosixPath(path).with_suffix(".png")) for path in paths}
     while True:
         counts = Counter(names.values())

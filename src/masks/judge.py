@@ -1,4 +1,4 @@
-"""What a person needs to judge the masks of a run by: masks.json, and a line for the log."""
+"""What a person needs to judge the masks of a run: masks.json, and a line for the log."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def judge(files: MaskFiles, crashed: Sequence[str], map_iou: torch.Tensor) -> di
     """The content of masks.json.
 
     Args:
-        files: the masks, all of them there.
-        crashed: masks that are the thresholded map, as the CRF took its process down.
-        map_iou: (K, 2) by label: sum and number of the maps' IoU before refinement. Those made since the last
-            interruption: maps are not kept.
+        files: the masks, all of which exist.
+        crashed: masks that are the thresholded map, because the CRF took its process down.
+        map_iou: (K, 2) by label: sum and number of the maps' IoU before refinement, of the maps made since the last
+            interruption, as maps are not kept.
     """
 
     def measure(row: Row) -> Measured:
@@ -65,7 +65,7 @@ def judge(files: MaskFiles, crashed: Sequence[str], map_iou: torch.Tensor) -> di
 
 
 def compare(files: MaskFiles, measured: Sequence[Measured], names: list[str], map_iou: torch.Tensor) -> dict[str, Any]:
-    """IoU with the true masks: of the masks, of the maps before the CRF, and of masks anybody could make."""
+    """IoU with the true masks: of the masks, of the maps before the CRF, and of two trivial masks."""
     overlap = np.array([one.iou for one in measured])
     label_of = dict(zip(names, (row.label or 0 for row in files.rows), strict=True))
     totals = {name: map_iou[label_of[name]].tolist() for name in sorted(label_of)}
@@ -80,7 +80,7 @@ def compare(files: MaskFiles, measured: Sequence[Measured], names: list[str], ma
 
 
 def trivial(files: MaskFiles, shapes: Sequence[tuple[int, int]]) -> dict[str, float]:
-    """Mean IoU of the two masks anybody could make: all foreground, and the best of ten centred boxes."""
+    """Mean IoU of two trivial masks: all foreground, and the best of ten centred boxes."""
     whole, boxes = [], np.zeros((len(files.rows), 10))
     for i, (row, (height, width)) in enumerate(zip(files.rows, shapes, strict=True)):
         truth = files.true_mask(row, (height, width))

@@ -25,9 +25,9 @@ from src.stopping import NAMES, request
 
 
 class Task(NamedTuple):
-    """A mask to make: where image and mask lie, the thresholded map as packed bits, and the CRF's settings.
+    """A mask to make: paths of image and mask, the thresholded map as packed bits, and the CRF's settings.
 
-    `crf` None writes the thresholded map as it is.
+    With `crf` None the thresholded map is written as it is.
     """
 
     image: Path
@@ -54,8 +54,8 @@ def make_mask(task: Task) -> None:
         file.write(encode_mask(foreground))
 
 
-# Training decodes a mask for each image: without a filter that takes a fifth of the time that it takes with OpenCV's
-# default, Sub and run lengths, and the file grows by a third (python -m benchmarks.masks).
+# Training decodes a mask for each image. Without a filter that takes a fifth of the time that OpenCV's default (Sub and
+# run lengths) takes, and the file grows by a third (python -m benchmarks.masks).
 PNG = [
     cv2.IMWRITE_PNG_FILTER,
     cv2.IMWRITE_PNG_FILTER_NONE,
@@ -70,17 +70,17 @@ def encode_mask(foreground: Mask) -> bytes:
 
 
 def block_signals() -> None:
-    """Keep requests to stop, which reach the whole group, from this thread and the processes that it starts.
+    """Keep stop signals, which reach the whole process group, from this thread and the processes that it starts.
 
     The main process decides when they end; a mask that is being refined is written.
     """
     if hasattr(signal, "pthread_sigmask"):
-        resource_tracker.ensure_running()  # it unblocks them when it starts
+        resource_tracker.ensure_running()  # the process unblocks them when it starts
         signal.pthread_sigmask(signal.SIG_BLOCK, list(NAMES))
 
 
 def start_refining() -> None:
-    """In a process of the pool: it ends with the main process."""
+    """Run in a process of the pool: it is to end with the main process."""
     Thread(target=end_with_main, daemon=True).start()
 
 
@@ -92,8 +92,8 @@ def end_with_main() -> None:
     os._exit(1)
 
 
-# Held while a process starts. An interpreter that ended between a process's start and its first words would leave it
-# without them, with a traceback: the last thing that it does is to wait for this lock, and to keep it.
+# Held while a process starts. An interpreter that exited before a new process had read its instructions would leave it
+# without them, with a traceback: so the last thing that the interpreter does is to take this lock and keep it.
 starting = Lock()
 atexit.register(starting.acquire, timeout=5)
 
@@ -101,19 +101,19 @@ atexit.register(starting.acquire, timeout=5)
 class MaskPool:
     """Processes that make masks while the caller goes on; a process that dies costs one refinement.
 
-    A thread for each process hands it one task after the other, so that a crash in the CRF's C code is known to be of
-    that task. A task that takes two processes down gets its thresholded map written instead. The queue is bounded:
+    A thread for each process hands it one task at a time, so that a crash in the CRF's C code can be blamed on that
+    task. For a task that takes two processes down, the thresholded map is written instead. The queue is bounded:
     `submit` waits.
 
     Args:
-        processes: how many.
+        processes: their number.
         on_crash: called with a mask's path before its unrefined map is written, from several threads.
 
     Attributes:
-        errors: of tasks that could not be done at all; the first one stops everything that is queued.
+        errors: those of tasks that could not be done at all; the first one stops everything that is queued.
     """
 
-    MOST_CRASHES = 3  # one after the other: then it is not the images' fault
+    MOST_CRASHES = 3  # in a row: then it is not the images' fault
 
     def __init__(self, processes: int, on_crash: Callable[[Path], None] = lambda mask: None) -> None:
         if processes < 1:
@@ -131,7 +131,7 @@ class MaskPool:
         executor = self.executor()
         while (task := self.tasks.get()) is not None:
             if self.errors or request.signum:
-                continue  # the queue is emptied, so that nobody waits for a place in it
+                continue  # the queue is emptied, so that nobody waits for room in it
             try:
                 executor = self.make(task, executor)
             except Exception as error:  # of any kind: a thread that ended here would leave `submit` waiting
@@ -145,7 +145,7 @@ class MaskPool:
 
     def make(self, task: Task, executor: ProcessPoolExecutor) -> ProcessPoolExecutor:
         """Do a task, and return the executor for the next one."""
-        for _ in range(2):  # a process may be killed from outside: the task is to blame when it dies twice
+        for _ in range(2):  # a process may be killed from outside: the task is to blame only when two die
             try:
                 with starting:  # submit starts the process
                     future = executor.submit(make_mask, task)
@@ -154,11 +154,11 @@ class MaskPool:
                 return executor
             except BrokenExecutor:
                 executor = self.executor()
-                if request.signum:  # the whole group is being stopped: the mask is made when the run goes on
+                if request.signum:  # the whole group is being stopped: the mask is made when the run is resumed
                     return executor
         self.in_a_row += 1
         if self.in_a_row > self.MOST_CRASHES:
-            raise MemoryError  # the usual reason for which a system kills processes
+            raise MemoryError  # the usual reason why a system kills processes
         self.on_crash(task.mask)
         make_mask(task._replace(crf=None))
         return executor
@@ -167,7 +167,7 @@ class MaskPool:
         """Queue a task; waits while the queue is full.
 
         Raises:
-            OSError, ValueError: an earlier task could not be done: its mask not be written, its image not be read.
+            OSError, ValueError: an earlier task failed: its mask could not be written, or its image not read.
         """
         self.raise_error()
         self.tasks.put(task)
@@ -187,8 +187,8 @@ class MaskPool:
         error = self.errors[0]
         if isinstance(error, MemoryError):
             raise ValueError(
-                "the processes that refine masks were killed one after the other, most likely for lack of memory: "
-                "lower callbacks.masks.processes, and go on with resume=true"
+                "the processes that refine masks were killed one after another, most likely for lack of memory: "
+                "lower callbacks.masks.processes, and continue with resume=true"
             ) from error
         if isinstance(error, OSError) and error.errno is not None:
             raise error

@@ -25,17 +25,18 @@ class Mixed(NamedTuple):
 
 
 class Mixing(Protocol):
-    """A mixing strategy. What follows is asked of every one of conf/mixing (tests/mixing/test_contract.py).
+    """A mixing strategy. Each of conf/mixing keeps this contract (tests/mixing/test_contract.py).
 
-    - It takes any N from 1 on and any H and W, and returns a Mixed whose tensors are on the images' device.
+    - It takes any N >= 1 and any H and W, and returns a Mixed whose tensors are on the images' device.
     - `image` has the batch's shape and dtype, is finite, and keeps the pixels' scale: where all images are of one
-      colour and all masks alike, that colour is what comes out.
-    - `partner` is a place in the batch for each image; its own is allowed, and so is one place for several images.
-    - `lam` is float. An image's label weighs lam and its partner's 1 - lam: no other weights are expressed.
-    - Nothing of the batch is written to, nor what an earlier call returned.
-    - All it draws comes from torch's generator of the CPU, which it does not seed, and no call depends on those
-      before: a seed gives the same Mixed in every process, whether a run was resumed or not.
-    - A batch without what it needs (mask None, domain -1) is refused by a ValueError.
+      colour and all masks alike, the typical pixel that comes out has about that colour. Noise, jitter and erased
+      boxes are allowed; normalised pixels, or weights of two images that do not sum to 1, are not.
+    - `partner` is an index into the batch for each image; it may be the image's own, and several images may share one.
+    - `lam` is float. An image's label weighs lam and its partner's 1 - lam: other weights cannot be expressed.
+    - It writes neither to the batch nor to anything that an earlier call returned.
+    - All its draws come from torch's CPU generator, which it does not seed, and no call depends on earlier ones: a
+      seed gives the same Mixed in every process, whether or not a run was resumed.
+    - A batch that lacks what it needs (mask None, domain -1) is refused with a ValueError.
     """
 
     def __call__(self, batch: Batch) -> Mixed: ...
@@ -48,10 +49,10 @@ def draw_partner(batch: Batch) -> torch.Tensor:
 
 
 def draw_other_context(batch: Batch) -> torch.Tensor:
-    """For each image one of another context, any of them alike; any image where the batch has no other context.
+    """For each image one of another context, drawn uniformly; any image if the batch has no other context.
 
     Returns:
-        (N,) int64 on the images' device; no permutation.
+        (N,) int64 on the images' device; not a permutation.
 
     Raises:
         ValueError: the images have no context.

@@ -11,10 +11,10 @@ from src.mixing import Mixed, draw_beta, draw_partner
 
 
 def box_of(lam: float, height: int, width: int, centre: tuple[float, float]) -> tuple[int, int, int, int]:
-    """The box that covers 1 - lam of an image around `centre`, cut at the border (CutMix, eq. 2).
+    """The box around `centre` that covers 1 - lam of an image, cut off at the border (CutMix, eq. 2).
 
     Args:
-        lam: share of the image outside the box, before the border cuts it.
+        lam: share of the image outside the box, before the border cuts it off.
         centre: row and column as shares of height and width, in [0, 1).
 
     Returns:
@@ -46,7 +46,7 @@ def cutmix(x: torch.Tensor, partner: torch.Tensor, box: tuple[int, int, int, int
 
 
 class CutMix:
-    """One box a batch, its area 1 - lambda with lambda ~ Beta(alpha, alpha)."""
+    """One box per batch, of area 1 - lambda with lambda ~ Beta(alpha, alpha)."""
 
     def __init__(self, alpha: float) -> None:
         self.alpha = alpha

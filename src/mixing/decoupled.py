@@ -14,11 +14,11 @@ from src.mixing.spectrum import Spectrum
 
 
 class Decoupled:
-    """Context-based mixing with probability `by_context`, else frequency-based; without masks the latter alone.
+    """Context-based mixing with probability `by_context`, else frequency-based; without masks only the latter.
 
     Args:
-        by_context: probability.
-        alpha, ratio, mean, other_context: of Foreground and Spectrum.
+        by_context: probability; context here is an image's own background, not the folder that `other_context` means.
+        alpha, ratio, mean, other_context: as in Foreground and Spectrum.
 
     Raises:
         ValueError: a ratio outside (0, 1].

@@ -1,4 +1,4 @@
-"""Context-based mixing: two images' foregrounds and backgrounds, a weight for each (docs/method.md, section 5)."""
+"""Context-based mixing: two images' foregrounds and backgrounds, with a weight each (docs/method.md, section 5)."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def mix_regions(
     """x~ = lam_f M x + (1 - lam_f) (M x)_partner + lam_b (1 - M) x + (1 - lam_b) ((1 - M) x)_partner, on x - mean.
 
     With w = lam_f on the foreground and lam_b on the background this is w x + (1 - w_partner) x_partner. Where one
-    image has foreground and the other has not, w and 1 - w_partner do not sum to 1: hence the origin `mean`,
+    image has foreground and the other does not, w and 1 - w_partner do not sum to 1: hence the origin `mean`,
     as in the published code, which mixes normalised pixels (docs/method.md, section 5).
 
     Args:
         x: (N, 3, H, W) float in [0, 1].
         mask: (N, H, W) bool, True on the foreground.
         partner: (N,) int64, an index into the batch for each image.
-        lam_f, lam_b: scalars in [0, 1], weights of the own foreground and background.
+        lam_f, lam_b: scalars in [0, 1], weights of the image's own foreground and background.
         mean: (3, 1, 1), the origin: the channels' means that the network subtracts.
 
     Returns:
@@ -46,7 +46,7 @@ def mix_regions(
 
 
 class Foreground:
-    """lam_f ~ Beta(alpha, alpha) and lam_b ~ U(0, 1) a batch; lam_f is the labels' weight.
+    """lam_f ~ Beta(alpha, alpha) and lam_b ~ U(0, 1), drawn once per batch; lam_f is the labels' weight.
 
     Args:
         alpha: of the distribution of lam_f.

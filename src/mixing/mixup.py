@@ -23,7 +23,7 @@ def mixup(x: torch.Tensor, partner: torch.Tensor, lam: torch.Tensor) -> torch.Te
 
 
 class Mixup:
-    """One lambda ~ Beta(alpha, alpha) a batch (docs/method.md, section 2)."""
+    """One lambda ~ Beta(alpha, alpha) per batch (docs/method.md, section 2)."""
 
     def __init__(self, alpha: float) -> None:
         self.alpha = alpha

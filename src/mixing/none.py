@@ -9,7 +9,7 @@ from src.mixing import Mixed
 
 
 class NoMixing:
-    """Empirical risk minimisation, the reference of every comparison."""
+    """Empirical risk minimisation, the baseline of every comparison."""
 
     def __call__(self, batch: Batch) -> Mixed:
         partner = torch.arange(len(batch.image), device=batch.image.device)

@@ -1,4 +1,4 @@
-"""Frequency-based mixing: two images' low and high frequencies, a weight for each (docs/method.md, section 5)."""
+"""Frequency-based mixing: two images' low and high frequencies, with a weight each (docs/method.md, section 5)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def spectrum(
     Args:
         x: (N, C, H, W) float.
         partner: (N,) int64, an index into the batch for each image.
-        lam_l, lam_h: scalars in [0, 1], weights of the own low and high frequencies.
+        lam_l, lam_h: scalars in [0, 1], weights of the image's own low and high frequencies.
         ratio: r in (0, 1], side of the low frequencies' box; at 1 this is mixup with lam_l.
 
     Returns:
@@ -35,7 +35,7 @@ def spectrum(
 
 
 class Spectrum:
-    """lam_l ~ Beta(alpha, alpha) and lam_h ~ U(0, 1) a batch; lam_l is the labels' weight.
+    """lam_l ~ Beta(alpha, alpha) and lam_h ~ U(0, 1), drawn once per batch; lam_l is the labels' weight.
 
     Args:
         alpha: of the distribution of lam_l.
@@ -48,7 +48,7 @@ class Spectrum:
 
     def __init__(self, *, alpha: float, ratio: float, other_context: bool) -> None:
         if not 0 < ratio <= 1:
-            raise ValueError(f"mixing.ratio is {ratio}: expected a number above 0, and 1 at most")
+            raise ValueError(f"mixing.ratio is {ratio}: expected a number above 0 and at most 1")
         self.alpha, self.ratio = alpha, ratio
         self.draw_partner = draw_other_context if other_context else draw_partner
 

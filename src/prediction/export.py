@@ -1,4 +1,4 @@
-"""A member's network for use elsewhere: ONNX, or safetensors beside a config.json."""
+"""A member's network for use elsewhere: ONNX, or safetensors with a config.json."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NEEDS = {"onnx": ("onnx", "onnxscript"), "safetensors": ("safetensors",)}
 
 
 def check_format(name: str) -> None:
-    """Raise ValueError where export= names no format, or one whose packages are not installed."""
+    """Raise ValueError if export= names no format, or one whose packages are not installed."""
     if name not in NEEDS:
         raise ValueError(f"export={name} is not a format: choose one of {', '.join(NEEDS)}")
     missing = [package for package in NEEDS[name] if importlib.util.find_spec(package) is None]
@@ -29,11 +29,11 @@ def check_format(name: str) -> None:
 
 
 def export(members: Sequence[Member], folder: Path, name: str) -> list[Path]:
-    """Write the members' networks, and what their user must know as config.json beside each.
+    """Write the members' networks, each with a config.json of what its user must know.
 
     Args:
         members: the members.
-        folder: below which <stage>/<name>/ is made.
+        folder: receives <stage>/<name>/.
         name: "onnx": network.onnx, from `image` (N, 3, size, size) float32 in [0, 1] to `logits` (N, K), N free.
             "safetensors": network.safetensors with the keys of weights.safetensors.
 
@@ -70,13 +70,13 @@ def write_onnx(module: Network, size: int, path: Path) -> None:
 
 
 def description(member: Member) -> dict[str, Any]:
-    """What the user of a network must know: its input, its classes by id, how it is built, where it is from."""
+    """What a network's user must know: its input, its classes by id, how it is built, where it comes from."""
     settings = member.config["module"]
     return {
         "input": {"range": [0, 1], "order": "RGB", **json.loads(json.dumps(member.view))},
         "mean": settings["mean"],
         "std": settings["std"],
-        "logits": "head(backbone((image - mean) / std))",  # which is all inside of the ONNX file
+        "logits": "head(backbone((image - mean) / std))",  # the ONNX file contains all of this
         "classes": member.classes,
         "backbone": settings["backbone"],
         "run": str(member.folder),

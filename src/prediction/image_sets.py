@@ -29,7 +29,7 @@ class Truth(NamedTuple):
 
 
 class ImageSet(NamedTuple):
-    """Images that members look at.
+    """A set of images that members look at.
 
     Attributes:
         name: "test", "folder", or a held-out part's name.
@@ -62,7 +62,7 @@ class ImageSet(NamedTuple):
         return digest_files(self.root, [row.image_path for row in self.rows])
 
     def why_unreadable(self, i: int, max_pixels: int) -> str:
-        """Why image i cannot be read, in a sentence; "" where it can be."""
+        """Why image i cannot be read, in a sentence; "" if it can."""
         try:
             decode_image(self.root / self.rows[i].image_path, max_pixels=max_pixels)
         except (ValueError, OSError) as error:
@@ -76,7 +76,7 @@ def test_images(datamodule: NicoDataModule, truth: Path | None, classes: Sequenc
     """The test manifest's images, with the truth of the file `truth`, or of the manifest itself.
 
     Raises:
-        ValueError: two images of one name, labels for some images only, or of a class that members do not know.
+        ValueError: two images share a name, only some images have labels, or the members do not know a label's class.
     """
     datamodule.prepare_data()
     datamodule.setup()
@@ -91,31 +91,31 @@ def test_images(datamodule: NicoDataModule, truth: Path | None, classes: Sequenc
         hint = f" (numbers are ids; the class {str(label)!r} is written in quotes)" if str(label) in classes else ""
         raise ValueError(f"{where} has the label {label}: the members know {len(classes)} classes{hint}")
     if truth and known is None:
-        warnings.warn(f"truth={truth} has no label: there are no figures", stacklevel=2)
+        warnings.warn(f"truth={truth} has no labels: there are no figures", stacklevel=2)
     return images._replace(truth=known)
 
 
 def held_out_images(datamodule: NicoDataModule, members: Sequence[Member], needed: bool) -> tuple[list[ImageSet], str]:
-    """The images that all members hold out, named by their paths: a set for each part, in-domain first.
+    """The images that all members hold out, named by their paths: one set per part, in-domain first.
 
     Args:
         datamodule: of the training images.
         members: the members.
-        needed: whether to raise where there are none.
+        needed: whether to raise if there are none.
 
     Returns:
         The sets, and why there is none.
 
     Raises:
-        OSError, ValueError: members hold out nothing or different images, or the training images are not there
-            or others.
+        OSError, ValueError: members hold out nothing or different images, or the training images are missing
+            or different.
     """
     try:
         parts = held_out(members)
         datamodule.prepare_data()
         datamodule.setup()
         if datamodule.classes != members[0].classes:
-            raise ValueError(f"the label map {datamodule.store.label_map} is not that of the members' training")
+            raise ValueError(f"the members were trained with a label map other than {datamodule.store.label_map}")
         return [held_out_part(datamodule, part, paths) for part, paths in parts.items()], ""
     except (OSError, ValueError) as error:
         if needed:
@@ -139,17 +139,17 @@ def rows_of(rows: Sequence[Row], paths: Sequence[str]) -> list[Row]:
     if gone:
         raise ValueError(
             f"{len(gone)} images of the members' split are not in the training manifest (first: {gone[0]}): "
-            "set data_root and manifest_dir to those of the training"
+            "set data_root and manifest_dir as in the training"
         )
     return [by_path[path] for path in paths]
 
 
 def folder_images(folder: Path) -> ImageSet:
-    """The images below any folder, named by their path in it; or one file, whatever its extension.
+    """The images below any folder, named by their path in it; or a single file with any extension.
 
     Raises:
         FileNotFoundError: no such folder or file.
-        ValueError: no image in it.
+        ValueError: it holds no image.
     """
     if os.path.lexists(folder) and not folder.is_dir():
         return ImageSet("folder", folder.parent, [Row(image_path=folder.name, image_name=folder.name)])
@@ -157,7 +157,7 @@ def folder_images(folder: Path) -> ImageSet:
 
 
 def draw_bank(rows: Sequence[Row], paths: Sequence[str], count: int, seed: int) -> list[Row]:
-    """`count` (or all) of the rows of `paths`, drawn by the seed alone, for tta=mixing."""
+    """`count` rows of `paths` (or all), drawn by the seed alone, for tta=mixing."""
     order = np.random.default_rng(keyed_seed("bank", seed)).permutation(len(paths))[:count]
     sorted_paths = sorted(paths)
     return rows_of(rows, [sorted_paths[i] for i in sorted(order)])
@@ -218,7 +218,7 @@ def match_truth(rows: Sequence[Row], names: Sequence[str], where: Path) -> Truth
     """What `rows` know of the images `names`; None where no row has a label.
 
     Raises:
-        ValueError: some of the images have a label and others not, or one has two.
+        ValueError: only some of the images have a label, or one has two.
     """
     known: dict[str, Row] = {}
     for row in rows:
@@ -226,7 +226,7 @@ def match_truth(rows: Sequence[Row], names: Sequence[str], where: Path) -> Truth
             first = known.setdefault(row.name, row)
             if (first.label, first.domain) != (row.label, row.domain):
                 raise ValueError(
-                    f"{where} has two images of the name {row.name} with different labels or contexts "
+                    f"{where} has two images named {row.name} with different labels or contexts "
                     f"({first.image_path}, {row.image_path}): rename one of them"
                 )
     if not known:

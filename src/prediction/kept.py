@@ -1,4 +1,4 @@
-"""Predictions that are kept, under a key of everything that they depend on."""
+"""Kept predictions, under a key of everything that they depend on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Probabilities = npt.NDArray[np.float32]
 
 
 class Task(NamedTuple):
-    """A member, the training images that its views mix in, and where its predictions are kept under which key."""
+    """A member, the training images that its views mix in, and where and under which key its predictions are kept."""
 
     member: Member
     bank: list[Row]
@@ -27,13 +27,13 @@ class Task(NamedTuple):
 
 
 def stored(task: Task) -> Probabilities | None:
-    """A member's probabilities (N, K) of an earlier call under the same key; None without, or of a damaged file."""
+    """A member's probabilities (N, K) from an earlier call under the same key; None if missing or damaged."""
     if not task.path.is_file():
         return None
     try:
         with np.load(task.path, allow_pickle=False) as file:
             kept = {name: file[name] for name in ("key", "names", "probabilities", "digest")}
-    except Exception:  # a damaged byte ends in any error of zipfile's or NumPy's
+    except Exception:  # a damaged byte can raise any error of zipfile or NumPy
         return None
     own = digest_of_arrays(kept["key"], kept["names"], kept["probabilities"])
     if str(kept["digest"]) != own or str(kept["key"]) != task.key:
@@ -50,7 +50,7 @@ def store(task: Task, names: Sequence[str], probabilities: Probabilities) -> Non
 
 
 def digest_of_arrays(*arrays: npt.NDArray[Any]) -> str:
-    """sha256 of arrays' types, shapes and bytes: a zip file's own check is not made when an array is read from it."""
+    """sha256 of arrays' types, shapes and bytes: reading an array from a zip file skips the zip file's own check."""
     state = hashlib.sha256()
     for array in arrays:
         state.update(f"{array.dtype.str}{array.shape}".encode())

@@ -1,4 +1,4 @@
-"""Run members over images: each image decoded once for several networks, and what came out kept."""
+"""Run members over images: each image is decoded once for several networks, and the results are kept."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from src.runs.records import read_split
 
 
 class Panel(pl.LightningModule):
-    """Networks that look at the same views of each batch.
+    """Networks that share the views of each batch.
 
     Args:
         networks: M modules, from images (N, 3, H, W) in [0, 1] to logits (N, K).
@@ -49,8 +49,8 @@ class Panel(pl.LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Positions (N,) and probabilities (M, N, K) float32, the views' logits averaged; on the CPU.
 
-        Those of a network that cannot look at the images are NaN, with the reason in `failed`; those of an image that
-        could not be read are UNREADABLE.
+        For a network that does not take the images they are NaN, with the reason in `failed`; for an image that could
+        not be read they are UNREADABLE.
         """
         views = self.tta.views(batch.image, [self.names[i] for i in batch.position.tolist()], self.bank)
         logits = torch.stack([self.logits(i, views) for i in range(len(self.networks))])
@@ -67,7 +67,7 @@ class Panel(pl.LightningModule):
             return torch.stack([network(view).float() for view in views]).mean(0)
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # of a size that it does not take, say; the other networks go on
+        except Exception as error:  # such as for a size that it does not take; the other networks continue
             self.failed[i] = " ".join(str(error).split())[:300]
             return views[0].new_full((len(views[0]), network.head.out_features), torch.nan, dtype=torch.float32)
 
@@ -76,15 +76,15 @@ OpenImages = Callable[..., NicoDataModule]
 """Makes a data module that shows images as a member wants them, from the settings in Member.view."""
 
 Result = Probabilities | str
-"""What a member says of N images: probabilities (N, K) float32, or why it could not say anything."""
+"""A member's probabilities (N, K) float32 of N images, or why it has none."""
 
 
 class Predictor:
-    """Shows images to members, and keeps what they say.
+    """Shows images to members, and keeps their predictions.
 
     Args:
         open_images: makes data modules.
-        training: the training images, which are read where tta draws from them.
+        training: the training images, which are read only if tta draws from them.
         tta: test-time augmentation.
         trainer: runs the networks.
         settings: of the prediction.
@@ -107,14 +107,14 @@ class Predictor:
     def predict(
         self, members: Sequence[Member], sets: Sequence[ImageSet]
     ) -> tuple[list[Member], list[Probabilities], LeftOut]:
-        """Every member's probabilities of every set: a member that cannot predict never stops the others.
+        """Every member's probabilities for every set: a member that cannot predict never stops the others.
 
         Returns:
             The members that could, their probabilities (M, N, K) float32 of each set (empty arrays on ranks other
-            than 0), and the members that are left out, with the reason.
+            than 0), and the members that were skipped, with the reason.
 
         Raises:
-            ValueError: no member could.
+            ValueError: no member could predict.
         """
         voters, left_out = list(members), []
         made: list[list[Probabilities]] = []
@@ -131,12 +131,12 @@ class Predictor:
         return voters, [np.stack(row) if main else np.empty(0, np.float32) for row in made], left_out
 
     def results(self, members: Sequence[Member], images: ImageSet) -> list[Result]:
-        """Every member's result; kept ones where nothing that they depend on changed.
+        """Every member's result; kept ones if nothing that they depend on has changed.
 
-        Ranks other than 0 get the reasons of those that failed, and empty arrays.
+        Ranks other than 0 get the reasons of failed members, and empty arrays.
 
         Raises:
-            ValueError: the ranks' files are not those of every image once.
+            ValueError: the ranks' files do not hold every image once.
         """
         digest = images.digest
         tasks = [self.task(member, images.name, digest) for member in members]
@@ -150,11 +150,11 @@ class Predictor:
         for indices in self.groups(tasks, [i for i, known in enumerate(kept) if known is None]):
             results |= self.compute(tasks, indices, images)
         reasons = {i: result for i, result in results.items() if isinstance(result, str)}
-        results |= self.trainer.strategy.broadcast(reasons)  # a rank sees its own images alone
+        results |= self.trainer.strategy.broadcast(reasons)  # a rank sees only its own images
         return [results[i] for i in range(len(tasks))]
 
     def task(self, member: Member, name: str, digest: str) -> Task:
-        """What there is to do for a member and an image set of a name and a digest.
+        """What is to be done for a member and an image set with a name and a digest.
 
         The key holds the weights, the network and its input, the images, the bank, tta's settings and the precision.
         """
@@ -170,9 +170,9 @@ class Predictor:
         return Task(member, bank, path, hashlib.sha256(key.encode()).hexdigest())
 
     def kept(self, tasks: Sequence[Task], images: ImageSet) -> list[Probabilities | None]:
-        """What each task's member said in an earlier call, None where it has to be asked."""
+        """Each task's result from an earlier call, or None if the member has to predict."""
         known = [stored(task) for task in tasks]
-        # Unreadable at that time: what stood in the way (a server, max_pixels) need not have been the file.
+        # Unreadable at the time: the cause may have been something other than the file (a server, max_pixels).
         blank = {i for rows in known if rows is not None for i in np.flatnonzero((rows < 0).any(1)).tolist()}
         mended = [i for i in sorted(blank) if not images.why_unreadable(i, self.settings.max_pixels)]
         return [None if rows is not None and (rows[mended] < 0).any() else rows for rows in known]
@@ -187,7 +187,7 @@ class Predictor:
                 yield indices[begin : begin + self.settings.members_at_once]
 
     def compute(self, tasks: Sequence[Task], indices: Sequence[int], images: ImageSet) -> dict[int, Result]:
-        """The results of the tasks `indices`, which see the same pixels; they are kept."""
+        """Predict the tasks `indices`, which see the same pixels, and keep their results."""
         results: dict[int, Result] = {}
         networks: dict[int, Network] = {}
         for i in indices:
@@ -216,9 +216,7 @@ class Predictor:
         datamodule = self.open_images(**task.member.view)
         bank = datamodule.pixels(task.bank, datamodule.last_size, tolerant=True)
         if task.bank and not len(bank):
-            raise ValueError(
-                f"not one of the {len(task.bank)} training images of tta=mixing can be read: check data_root"
-            )
+            raise ValueError(f"none of the {len(task.bank)} training images of tta=mixing can be read: check data_root")
         datamodule.show(images.rows, images.root)
         return Panel(networks, self.tta, images.names, bank), datamodule
 
@@ -226,11 +224,11 @@ class Predictor:
 def collect(
     trainer: pl.Trainer, folder: Path, batches: Sequence[tuple[torch.Tensor, torch.Tensor]], count: int
 ) -> Probabilities | None:
-    """All ranks' rows in the images' order: (M, count, K) on rank 0, None on the others.
+    """All ranks' rows in the images' order: (M, count, K) on rank 0, None elsewhere.
 
     Args:
         trainer: knows the ranks.
-        folder: one that all ranks share; each writes a file there.
+        folder: shared by all ranks, each of which writes a file there.
         batches: this rank's positions (N,) and probabilities (M, N, K).
         count: number of images.
 
@@ -239,7 +237,7 @@ def collect(
     """
     rows = [(position.numpy(), probabilities.numpy()) for position, probabilities in batches]
     if trainer.world_size > 1:
-        call = trainer.strategy.broadcast(secrets.token_hex(8))  # another prediction may use the folder at this time
+        call = trainer.strategy.broadcast(secrets.token_hex(8))  # another prediction may be using the folder
         files = [folder / f".rank{rank}-{call}.npz" for rank in range(trainer.world_size)]
         with write_whole(files[trainer.global_rank]) as file:
             np.savez(file, *(part for pair in rows for part in pair))

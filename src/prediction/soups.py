@@ -13,14 +13,14 @@ from src.runs.weights import read_weights, uniform_soup, write_weights
 
 
 def make_soups(members: Sequence[Member], folder: Path) -> list[Member]:
-    """Replace members that share network, input and start by one with their mean weights (weights.uniform_soup).
+    """Replace members that share network, input and start by one member with their mean weights (weights.uniform_soup).
 
-    A start is what a run began with, backbone and head; a member that others began with belongs to them. A
-    soup is a run directory below `folder`, so it is rebuilt, exported and started from as any other. A member that
-    shares its start with no other stays as it is.
+    A start is what a run began with, backbone and head; a member that others started from is one of them. A soup is a
+    run directory below `folder`, so it is rebuilt, exported and started from like any other. A member that shares its
+    start with no other stays as it is.
 
     Raises:
-        ValueError: there are several members, and no two share a start, or some that do hold out different images.
+        ValueError: there are several members and no two share a start, or two that do hold out different images.
     """
     starts = [read_split(member.folder).get("started_from") for member in members]
     groups: dict[str, list[Member]] = {}
@@ -32,7 +32,7 @@ def make_soups(members: Sequence[Member], folder: Path) -> list[Member]:
     if len(groups) == len(members) > 1:
         raise ValueError(
             f"no two of the {len(members)} members share network, size and start (init=, init_parts=[backbone,head]): "
-            "the mean of their weights would be no network; let them vote (ensemble=all), or choose other stages "
+            "the mean of their weights would be meaningless; let them vote (ensemble=all), or choose other stages "
             "(ensemble.stages=[...])"
         )
     return [group[0] if len(group) == 1 else make_soup(group, folder) for group in groups.values()]

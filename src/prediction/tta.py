@@ -14,7 +14,7 @@ from src.data.sampler import keyed_seed
 
 
 class Views(Protocol):
-    """A way to look at images. `bank`: how many training images it mixes in; `seed`: what draws them."""
+    """A way to look at images. `bank`: how many training images it mixes in; `seed`: draws them."""
 
     bank: int
     seed: int
@@ -53,7 +53,7 @@ class MixingInference:
         runs: views per image.
         lam: weight of the partner.
         bank: training images that partners come from.
-        seed: key of the bank and of the partners.
+        seed: key of the bank and the partners.
     """
 
     def __init__(self, *, runs: int, lam: float, bank: int, seed: int) -> None:

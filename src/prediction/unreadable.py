@@ -1,4 +1,4 @@
-"""Test images whose files cannot be read: named, left out of figures, or given a guess."""
+"""Test images whose files cannot be read: named, and left out of figures or given a guess."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from src.prediction.kept import Probabilities
 
 UNREADABLE = -1.0
 """The probabilities of an image whose file could not be read: no network looked at it."""
-REASONS = 10  # of unreadable images, that are printed
+REASONS = 10  # of unreadable images that are printed
 
 
 def settle(
     images: ImageSet, probabilities: Probabilities, max_pixels: int, guess: bool
 ) -> tuple[ImageSet, Probabilities]:
-    """Images that members have looked at, with those that could not be read named, and left out or guessed.
+    """Images that members have looked at; those that could not be read are named, and left out or guessed.
 
     Args:
         images: N images.
@@ -64,7 +64,7 @@ def unreadable(images: ImageSet, stack: Probabilities, max_pixels: int) -> list[
     if indices and len(indices) == len(images.rows):
         first = images.names[indices[0]]
         raise ValueError(
-            f"not one of the {len(indices)} images below {images.root} can be read (first: {first})"
+            f"none of the {len(indices)} images below {images.root} can be read (first: {first})"
             f"{': ' if reasons[0] else ''}{reasons[0]}"
         )
     for i, reason in zip(indices[:REASONS], reasons, strict=True):
@@ -80,9 +80,9 @@ def without_unreadable(images: ImageSet, stack: Probabilities) -> tuple[ImageSet
 
 
 def with_guesses(stack: Probabilities) -> Probabilities:
-    """Probabilities (M, N, K) in which unreadable images have each member's mean over the others.
+    """Probabilities (M, N, K) in which an unreadable image has each member's mean over the readable ones.
 
-    A challenge wants a label for every image: this is the best guess of somebody who has not seen it.
+    A challenge wants a label for every image: this is the best guess without seeing it.
     """
     guessed = (stack < 0).any((0, 2))
     if not guessed.any():

@@ -1,6 +1,6 @@
-"""Ensemble rules: from the members' votes or probabilities to one label an image (docs/method.md, section 8).
+"""Ensemble rules: from the members' votes or probabilities to one label per image (docs/method.md, section 8).
 
-M members, N images, K classes. Ties go to the lowest label id, and to the first of equal members.
+M members, N images, K classes. Ties go to the lowest label id, and among members to the first.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def weighted_vote(votes: Labels, weights: Weights, num_classes: int) -> Labels:
     """
     score = np.zeros((votes.shape[1], num_classes))
     images = np.arange(votes.shape[1])
-    for vote, weight in zip(votes, weights, strict=True):  # a member votes once an image: no index repeats
+    for vote, weight in zip(votes, weights, strict=True):  # a member votes once per image: no index repeats
         score[images, vote] += weight
     return np.asarray(score.argmax(1), np.int64)
 
@@ -59,7 +59,7 @@ def adaptive(probabilities: Probabilities) -> Ballot:
     """
     votes = probabilities.argmax(2)
     weights = agreement(votes, majority(probabilities).labels)
-    # Voted with the counts behind the rates: their sums are exact, so that a tie is one.
+    # The weights are the counts behind the rates: their sums are exact, and so are ties.
     counts = np.rint(weights * votes.shape[1])
     return Ballot(weighted_vote(votes, counts, probabilities.shape[2]), weights)
 
@@ -70,14 +70,14 @@ def soft(probabilities: Probabilities) -> Ballot:
 
 
 RULES: dict[str, Callable[[Probabilities], Ballot]] = {"majority": majority, "adaptive": adaptive, "soft": soft}
-"""The rules by the name that vote= takes."""
+"""The rules by their names in vote=."""
 
 
 def greedy(probabilities: Probabilities, label: Labels, rounds: int) -> list[int]:
     """Choose members with replacement, each time the one that helps their mean probability most (Caruana 2004).
 
-    The choice looks at held-out images of known label, never at the images to be predicted. After `rounds`
-    choices the shortest beginning with the best accuracy is kept.
+    The choice looks at held-out images with known labels, never at the images to be predicted. After `rounds`
+    choices the shortest prefix with the best accuracy is kept.
 
     Args:
         probabilities: (M, N, K) of held-out images.
@@ -85,7 +85,7 @@ def greedy(probabilities: Probabilities, label: Labels, rounds: int) -> list[int
         rounds: members to choose, at least 1.
 
     Returns:
-        Indices of members in the order of their choice, one for each time that it was chosen.
+        Indices of members in the order of choice, repeated for each time that a member was chosen.
 
     Raises:
         ValueError: rounds is less than 1.
@@ -115,7 +115,7 @@ def agreement_matrix(votes: Labels) -> npt.NDArray[np.float64]:
 
 
 def entropy(probabilities: Probabilities) -> npt.NDArray[np.float64]:
-    """Entropy of the votes of an image in nats, how disputed it is: (M, N, K) to (N,) in [0, log min(M, K)]."""
+    """Entropy of an image's votes in nats, that is, how disputed it is: (M, N, K) to (N,) in [0, log min(M, K)]."""
     counts = np.zeros(probabilities.shape[1:])
     for vote in probabilities.argmax(2):
         counts[np.arange(len(vote)), vote] += 1
@@ -129,10 +129,10 @@ def elect(probabilities: Probabilities, rule: str, chosen: Sequence[int]) -> Bal
     Args:
         probabilities: (M, N, K).
         rule: one of RULES.
-        chosen: indices of the members that vote; one that is there twice has two votes.
+        chosen: indices of the members that vote; one that appears twice has two votes.
 
     Returns:
-        The labels, and weights (M,): the sum over a member's votes, 0 without one.
+        The labels, and weights (M,): the sum over each member's votes, 0 without any.
     """
     everyone = list(chosen) == list(range(len(probabilities)))  # the usual case needs no copy
     ballot = RULES[rule](probabilities if everyone else probabilities[list(chosen)])

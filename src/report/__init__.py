@@ -1,1 +1,1 @@
-"""What a person reads of a prediction and of runs: figures, tables, report.html."""
+"""What a person reads about a prediction and about runs: figures, tables, report.html."""

@@ -24,12 +24,12 @@ class Link(NamedTuple):
 
 
 def chain(members: Sequence[Member], logs_dir: Path) -> dict[Path, list[Path]]:
-    """The runs that led to the members and the members, each after those that it was made from: {run: those}."""
+    """The members and the runs that led to them, each after the runs that it was made from: {run: those}."""
     order: dict[Path, list[Path]] = {}
     seen: set[Path] = set()
 
     def visit(folder: Path) -> bool:
-        """Whether the folder is a run that can be read; one that leads back to itself is read once."""
+        """Whether the folder is a readable run; one that leads back to itself is read once."""
         if folder in seen:
             return folder in order
         seen.add(folder)
@@ -38,7 +38,7 @@ def chain(members: Sequence[Member], logs_dir: Path) -> dict[Path, list[Path]]:
         except (OSError, ValueError):
             return False
         order[folder] = [path for path in made_from if visit(path)]
-        order[folder] = order.pop(folder)  # behind those
+        order[folder] = order.pop(folder)  # after those
         return True
 
     for member in members:
@@ -63,7 +63,7 @@ def predecessors_of(folder: Path, logs_dir: Path) -> list[Path]:
 
 
 def moved(path: Path, config: Mapping[str, Any], logs_dir: Path) -> Path:
-    """Where a run lies now whose path was written when `config`'s logs_dir was where it lay."""
+    """Where a run is now whose path was written below the logs_dir of `config`."""
     there = Path(str(config.get("logs_dir")))
     return logs_dir / path.relative_to(there) if path.is_relative_to(there) else path
 
@@ -76,7 +76,7 @@ def link_of(folder: Path, made_from: Sequence[Path]) -> Link:
 
 
 def curves_of(runs: Sequence[Path]) -> dict[str, dict[str, dict[str, list[float]]]]:
-    """metrics.csv of each run: by stage, name and column; NaN where an epoch has no value."""
+    """metrics.csv of each run, by stage, name and column; NaN where an epoch has no value."""
     stages: dict[str, dict[str, dict[str, list[float]]]] = {}
     for folder in runs:
         if not (folder / "metrics.csv").is_file():

@@ -48,7 +48,7 @@ def read_runs(track_dir: Path) -> list[RunRow]:
             )  # fmt: skip
             rows.append(RunRow(*words, str(config["tag"] or ""), int(config["seed"]), figures))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue  # a damaged run: it is left out by name where it would vote
+            continue  # a damaged run: where it would vote, it is skipped and listed
     return rows
 
 
@@ -67,7 +67,7 @@ def runs_table(rows: Sequence[RunRow], exact: bool = False) -> Table:
 
     Args:
         rows: of read_runs.
-        exact: numbers in columns of their own, shares in [0, 1], for a program; else percent, for a reader.
+        exact: mean and standard error in columns of their own, as shares in [0, 1], for a program; else percent.
     """
     keys = [key for key in COMPARED if any(key in row.figures for row in rows)]
     heads = [head for key in keys for head in ([key, f"{key} standard error"] if exact else [spoken(key)])]

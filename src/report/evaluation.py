@@ -34,7 +34,7 @@ DRAWS = 1000  # of the bootstrap
 
 
 class EvaluatedSet(NamedTuple):
-    """What members said of some images: probabilities (M, N, K), and whom they elected."""
+    """Members' predictions of some images: probabilities (M, N, K), and the labels that they elected."""
 
     images: ImageSet
     probabilities: npt.NDArray[np.float32]
@@ -118,7 +118,7 @@ def evaluate_all(
     if why_no_held_out:
         notes.append(f"No figures on held-out images, and no temperature: {why_no_held_out}.")
     if settings.select == "greedy":
-        notes.append("In-domain figures of the vote are of the images that its members were chosen on: too good.")
+        notes.append("In-domain figures of the vote are on the images that its members were chosen on: too good.")
     if guessed := test.images.unreadable:
         notes.append(
             f"{len(guessed)} test images could not be read (first: {guessed[0]}): their label is a guess, each "
@@ -224,7 +224,7 @@ def calibrated(
 
 
 def diversity(evaluated: EvaluatedSet) -> dict[str, float]:
-    """How different the members are, as shares of the images.
+    """How much the members differ, as shares of the images.
 
     Returns:
         disagreement: of two members, over all pairs; unanimous: all members of one label; and where truth is
@@ -244,7 +244,7 @@ def diversity(evaluated: EvaluatedSet) -> dict[str, float]:
 def best_members(evaluation: Evaluation) -> dict[str, tuple[str, float]]:
     """The best single members and their accuracies on the test images, by the rule that chose them.
 
-    Of equals the first one. "held-out" is chosen by in-domain accuracy, "oracle" by the test images themselves.
+    Among equals the first. "held-out" is chosen by in-domain accuracy, "oracle" by the test images themselves.
     """
     members, evaluated, in_domain = evaluation.members, evaluation.test, evaluation.in_domain
     assert evaluated.images.truth is not None

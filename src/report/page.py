@@ -28,7 +28,7 @@ TITLES = {"test": "test", "in_domain": "in-domain (held out)", "out_of_domain": 
 
 
 class Page(NamedTuple):
-    """What the report shows; a part that could not be made is missing, with the reason in `missing`."""
+    """What the report shows; `missing` has the reason for each part that could not be made."""
 
     title: str
     selection: str
@@ -47,9 +47,23 @@ def make_page(evaluation: Evaluation, open_images: OpenImages) -> Page:
         evaluation: what is shown.
         open_images: makes data modules of the test images.
     """
-    settings = evaluation.settings
-    title = f"{settings.data_name}: prediction of the test images"
+    title = f"{evaluation.settings.data_name}: prediction of the test images"
     page = Page(title, evaluation.selection, evaluation.notes, {}, {}, {}, [], {})
+    add_vote(page, evaluation)
+    if evaluation.test.images.truth is not None:
+        add_truth(page, evaluation, evaluation.test.images.truth.label)
+    else:
+        page.missing["truth"] = (
+            "The test images' labels are not known: accuracies, calibration, confusion and mistakes are left out; "
+            "truth=<manifest or {image name: label}> adds them."
+        )
+    page.photos.update(photos_of(evaluation, open_images))
+    add_runs(page, evaluation)
+    return page
+
+
+def add_vote(page: Page, evaluation: Evaluation) -> None:
+    """The figures by context, the members, and how far they agree."""
     sets = [(TITLES[name], figures) for name, figures in evaluation.figures.items()]
     if sets:
         page.tables["headline"] = headline_table(sets)
@@ -63,14 +77,11 @@ def make_page(evaluation: Evaluation, open_images: OpenImages) -> Page:
         page.figures["agreement"] = plots.matrix(
             same, numbers, "same label, % of the test images", "member", "member", low=same.min()
         )
-    if evaluation.test.images.truth is not None:
-        add_truth(page, evaluation, evaluation.test.images.truth.label)
-    else:
-        page.missing["truth"] = (
-            "The test images' labels are not known: accuracies, calibration, confusion and mistakes are left out; "
-            "truth=<manifest or {image name: label}> brings them."
-        )
-    page.photos.update(photos_of(evaluation, open_images))
+
+
+def add_runs(page: Page, evaluation: Evaluation) -> None:
+    """The data set's finished runs; the chain that led to the members, with its curves, batches and masks."""
+    settings = evaluation.settings
     page.tables["runs"] = runs_table(read_runs(settings.logs_dir / settings.data_name))
     runs = chain(evaluation.members, settings.logs_dir)
     page.chain.extend(link_of(folder, made_from) for folder, made_from in runs.items())
@@ -85,7 +96,6 @@ def make_page(evaluation: Evaluation, open_images: OpenImages) -> Page:
         page.missing["batches"] = "No run in the chain kept pictures of its batches."
     if not page.photos["masks"]:
         page.missing["masks"] = "No run in the chain made masks."
-    return page
 
 
 def add_truth(page: Page, evaluation: Evaluation, label: npt.NDArray[np.int64]) -> None:
@@ -129,7 +139,7 @@ def add_truth(page: Page, evaluation: Evaluation, label: npt.NDArray[np.int64]) 
 
 
 def bars_of(figures: dict[str, Any]) -> dict[str, tuple[float, float, float]]:
-    """An evaluation's accuracies with their intervals: of all images, then by context."""
+    """An evaluation's accuracies with their intervals: over all images, then by context."""
     keys = [key for key in figures if f"{key}_interval" in figures and key.startswith("accuracy")]
     return {
         key.removeprefix("accuracy").removeprefix("/") or "all": (figures[key], *figures[f"{key}_interval"])
@@ -150,7 +160,7 @@ def diversity_table(evaluated: EvaluatedSet) -> Table:
 
 
 def publish(page: Page, path: Path | None, logger: Logger | None) -> None:
-    """Write the report as one file of HTML, give the same tables and pictures to a logger; each where it is asked."""
+    """Write the report as one HTML file, and give the same tables and pictures to a logger; either may be None."""
     if path:
         templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,

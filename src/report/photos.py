@@ -29,7 +29,7 @@ def class_activation(module: Any, image: torch.Tensor, label: torch.Tensor) -> t
 
     Returns:
         (N, h, w) float32, the cells with evidence for the class divided by their maximum (0 elsewhere); None
-        where the backbone has no map, such as a transformer's list of tokens.
+        if the backbone has no map, but a transformer's list of tokens.
     """
     with torch.inference_mode():
         features = module.backbone.forward_features((image - module.mean) / module.std)
@@ -45,26 +45,26 @@ Picture = npt.NDArray[np.uint8]
 
 
 class Photo(NamedTuple):
-    """Pictures (H, W, 3) uint8 side by side, and what is to be said of them."""
+    """Pictures (H, W, 3) uint8 side by side, with a caption."""
 
     picture: Picture
     caption: str
 
     @property
     def url(self) -> str:
-        """As a JPEG that stands in an <img>."""
+        """A JPEG as a data URL for an <img>."""
         jpeg = cv2.imencode(".jpg", self.picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1]
         return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()
 
 
 def photos_of(evaluation: Evaluation, open_images: OpenImages) -> dict[str, list[Photo]]:
-    """The most confident mistakes and the most disputed images, each beside the activation map of the voted class, by
+    """The most confident mistakes and the most disputed images, each next to the activation map of the voted class, by
     the member with the greatest weight."""
     test, classes = evaluation.test, evaluation.members[0].classes
     votes, labels = test.votes, test.ballot.labels
     voter = evaluation.members[int(np.argmax(test.ballot.weights))]
     confidence = test.pooled[np.arange(len(labels)), labels]
-    shown = ~np.isin(test.images.names, list(test.images.unreadable))  # the others have no picture
+    shown = ~np.isin(test.images.names, list(test.images.unreadable))  # unreadable ones have no picture
     disputed = np.lexsort((np.arange(len(labels)), confidence, -entropy(test.probabilities)))
     chosen = {"disputed": disputed[shown[disputed]][:SHOWN]} if len(votes) > 1 else {}
     truth = test.images.truth
@@ -94,7 +94,7 @@ def photos_of(evaluation: Evaluation, open_images: OpenImages) -> dict[str, list
 
 
 def overlay(picture: Picture, activation: npt.NDArray[np.float32] | None) -> Picture:
-    """A picture (SIDE, SIDE, 3), and beside it the picture under its activation map (h, w) in [0, 1]."""
+    """A picture (SIDE, SIDE, 3), and next to it the picture under its activation map (h, w) in [0, 1]."""
     if activation is None:
         return picture
     smooth = cv2.resize(activation, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC).clip(0, 1)
@@ -103,13 +103,13 @@ def overlay(picture: Picture, activation: npt.NDArray[np.float32] | None) -> Pic
 
 
 def photo_of(folder: Path, name: str, rows: int | None = None) -> Photo | None:
-    """A PNG of a run, its first `rows` of pixels; None where the run has none."""
+    """A PNG of a run, its first `rows` of pixels; None if the run has none."""
     path = folder / name
     if not path.is_file():
         return None
     try:
         return Photo(decode_image(path, max_pixels=0)[:rows], f"{folder.parent.name}/{folder.name}: {name}")
-    except (OSError, ValueError):  # damaged: as good as not there
+    except (OSError, ValueError):  # damaged: treated as missing
         return None
 
 

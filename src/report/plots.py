@@ -27,15 +27,15 @@ matplotlib.rcParams.update(
 )  # fmt: skip
 WIDE = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans", "WenQuanYi Zen Hei", "PingFang SC", "Hiragino Sans",
         "Microsoft YaHei", "Arial Unicode MS", "Noto Sans Arabic", "Noto Sans Hebrew")  # fmt: skip
-"""Fonts, of which some are installed, for names beyond DejaVu's letters."""
+"""Fonts for names beyond DejaVu's letters; those that are installed are used."""
 installed = {font.name for font in font_manager.fontManager.ttflist}
 matplotlib.rcParams["font.family"] = ["DejaVu Sans", *(name for name in WIDE if name in installed)]
-# A letter that no font has is drawn as a box; the page's tables have the name itself.
+# A letter that is in no font is drawn as a box; the page's tables have the name itself.
 warnings.filterwarnings("ignore", "Glyph .* missing from (current )?font")
 
 
 def as_data_url(figure: Figure) -> str:
-    """A figure as an SVG that stands in an <img>."""
+    """A figure as an SVG, in a data URL for an <img>."""
     file = io.BytesIO()
     figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
@@ -68,7 +68,7 @@ def context_bars(sets: Mapping[str, Mapping[str, tuple[float, float, float]]]) -
             axes.bar(place, 100 * value, 0.75, color=colour, alpha=1 if name == "all" else 0.7,
                      label=title if i == 0 else None)  # fmt: skip
             axes.errorbar(place, 100 * value, yerr=whiskers, color=INK, linewidth=1, capsize=2)
-            # At the bar's foot: a bar can be too low for a number in it, and its top belongs to the interval.
+            # At the bar's foot: the bar's top belongs to the interval.
             axes.annotate(f"{100 * value:.0f}", (place, 2), ha="center", color="white", fontsize=8, fontweight="bold")
             ticks.append(place)
             names.append(name)
@@ -84,7 +84,7 @@ def context_bars(sets: Mapping[str, Mapping[str, tuple[float, float, float]]]) -
 
 
 def reliability(curves: Mapping[str, Bins]) -> Figure:
-    """Accuracy over confidence, the area of a dot by its number of images; the diagonal is calibrated."""
+    """Accuracy over confidence, a dot's area by its number of images; the diagonal is perfect calibration."""
     figure, axes = axes_of(4.2, 4)
     axes.plot([0, 100], [0, 100], color=FAINT, linewidth=1.5, zorder=0)
     for colour, (title, bins) in zip(COLOURS, curves.items(), strict=False):
@@ -106,9 +106,9 @@ def matrix(
     Args:
         values: (K, K) shares, NaN where unknown.
         names: of rows and columns.
-        label: what a value is.
-        row, column: what rows and columns are.
-        low: share where the colours begin.
+        label: what the values are.
+        row, column: what the rows and columns are.
+        low: the share where the colours begin.
     """
     count = len(names)
     side = min(9.0, max(2.6, (0.42 if count <= 16 else 0.15) * count + 1.2))
@@ -162,5 +162,5 @@ def curves(runs: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
 
 
 def first_columns(runs: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
-    """The metrics that any of the runs has, in their order."""
+    """The metrics of all runs, in their order."""
     return list(dict.fromkeys(key for columns in runs.values() for key in columns))

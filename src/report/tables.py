@@ -1,4 +1,4 @@
-"""Tables of words, for a terminal, a document and a spreadsheet."""
+"""Tables of text, for a terminal, a document and a spreadsheet."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from src.prediction.voting import agreement
 from src.report.evaluation import Evaluation, accuracies
 
 Table = list[list[str]]
-"""Rows of words, the first one being the head."""
+"""Rows of text, the first one being the head."""
 
 
 def members_table(evaluation: Evaluation) -> Table:
-    """One row per member: accuracy on in-domain held-out images (its run's last figure where members hold out different
-    ones), agreement with the vote, weight, test accuracies where truth is known; the vote comes last."""
+    """One row per member: accuracy on in-domain held-out images (its run's last figure if members hold out different
+    ones), agreement with the vote, weight, test accuracies if truth is known; the vote comes last."""
     members, evaluated, in_domain = evaluation.members, evaluation.test, evaluation.in_domain
     known = evaluated.images.truth is not None
     of_vote = accuracies(evaluated.ballot.labels, evaluated.images) if known else {}
@@ -34,12 +34,12 @@ def members_table(evaluation: Evaluation) -> Table:
 
 
 def column(key: str) -> str:
-    """A figure's name as a column's head."""
+    """A figure's name as a column heading."""
     return "test" if key == "accuracy" else key.removeprefix("accuracy/").replace("worst_context", "worst context")
 
 
 def headline_table(sets: Sequence[tuple[str, dict[str, Any]]]) -> Table:
-    """Figures (rows) of image sets (columns): title and `evaluate`'s result of each."""
+    """Figures (rows) of image sets (columns), each given as a title and `evaluate`'s result."""
     rows: list[tuple[str, Any]] = [
         ("images", lambda f: str(f["images"])),
         ("accuracy (95 % interval)", lambda f: interval(f, "accuracy")),
@@ -66,13 +66,13 @@ def group_words(group: dict[str, Any] | None) -> str:
 
 
 def arrow(figures: dict[str, Any], key: str, words: Any) -> str:
-    """A figure, and behind an arrow what the temperature makes of it."""
+    """A figure, and after an arrow its value with the temperature."""
     after = figures.get(f"{key}_tempered")
     return f"{words(figures[key])}" + ("" if after is None else f" → {words(after)}")
 
 
 def percent(share: float | None) -> str:
-    """A share as a percentage with two decimals, "-" where it is not known."""
+    """A share as a percentage with two decimals, "-" if it is not known."""
     return "-" if share is None or math.isnan(share) else f"{100 * share:.2f}"
 
 
@@ -104,14 +104,14 @@ def as_latex(table: Table) -> str:
 
 
 def as_csv(table: Iterable[Sequence[Any]]) -> str:
-    """For a program, and for a spreadsheet: a text that would be a formula there gets an apostrophe before it."""
+    """For a program or a spreadsheet: text that would be a formula there gets an apostrophe in front."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([harmless(cell) for cell in row] for row in table)
     return text.getvalue()
 
 
 def harmless(cell: Any) -> Any:
-    """A cell that no spreadsheet computes: names come from folders and files of anybody's."""
+    """A cell that no spreadsheet evaluates: names come from folders and files of unknown origin."""
     if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
         return cell
     try:

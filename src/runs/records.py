@@ -1,4 +1,4 @@
-"""What a run directory says: its settings, classes, split and end, read with every doubt."""
+"""What a run directory says: its settings, classes, split and end, read without trusting them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml
 from src.data.splits import HELD_OUT
 from src.files import digest_of, read_json
 
-MAX_CONFIG = 2**20  # bytes of a config.yaml; one of ours has five thousand
+MAX_CONFIG = 2**20  # bytes of a config.yaml; ours have about five thousand
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: `folder` is not a run.
-        ValueError: the file is not one that a run wrote; nothing that it refers to is looked at.
+        ValueError: the file is not one that a run wrote; nothing that it refers to is opened.
     """
     path = folder / "config.yaml"
     if not path.is_file():
@@ -32,7 +32,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > 32 or isinstance(event, yaml.AliasEvent):  # which a few bytes can make enormous
                 raise ValueError("it nests too deeply, or refers to itself")
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))  # it was written resolved: "${" is itself
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))  # it was written resolved: "${" is plain text
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(settings, dict) or not settings:
@@ -45,7 +45,7 @@ def read_finished(folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: the run is not finished.
-        ValueError: the file is damaged, or one that describes the run has changed since.
+        ValueError: the file is damaged, or a file that describes the run has changed since.
     """
     path = folder / "finished.json"
     if not path.is_file():
@@ -100,13 +100,13 @@ def read_split(folder: Path) -> dict[str, Any]:
 
 
 def model_name_of(config: Mapping[str, Any]) -> str:
-    """The name of a run's backbone, "" where its settings have none."""
+    """The name of a run's backbone, "" if its settings have none."""
     model = config.get("model")
     return str(model.get("model_name", "")) if isinstance(model, Mapping) else ""
 
 
 def last_row(path: Path) -> dict[str, float]:
-    """The metrics of the last epoch, for a run that was interrupted between its last epoch and its end.
+    """The metrics of the last epoch, for a run that was interrupted after its last epoch and before its end.
 
     Raises:
         ValueError: the file is damaged.

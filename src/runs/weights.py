@@ -39,8 +39,8 @@ def load_weights(path: Path, parts: Mapping[str, nn.Module]) -> None:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a safetensors file, a part the file has not, or keys or shapes that differ: the
-            file's network is another one.
+        ValueError: not a safetensors file, a part that the file does not have, or keys or shapes that differ: the
+            file holds a different network.
     """
     state = read_weights(path)
     for part, network in parts.items():
@@ -55,7 +55,7 @@ def load_weights(path: Path, parts: Mapping[str, nn.Module]) -> None:
         ]
         if wrong:
             raise ValueError(
-                f"the {part} in {path} is another network than this run's (model=): "
+                f"the {part} in {path} is a different network from this run's (model=): "
                 f"{'; '.join(wrong[:3])}{f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''}"
             )
         network.load_state_dict(given, strict=True)
@@ -79,11 +79,11 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 def uniform_soup(states: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """The mean of networks' weights, key by key (Wortsman et al. 2022, uniform soup).
 
-    Parameters and float buffers are averaged in float64, BatchNorm's running statistics among them (an
-    approximation: they are those of no network exactly); integers, such as its counter, are the first network's.
+    Parameters and float buffers are averaged in float64, including BatchNorm's running statistics (an approximation:
+    no network has exactly these); integers, such as its counter, are the first network's.
 
     Args:
-        states: at least one state; the networks have a start in common, else their mean is no network.
+        states: at least one; the networks must share a start, or their mean is meaningless.
 
     Raises:
         ValueError: keys or shapes differ.
@@ -91,7 +91,7 @@ def uniform_soup(states: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torc
     first = states[0]
     for state in states[1:]:
         if {key: value.shape for key, value in state.items()} != {key: value.shape for key, value in first.items()}:
-            raise ValueError("networks of other keys or shapes cannot be averaged")
+            raise ValueError("networks with different keys or shapes cannot be averaged")
     return {
         key: torch.stack([state[key].double() for state in states]).mean(0).to(value.dtype)
         if value.is_floating_point()

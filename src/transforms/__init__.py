@@ -25,18 +25,18 @@ from src.transforms.augmix import AugMix
 
 
 class Transform:
-    """A pipeline whose steps draw, one after the other, from one generator keyed by the sample's seed.
+    """A pipeline whose steps draw, one after another, from one generator keyed by the sample's seed.
 
     Attributes:
         min_side: an image may be decoded at a reduced size as long as its shorter side keeps this length.
-        views: how many it makes of an image.
+        views: number of views it makes of an image.
     """
 
     views = 1
 
     def __init__(self, steps: list[A.BasicTransform], min_side: int) -> None:
-        # Compose.set_random_seed would give every step a generator of its own from the same seed, and with
-        # it the same first draw: an image would be flipped if and only if it is, say, turned to grey.
+        # Compose.set_random_seed would give every step its own generator with the same seed, and so the same
+        # first draw: an image would be flipped if and only if it is, say, turned to grey.
         self.pipeline = A.Compose(steps)
         self.min_side = min_side
 
@@ -59,13 +59,13 @@ class Transform:
 
 
 class Crop(A.RandomResizedCrop):  # type: ignore[misc] # albumentations has no types
-    """RandomResizedCrop that takes the mean over an area where it shrinks, as evaluation does, and else interpolates.
+    """RandomResizedCrop that averages over areas where it shrinks, as evaluation does, and interpolates elsewhere.
 
-    albumentations' own `area_for_downscale` enlarges by repeated pixels the side that grows while the other shrinks.
+    albumentations' own `area_for_downscale` repeats pixels on a side that grows while the other one shrinks.
 
     Args:
         size: side of the result in pixels.
-        scale: smallest and largest share of the image's area that a crop takes; its ratio lies between 3/4 and 4/3.
+        scale: smallest and largest share of the image's area that a crop takes; its aspect ratio is in [3/4, 4/3].
     """
 
     def __init__(self, size: int, scale: tuple[float, float]) -> None:
@@ -82,14 +82,14 @@ class Crop(A.RandomResizedCrop):  # type: ignore[misc] # albumentations has no t
         return resize(img[top:bottom, left:right], self.size[0])
 
 
-LARGE = 2**26  # values of an image (22 million pixels), above which its resize saves memory instead of time
+LARGE = 2**26  # values of an image (22 million pixels) above which its resize saves memory instead of time
 
 
 def resize(image: Image, size: int) -> Image:
-    """(H, W, 3) uint8 to (size, size, 3): sides that shrink by the mean over an area, sides that grow linearly."""
+    """(H, W, 3) uint8 to (size, size, 3): averages over areas on sides that shrink, interpolates on sides that grow."""
     height, width = min(image.shape[0], size), min(image.shape[1], size)
     if (height, width) != image.shape[:2]:
-        # Of float32 OpenCV takes the mean in two thirds of the time; of an enormous image that would take gigabytes.
+        # OpenCV averages float32 in two thirds of the time; for an enormous image that would take gigabytes.
         source = image.astype(np.float32) if image.size <= LARGE else image
         means = cv2.resize(source, (width, height), interpolation=cv2.INTER_AREA)
         image = cv2.convertScaleAbs(means).astype(np.uint8, copy=False)
@@ -190,12 +190,12 @@ class Evaluate(Transform):
         super().__init__(steps, min_side=shorter)
 
     def __call__(self, image: Image, mask: Mask | None, seed: int) -> tuple[Image, Mask | None]:
-        """As Transform's; of a strip, whose ends a resize would blow up for nothing, the middle alone is resized."""
+        """As Transform's; only the middle of a strip is resized, as its ends would be enlarged for nothing."""
         image, mask = middle(image), None if mask is None else middle(mask)
         return super().__call__(image, mask, seed)
 
 
-STRIP = 16  # times as long as it is wide: beyond it an image is cut before it is resized
+STRIP = 16  # times as long as wide: a longer image is cut before it is resized
 
 
 def middle(image: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -1,10 +1,10 @@
 """AugMix (Hendrycks et al., ICLR 2020): its twelve operations, chained and mixed.
 
-Their strengths are those of docs/method.md, section 5; `level` is the paper's, up to 10. Of the operations on uint8
-images six are a table of 256 values for each channel, some of them made from the channels' histograms, and the
-histogram of a table's result follows from the table. So a chain of tables is one table, a blend of such chains is one
-table, and all of it costs one pass over the pixels. Colour and sharpness look at more than one value, and the others
-move pixels: each of these is a pass of its own.
+Their strengths are those of docs/method.md, section 5; `level` is the paper's, up to 10. Six of the operations on uint8
+images are a table of 256 values for each channel, some made from the channels' histograms, and the histogram of a
+table's result follows from the table. So a chain of tables is one table, a blend of such chains is one table, and all
+of it costs one pass over the pixels. Colour and sharpness look at more than one value, and the others move pixels:
+each of these takes its own pass.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ IDENTITY: Table = np.tile(np.arange(256, dtype=np.uint8), (3, 1))
 GREY = np.array([19595, 38470, 7471]) / 65536
 """Weights of red, green and blue in PIL's grey (ITU-R 601-2)."""
 CUT_OFF = -0.499
-"""Added before OpenCV rounds, where PIL cuts off."""
+"""Added before OpenCV rounds, where PIL truncates."""
 
 
 def autocontrast(counts: Counts, level: float) -> Table:
@@ -57,7 +57,7 @@ def factor(level: float) -> float:
 
 
 def towards(ground: npt.NDArray[Any] | float, level: float) -> Table:
-    """The table of ground + factor (value - ground), cut off as PIL's blend does; ground a value or one per channel."""
+    """The table of ground + factor (value - ground), truncated as PIL does; ground: a value, or one per channel."""
     blend = np.float32(ground) + np.float32(factor(level)) * (IDENTITY - np.float32(ground))
     return np.asarray(blend.clip(0, 255).astype(np.uint8))
 
@@ -99,7 +99,7 @@ def sharpness(image: Image, level: float) -> Image:
     kept = factor(level)
     made = image.copy()
     if min(image.shape[:2]) > 2:
-        # PIL's kernel is 5 in the centre and 1 around it, over 13: 9 parts of a mean of 3 x 3, and 4 of the pixel.
+        # PIL's kernel is 5 in the centre and 1 around it, over 13: 9 parts the mean of 3 x 3, and 4 parts the pixel.
         mixed = cv2.addWeighted(
             cv2.blur(image, (3, 3)), 9 * (1 - kept) / 13, image, 4 * (1 - kept) / 13 + kept, CUT_OFF
         )
@@ -134,7 +134,7 @@ BY_PIXELS: tuple[Operation, ...] = (colour, sharpness)  # (image, level) to an i
 GEOMETRIC: tuple[Operation, ...] = (shear_x, shear_y, translate_x, translate_y)  # (level, H, W) to a matrix
 PHOTOMETRIC = BY_COUNTS + BY_LEVEL + BY_PIXELS
 OPERATIONS: dict[str, Operation] = {operation.__name__: operation for operation in PHOTOMETRIC + GEOMETRIC}
-"""By the names that a configuration takes."""
+"""By the names used in a configuration."""
 
 
 def histogram(image: Image) -> Counts:
@@ -154,23 +154,23 @@ def look_up(image: Image, table: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def warp(image: Image, matrix: npt.NDArray[np.float64]) -> Image:
-    """Move the pixels of (H, W, 3) uint8 by a (2, 3) matrix; what comes in from outside is black."""
+    """Move the pixels of (H, W, 3) uint8 by a (2, 3) matrix; the outside is black."""
     return cv2.warpAffine(image, matrix, image.shape[1::-1], flags=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
 
 
 class Altered:
-    """An image on its way through a chain: pixels, and a table that is still to be applied to them.
+    """An image on its way through a chain: pixels, and a table yet to be applied to them.
 
     Args:
         image: (H, W, 3) uint8.
-        counts: its histogram, where it is known.
+        counts: its histogram, if known.
     """
 
     def __init__(self, image: Image, counts: Counts | None = None) -> None:
         self.image, self.counts, self.table = image, counts, IDENTITY
 
     def apply(self, operation: Operation, level: float) -> None:
-        """Apply one operation: to the table where it is one, else to the pixels."""
+        """Apply one operation: to the table if it is one itself, else to the pixels."""
         if operation in BY_LEVEL or operation in BY_COUNTS:
             if operation in BY_LEVEL:
                 step = operation(level)
@@ -228,18 +228,18 @@ def augmix(
 class AugMix(A.ImageOnlyTransform):  # type: ignore[misc] # albumentations has no types
     """AugMix with weights ~ Dirichlet(alpha), share ~ Beta(alpha, alpha), levels ~ U(.1, severity).
 
-    An image that comes with a mask gets photometric operations only, as the others would part them (docs/method.md,
-    section 9).
+    An image that comes with a mask gets photometric operations only, as the others would separate the two
+    (docs/method.md, section 9).
 
     Args:
-        operations: names of OPERATIONS, each drawn alike.
+        operations: names of OPERATIONS, drawn uniformly.
         chains: how many.
         depth: smallest and largest number of operations of a chain.
         severity: the highest level, in [.1, 10].
         alpha: of both distributions.
 
     Raises:
-        ValueError: a name that is none, or no operation for an image with a mask.
+        ValueError: an unknown name, or no operation for an image with a mask.
     """
 
     def __init__(
@@ -259,14 +259,14 @@ class AugMix(A.ImageOnlyTransform):  # type: ignore[misc] # albumentations has n
         """What may be drawn for this image.
 
         Raises:
-            ValueError: it has a mask, and every operation would part the two.
+            ValueError: it has a mask, and every operation would separate the two.
         """
         if "mask" not in data:
             return {"operations": self.operations}
         if not self.photometric:
             raise ValueError(
-                "augmix.operations moves pixels alone, which would part images and masks: name a photometric one too, "
-                "or leave AugMix out with augmix.chains=0"
+                "augmix.operations only has operations that move pixels, which would separate images and masks: name a "
+                "photometric one too, or leave AugMix out with augmix.chains=0"
             )
         return {"operations": self.photometric}
 

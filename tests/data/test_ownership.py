@@ -280,7 +280,7 @@ def test_class_folders_that_are_all_numbers_are_ordered_as_numbers(tmp_path: Pat
 def test_a_label_map_with_a_key_twice_is_refused_by_name(tmp_path: Path) -> None:
     root = tree(tmp_path / "a", "car", "dog")
     (root / MAP).write_text('{"car": 0, "dog": 1, "car": 2}')
-    with pytest.raises(ValueError, match=rf"{MAP} .*the key 'car' stands in an object twice"):
+    with pytest.raises(ValueError, match=rf"{MAP} .*the key 'car' appears twice in an object"):
         start(root, tmp_path / "m")
 
 

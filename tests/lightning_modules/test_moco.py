@@ -229,8 +229,8 @@ def test_a_queue_and_groups_that_fit_are_taken_without_a_word(
         (88, 2, 8, 10, 1, "module.queue_size=88 exceeds the 80 images of an epoch"),
         (32, 3, 8, 10, 1, "module.num_splits=3 does not divide datamodule.batch_size=8 over 1 process"),
         (48, 3, 6, 10, 2, "module.num_splits=3 does not divide datamodule.batch_size=12 over 2 process"),
-        (32, 8, 8, 10, 1, "BatchNorm would see 1 image at a time"),
-        (32, 1, 1, 40, 4, "BatchNorm would see 1 image at a time"),
+        (32, 8, 8, 10, 1, r"BatchNorm would see 1 image\(s\) at a time"),
+        (32, 1, 1, 40, 4, r"BatchNorm would see 1 image\(s\) at a time"),
     ],
 )
 def test_a_queue_and_groups_that_do_not_fit(

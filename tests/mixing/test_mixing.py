@@ -307,7 +307,7 @@ def test_the_distribution_of_cutmixs_box(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_ratio_outside_its_range(name: str, ratio: float) -> None:
     with pytest.raises(InstantiationException) as error:
         strategy_of(name, ratio=ratio)
-    assert str(error.value.__cause__) == f"mixing.ratio is {ratio}: expected a number above 0, and 1 at most"
+    assert str(error.value.__cause__) == f"mixing.ratio is {ratio}: expected a number above 0 and at most 1"
 
 
 @pytest.mark.parametrize("name", ["foreground", "spectrum", "decoupled"])

@@ -282,7 +282,7 @@ def test_a_training_image_that_cannot_be_read_is_not_mixed_in(
 def test_not_one_image_can_be_read(two_members: list[Path], predict: Predict, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/cut.jpg").write_text("x")
-    with pytest.raises(SystemExit, match=r"error: not one of the 1 images below .* can be read \(first: cut.jpg\)"):
+    with pytest.raises(SystemExit, match=r"error: none of the 1 images below .* can be read \(first: cut.jpg\)"):
         predict(f"images={tmp_path / 'empty'}")
 
 

@@ -58,5 +58,5 @@ def test_a_soup_is_the_mean_and_of_one_network_that_network(tmp_path: Path) -> N
     assert not torch.equal(soup["0.weight"], states[0]["0.weight"])
     write_weights(tmp_path / "soup.safetensors", soup)
     assert read_weights(tmp_path / "soup.safetensors").keys() == soup.keys()
-    with pytest.raises(ValueError, match="other keys or shapes cannot be averaged"):
+    with pytest.raises(ValueError, match="different keys or shapes cannot be averaged"):
         uniform_soup([states[0], nn.Conv2d(3, 4, 1).state_dict()])

@@ -246,7 +246,7 @@ def test_operations_that_cannot_be() -> None:
     moving = Train(8, scale=(0.8, 1.0), horizontal_flip=0, vertical_flip=0, augmix=AUGMIX | {"operations": ["shear_x"]})
     picture = np.zeros((9, 9, 3), np.uint8)
     assert moving(picture, None, 0)[0].shape == (8, 8, 3)
-    with pytest.raises(ValueError, match="which would part images and masks"):
+    with pytest.raises(ValueError, match="which would separate images and masks"):
         moving(picture, picture[..., 0] > 0, 0)
 
 

@@ -23,7 +23,7 @@ from src.datamodules.synthetic.picture import draw
 
 VERSION = 1  # of the pictures: raise it with every change that alters a byte of the output
 JPEG_QUALITY = 92
-CELL = {"track1_train": 38, "track1_test": 40, "track2_train": 70, "track2_test": 20}  # images a class and context
+CELL = {"track1_train": 38, "track1_test": 40, "track2_train": 70, "track2_test": 20}  # images per class and context
 TRACK1_UNSEEN = ("outdoor", "water")
 TRACK2_OWN = {
     "car": ("autumn", "dim"),
@@ -66,8 +66,8 @@ class Cell(NamedTuple):
 def plan(scale: float = 1.0, strays: int | None = None) -> dict[tuple[int, str], list[Cell]]:
     """What the data set of this scale holds: the cells of each (track, "train" or "test").
 
-    `strays` training images of each class of track 2 lie in contexts that are not its own, dealt in turn; None: as
-    many as leave nine tenths in its own.
+    `strays` training images of each class of track 2 are in contexts other than its own, dealt in turn; None: so
+    many that nine tenths are in its own.
     """
     count = {key: max(1, round(number * scale)) for key, number in CELL.items()}
     cells: dict[tuple[int, str], list[Cell]] = {(track, split): [] for track in TRACKS for split in ("train", "test")}
@@ -97,13 +97,13 @@ def place_of(track: int, split: str, cell: Cell, number: int, key: str) -> str:
 
 
 def write(path: Path, suffix: str, pixels: Pixels, *flags: int) -> None:
-    """Encode pixels to a file; its folder is made when missing."""
+    """Encode pixels to a file; its folder is made if missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(cv2.imencode(suffix, pixels, flags)[1].tobytes())
 
 
 def write_split(root: Path, track: int, split: str, cells: list[Cell], seed: int) -> Iterator[int]:
-    """Write a split's pictures, masks and truth below `root`; yields after every picture the number so far."""
+    """Write a split's pictures, masks and truth below `root`; yields the number so far after every picture."""
     rows: list[dict[str, Any]] = []
     for cell in cells:
         for number in range(1, cell.images + 1):
@@ -174,12 +174,12 @@ def generate(out: Path, seed: int = 0, scale: float = 1.0, progress: bool = True
         seed: not negative; the same seed gives the same bytes on the same versions of numpy and OpenCV.
         scale: multiplies the number of pictures; greater than 0.
         progress: print what happens, one line per track.
-        strays: training images of each class of track 2 in contexts that are not its own; None: nearly a tenth. The
+        strays: training images of each class of track 2 in contexts other than its own; None: nearly a tenth. The
             fewer, the more the background gives the class away in training.
 
     Raises:
         ValueError: a seed or strays below 0, or a scale that is not above 0.
-        FileExistsError: `out` holds a data folder of another making, seed, scale or version, or an incomplete one.
+        FileExistsError: `out` holds an incomplete data folder, or one of another origin, seed, scale or version.
     """
     if seed < 0:
         raise ValueError(f"seed is {seed}, but must not be negative")
@@ -210,9 +210,9 @@ def write_all(out: Path, cells: dict[tuple[int, str], list[Cell]], card: dict[st
         for track in TRACKS:
             write_track(root, track, cells, card["seed"], progress)
         (root / "synthetic.json").write_text(json.dumps(card, indent=1) + "\n")
-        # The card first: from here on what lies in `out` is ours. The data last: if it is there, all is there.
+        # The card first: from here on what is in `out` is ours. The data last: if it is there, so is everything.
         os.replace(root / "synthetic.json", out / "synthetic.json")
-        if (out / "truth").exists():  # left by a run that was stopped here, or beside data that a user removed
+        if (out / "truth").exists():  # left by a run that was stopped here, or next to data that a user removed
             shutil.rmtree(out / "truth")
         os.replace(root / "truth", out / "truth")
         os.replace(root / "data", out / "data")  # refused by the system if somebody filled the folder meanwhile

@@ -1,6 +1,6 @@
 """The eight classes and the textures of their surfaces: polygons, each with a tone.
 
-The plane has any unit, y points down; the tones are 1 body, 2 second colour, 3 accent.
+The unit of the plane is arbitrary and y points down; the tones are 1 body, 2 second colour, 3 accent.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def umbrella(rng: np.random.Generator) -> list[Part]:
     return [(box(-0.05, -dome - 0.1, 0.05, stick), 3), (hook, 3), (canopy, 1), (middle, 2)]
 
 
-# A class's place is its id in track 1; track 2 counts from the other end, as the challenge's two maps differ too.
+# A class's index is its id in track 1; track 2 counts from the other end, as the challenge's two maps differ too.
 CLASSES: dict[str, Callable[[np.random.Generator], list[Part]]] = {
     "car": car,
     "hot air balloon": hot_air_balloon,

@@ -40,17 +40,9 @@ def place(rng: np.random.Generator, parts: list[Part], shape: Shape) -> Field:
     return coverage / np.float32(255)
 
 
-def draw(rng: np.random.Generator, class_name: str, context: str) -> tuple[Pixels, Pixels]:
-    """One picture of a class in a context.
-
-    Returns:
-        The picture, (H, W, 3) uint8 RGB with sides in `SIDES`, and its mask, (H, W) uint8, 255 where the object
-        is seen and 0 elsewhere.
-    """
-    sides = rng.integers(*SIDES, 2)
-    sides = np.maximum(sides, sides.max() * 4 // 5)  # a square from the middle still holds most of the object
-    shape = (int(sides[0]), int(sides[1]))
-    # The background is out of focus, as behind a photographed thing: a cue for the object in every context.
+def background(rng: np.random.Generator, context: str, shape: Shape) -> Pixels:
+    """The ground of a context, out of focus and in some light: (H, W, 3) uint8."""
+    # Out of focus, as behind a photographed object: a cue for the object in every context.
     sharp = CONTEXTS[context].ground(rng, shape)
     ground = cv2.GaussianBlur(sharp, (0, 0), rng.uniform(0.8, 2.8)).astype(np.uint8, copy=False)
     # Weather and camera: muted or rich, with a cast. Colour alone does not tell the context.
@@ -58,35 +50,71 @@ def draw(rng: np.random.Generator, class_name: str, context: str) -> tuple[Pixel
     rich = rng.uniform(0.25, 1)
     ground = cv2.addWeighted(ground, rich, grey, 1 - rich, 0).astype(np.uint8, copy=False)
     light(ground, rng.uniform(0.55, 0.95), rng.uniform(0.8, 1.2, 3).tolist())
-    layers = place(rng, CLASSES[class_name](rng), shape)
-    coverage = layers[..., 0] + layers[..., 1] + layers[..., 2]
+    return ground
 
-    # Colours do not know the class or the context, but they are brighter than the place where the object lies.
-    backdrop = np.array(cv2.mean(ground, (coverage > 0.5).astype(np.uint8))[:3])
+
+def colour(rng: np.random.Generator, layers: Field, backdrop: float) -> Field:
+    """Paint an object's three tones (H, W, 3), two textured colours each: (H, W, 3) float32, 0 outside the object.
+
+    Colours do not know the class or the context, but they are brighter than `backdrop`, the mean grey level of the
+    place where the object is.
+    """
+    shape = layers.shape[:2]
     candidates = rng.uniform(30, 255, (24, 3))
-    shortfall = np.maximum(backdrop.mean() + 40 - candidates.mean(axis=1), 0)
+    shortfall = np.maximum(backdrop + 40 - candidates.mean(axis=1), 0)
     colours = candidates[np.argsort(shortfall, kind="stable")[:6]].astype(np.float32)
-    colours[2:4] += 0.4 * (colours[:2] - colours[2:4])  # the second tone leans to the body's: one solid thing
+    colours[2:4] += 0.4 * (colours[:2] - colours[2:4])  # the second tone is close to the body's: one solid thing
     weights = np.empty((3, 2, *shape), np.float32)
     for tone in range(3):
         texture = TEXTURES[rng.integers(len(TEXTURES))](rng, shape)
         weights[tone, 1] = texture * np.float32(rng.uniform(0.1, 0.5))
         weights[tone, 0] = 1 - weights[tone, 1]
         weights[tone] *= layers[..., tone]
-    paint = cv2.transform(cv2.merge(list(weights.reshape(6, *shape))), colours.T)
+    return cv2.transform(cv2.merge(list(weights.reshape(6, *shape))), colours.T).astype(np.float32, copy=False)
 
+
+def compose(rng: np.random.Generator, paint: Field, coverage: Field, ground: Pixels) -> Pixels:
+    """The painted object, lit from one side, in front of the ground on which it casts its shadow.
+
+    Args:
+        rng: draws the light's direction.
+        paint: (H, W, 3) float32, the object's colours.
+        coverage: (H, W) float32 in [0, 1], the object's share of each pixel.
+        ground: (H, W, 3) uint8.
+
+    Returns:
+        (H, W, 4) uint8: RGB, and the object's mask.
+    """
     # Relief: the side of a part that faces the light is brighter. The shadow falls on the other side.
     sun = rng.uniform(-1, 1, 2)
     body = cv2.GaussianBlur(coverage, (0, 0), 3.0)
     rise = np.gradient(body, axis=1) * sun[0] + np.gradient(body, axis=0) * sun[1]
     gain = (1 + 3 * rise).astype(np.float32)
     shift = np.array([[1, 0, 8 * sun[0]], [0, 1, 8 * sun[1]]], np.float32)
-    shadow = (1 - 0.4 * cv2.warpAffine(body, shift, shape[::-1])) * (1 - coverage)
+    shadow = (1 - 0.4 * cv2.warpAffine(body, shift, coverage.shape[::-1])) * (1 - coverage)
     lit = cv2.multiply(paint, cv2.merge([gain] * 3))
     behind = cv2.multiply(ground, cv2.merge([shadow] * 3), dtype=cv2.CV_32F)
-    scene: Pixels = np.empty((*shape, 4), np.uint8)
+    scene: Pixels = np.empty((*coverage.shape, 4), np.uint8)
     scene[..., :3] = cv2.add(lit, behind, dtype=cv2.CV_8U)
     scene[..., 3] = np.minimum(coverage * 255, 255)
+    return scene
+
+
+def draw(rng: np.random.Generator, class_name: str, context: str) -> tuple[Pixels, Pixels]:
+    """One picture of a class in a context.
+
+    Returns:
+        The picture, (H, W, 3) uint8 RGB with sides in `SIDES`, and its mask, (H, W) uint8, 255 where the object
+        is visible and 0 elsewhere.
+    """
+    sides = rng.integers(*SIDES, 2)
+    sides = np.maximum(sides, sides.max() * 4 // 5)  # a square from the middle still holds most of the object
+    shape = (int(sides[0]), int(sides[1]))
+    ground = background(rng, context, shape)
+    layers = place(rng, CLASSES[class_name](rng), shape)
+    coverage = layers[..., 0] + layers[..., 1] + layers[..., 2]
+    behind = cv2.mean(ground, (coverage > 0.5).astype(np.uint8))[:3]
+    scene = compose(rng, colour(rng, layers, float(np.mean(behind))), coverage, ground)
     CONTEXTS[context].cover(rng, scene)
     mask: Pixels = np.where(scene[..., 3] > 127, 255, 0).astype(np.uint8)
     return np.ascontiguousarray(scene[..., :3]), mask
