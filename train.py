@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig
@@ -11,8 +12,6 @@ from omegaconf import DictConfig
 from src import cli
 
 if TYPE_CHECKING:  # loaded when there is something to do: --help answers at once
-    from pathlib import Path
-
     from pytorch_lightning import Trainer
 
     from src.datamodules.nico import NicoDataModule
@@ -29,19 +28,25 @@ def main(cfg: DictConfig) -> None:
 
 def train(cfg: DictConfig) -> None:
     """Data, run directory, module, trainer; then the weights for the next stage."""
+    from src.lightning_modules import backbone
     from src.overrides import literal
     from src.prediction import members
-    from src.runs import directory, lineage
+    from src.runs import directory, lineage, pretrained
 
     directory.check_settings(cfg)
+    backbone.check_name(cfg.model)
+    start = pretrained.start_of(cfg.model, Path(cfg.run_dir) if cfg.resume else None)
     before = lineage.predecessors(cfg)
     cfg.init, cfg.masks = (literal(str(path)) if path else lineage.NONE for path in before)
     datamodule = cli.instantiate(cfg.datamodule)
     datamodule.prepare_data()
     datamodule.setup()
     cfg.dataset = {"num_classes": len(datamodule.classes), "contexts": literal(datamodule.contexts)}
+    cfg.model = literal(backbone.fitted(directory.resolved(cfg)["model"], datamodule.sizes.values()))
     facts = (datamodule.classes, datamodule.split_paths)
     inherited = lineage.inheritance(before, cfg.model.model_name, *facts)
+    if not before.init:
+        inherited = inherited._replace(weights_sha256=start)
     members.check_rebuildable(directory.resolved(cfg), "this run's settings")
     with directory.claim(cfg, *facts, inherited) as run:
         if run.finished:
@@ -55,14 +60,12 @@ def fit(cfg: DictConfig, run: Run, datamodule: NicoDataModule, init: Path | None
     import pytorch_lightning as pl
 
     from src.runs import directory
-    from src.runs.weights import load_weights, save_weights
+    from src.runs.weights import save_weights
     from src.stopping import request
 
     request.advice = "resume=true goes on"
     pl.seed_everything(cfg.seed, verbose=False)
-    module = cli.instantiate(cfg.module)
-    if init:
-        load_weights(init / "weights.safetensors", {part: getattr(module, part) for part in cfg.init_parts})
+    module = make_module(cfg, run, init)
     if cfg.compile:
         for network in module.children():
             network.compile()  # in place: the keys of checkpoints and weights stay as they are
@@ -83,6 +86,26 @@ def fit(cfg: DictConfig, run: Run, datamodule: NicoDataModule, init: Path | None
             save_weights(run.folder / "weights.safetensors", {part: getattr(module, part) for part in module.exported})
             directory.finish(run, figures)
         print(f"{run.folder} {left}" if left else f"finished {run.folder}")
+
+
+def make_module(cfg: DictConfig, run: Run, init: Path | None) -> Any:
+    """The module, with the weights that it starts from where no checkpoint will bring its own."""
+    from src.runs.directory import resolved
+    from src.runs.pretrained import load_start
+    from src.runs.weights import load_weights
+
+    plain = cfg.copy()
+    plain.model.update(pretrained=False, weights=None)  # the network alone: what it starts from is read below
+    module = cli.instantiate(plain.module)
+    if init:
+        load_weights(init / "weights.safetensors", {part: getattr(module, part) for part in cfg.init_parts})
+        if cfg.model.pretrained or cfg.model.weights:
+            print(
+                f"model.pretrained and model.weights are not used: the run starts from {init} (init=none goes without)"
+            )
+    elif run.checkpoint is None and (cfg.model.pretrained or cfg.model.weights):
+        load_start(module.backbone, *(resolved(cfg)[name] for name in ("model", "pixels")))
+    return module
 
 
 def make_trainer(cfg: DictConfig) -> Trainer:

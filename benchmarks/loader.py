@@ -37,7 +37,9 @@ from src.masks.pool import encode_mask
 from src.transforms import Train
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
-AUGMIX = yaml.safe_load((CONF / "transform/crop.yaml").read_text())["augmix"]
+CROP = yaml.safe_load((CONF / "transform/crop.yaml").read_text())
+AUGMIX = CROP["augmix"]
+MORE = {name: CROP[name] for name in ("randaugment", "trivialaugment", "random_erasing")}
 NORMALISE = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 Work = Callable[[], None]
 
@@ -68,7 +70,7 @@ def write_images(folder: Path, count: int) -> list[Row]:
 def batches(rows: list[Row], folder: Path, side: int, masks: bool, chains: int, paired: bool = False) -> Work:
     """Read all rows (or pairs) as a worker does, in batches of 32."""
     augmix = AUGMIX | {"chains": chains}
-    transform = Train(side, scale=(0.8, 1.0), horizontal_flip=0.5, vertical_flip=0.5, augmix=augmix)
+    transform = Train(side, scale=(0.8, 1.0), horizontal_flip=0.5, vertical_flip=0.5, augmix=augmix, **MORE)
     images = Images(rows, folder, folder if masks else None, transform, seed=0)
 
     pairs = Pairs(images, other_context=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import logging
 import os
@@ -98,8 +97,14 @@ def device(setting: str) -> Any:
     return chosen[setting]
 
 
+def only_for(name: str, value: Any, _parent_: DictConfig) -> Any:
+    """A setting of conf/model that the network of a name alone takes: null, which timm leaves out, with another one."""
+    return value if str(_parent_.model_name).split(".")[0] == name else None
+
+
 def register_resolvers() -> None:
-    """What the configuration computes: ${dash:...}, ${device:...}, ${wandb_offline:}, ${wandb_run_id:...}."""
+    """What the configuration computes: ${dash:...}, ${device:...}, ${only_for:...}, ${wandb_offline:}, ..."""
+    OmegaConf.register_new_resolver("only_for", only_for, replace=True)
     OmegaConf.register_new_resolver("device", device, replace=True)
     OmegaConf.register_new_resolver("dash", dash, replace=True)
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
@@ -254,14 +259,6 @@ def sentence(error: BaseException) -> str | None:
         path = Path(places[-1][0])
         if any(path.is_relative_to(ROOT / part) for part in ("src", "train.py", "predict.py")):
             return text
-    if text.startswith("Unknown model"):
-        import timm
-
-        name = text[text.find("(") + 1 : -1]
-        close = difflib.get_close_matches(name, timm.list_models(), 3)
-        return (
-            f"timm has no model {name}, check model.model_name{': did you mean ' + ', '.join(close) if close else ''}"
-        )
     for pattern, advice in KNOWN:
         if re.search(pattern, text):
             return advice

@@ -12,7 +12,11 @@ from src.precision import in_float32
 
 @in_float32
 def mixed_cross_entropy(
-    logits: torch.Tensor, label: torch.Tensor, partner_label: torch.Tensor, lam: torch.Tensor
+    logits: torch.Tensor,
+    label: torch.Tensor,
+    partner_label: torch.Tensor,
+    lam: torch.Tensor,
+    smoothing: float = 0.0,
 ) -> torch.Tensor:
     """lam CE(logits, y) + (1 - lam) CE(logits, y_partner), averaged over the batch (docs/method.md, sections 2 and 5).
 
@@ -20,12 +24,13 @@ def mixed_cross_entropy(
         logits: (N, K) float.
         label, partner_label: (N,) int64.
         lam: weight of the own label in [0, 1], a scalar or (N,).
+        smoothing: part of each label's weight that all K classes share alike (Szegedy et al., CVPR 2016, section 7).
 
     Returns:
         A scalar.
     """
-    own = F.cross_entropy(logits, label, reduction="none")
-    other = F.cross_entropy(logits, partner_label, reduction="none")
+    own = F.cross_entropy(logits, label, reduction="none", label_smoothing=smoothing)
+    other = F.cross_entropy(logits, partner_label, reduction="none", label_smoothing=smoothing)
     return torch.lerp(other, own, lam.to(own.dtype)).mean()
 
 

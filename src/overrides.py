@@ -8,9 +8,12 @@ from typing import Any
 
 TEXT = re.compile(
     r"[+~]*(data_root|manifest_dir|logs_dir|results_dir|mask_root|output|images|truth|init|masks|tag|"
-    r"data|wsss\.truth_dir|track\.(name|train_dir|val_dir|test_dir|label_map|layout|table)|datamodule\.(data_root|manifest_dir|masks|mask_root))"
+    r"data|wsss\.truth_dir|track\.(name|train_dir|val_dir|test_dir|label_map|layout|table)|"
+    r"datamodule\.(data_root|manifest_dir|masks|mask_root)|model\.weights)"
 )
 """Settings whose value is a text, mostly a path: what a person types is meant as it stands."""
+PLACED = {"optimizer": "module.optimizer", "schedule": "module.scheduler"}
+"""Groups that a stage places in its module: `optimizer=timm` is Hydra's `optimizer@module.optimizer=timm`."""
 CONTEXTS = re.compile(r"[+~]*split\.contexts")
 """The setting that is a list of names, which may look like numbers."""
 
@@ -71,6 +74,8 @@ def quoted(word: str, sweep: bool = False) -> str:
     whole name exists; otherwise it belongs to the value.
     """
     key, equals, value = word.partition("=")
+    if key in PLACED and equals:  # a choice of the group, wherever the stage has it
+        return quoted(f"{key}@{PLACED[key]}{equals}{value}", sweep)
     if not equals or value in ("", "null") or key.startswith("-") or fully_quoted(value):
         return word
     if key == "track" and re.fullmatch(r"\d+(,\d+)*", value):

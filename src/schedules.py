@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -23,6 +25,44 @@ class CosineFrom(torch.optim.lr_scheduler.LambdaLR):
 
     def __init__(self, optimizer: torch.optim.Optimizer, *, start: int, total: int) -> None:
         super().__init__(optimizer, lambda epoch: (1 + math.cos(math.pi * (start + epoch) / total)) / 2)
+
+
+SCHEDULES = ("cosine", "tanh", "step", "multistep", "poly", "wsd", "rsqrt", "constant")
+"""timm's schedules that need the epoch alone."""
+
+
+class TimmSchedule(torch.optim.lr_scheduler.LRScheduler):
+    """A schedule of timm's by name, as torch has schedules: stepped once an epoch, its state the epoch alone.
+
+    Args:
+        optimizer: its `lr` is the highest rate.
+        sched: one of SCHEDULES.
+        settings: more of timm.scheduler.create_scheduler_v2, such as num_epochs, warmup_epochs.
+
+    Raises:
+        ValueError, TypeError: no such schedule, or settings that it does not take.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, *, sched: str, **settings: Any) -> None:
+        from timm.scheduler import create_scheduler_v2
+
+        if sched not in SCHEDULES:
+            close = difflib.get_close_matches(sched, SCHEDULES, 1)
+            hint = f"did you mean {close[0]}" if close else f"choose one of {', '.join(SCHEDULES)}"
+            raise ValueError(f"there is no schedule {sched}, check module.scheduler.sched: {hint}")
+        for name, value in settings.items():
+            if name.endswith(("epochs", "lr")) and value is not None and not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} is {value}: expected a finite number, at least 0")
+        self.schedule = create_scheduler_v2(optimizer, sched=sched, **settings)[0]
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float | torch.Tensor]:
+        self.schedule.step(self.last_epoch)
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's, without timm's object, which follows from the settings and which a checkpoint could not hold."""
+        return {key: value for key, value in super().state_dict().items() if key != "schedule"}
 
 
 def size_schedule(size: int | Sequence[Sequence[int]]) -> dict[int, int]:

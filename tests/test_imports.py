@@ -15,7 +15,7 @@ LEAVES = {"distributed", "files", "lightning_private", "locks", "precision", "pr
 MAY_IMPORT = {
     "report": {"prediction", "runs", "callbacks", "data", "metrics"},
     "prediction": {"runs", "lightning_modules", "datamodules", "data"},
-    "runs": {"callbacks", "data", "cli", "overrides"},
+    "runs": {"callbacks", "lightning_modules", "data", "cli", "overrides"},
     "callbacks": {"masks", "datamodules", "data", "metrics"},
     "masks": {"data"},
     "lightning_modules": {"mixing", "data", "losses", "metrics", "fourier"},

@@ -142,3 +142,14 @@ def test_ramp_up() -> None:
     assert math.isclose(ramp_up(0, 5), math.exp(-5)) and math.isclose(ramp_up(2.5, 5), math.exp(-1.25))
     assert ramp_up(5, 5) == ramp_up(80, 5) == ramp_up(0, 0) == 1.0
     assert all(ramp_up(t, 5) < ramp_up(t + 0.5, 5) for t in [0, 1, 2, 3, 4])
+
+
+def test_smoothed_labels_of_a_mixture_equal_a_slow_loop() -> None:
+    torch.manual_seed(0)
+    logits, label, other, lam = torch.randn(4, 5), torch.tensor([0, 3, 3, 1]), torch.tensor([2, 3, 0, 4]), torch.rand(4)
+    expected = 0.0
+    for i in range(4):
+        for k in range(5):
+            target = 0.1 / 5 + 0.9 * (float(lam[i]) * (k == label[i]) + (1 - float(lam[i])) * (k == other[i]))
+            expected -= float(target * torch.log_softmax(logits[i], 0)[k]) / 4
+    torch.testing.assert_close(mixed_cross_entropy(logits, label, other, lam, 0.1), torch.tensor(expected))

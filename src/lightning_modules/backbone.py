@@ -1,12 +1,92 @@
-"""What the stages ask of a timm network: how wide its features are, and whether it takes the run's images."""
+"""What the stages ask of a timm network: its name, how wide its features are, and that it takes the run's images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pytorch_lightning as pl
+import timm
 import torch
+from timm.models import split_model_name_tag
 from torch import nn
+
+REFUSALS = (AssertionError, RuntimeError, ValueError, TypeError, IndexError, KeyError, ZeroDivisionError)
+"""What timm's networks raise at images or settings that they do not take."""
+
+
+def check_name(settings: Mapping[str, Any]) -> None:
+    """Raise ValueError, with near names, for a network that timm has not, or has no weights for where these are asked.
+
+    Args:
+        settings: of timm.create_model; its model_name is <architecture>, or <architecture>.<tag> for one of several
+            weights. What is no name, and what another function makes, is not for this one to judge.
+    """
+    name, pretrained = str(settings.get("model_name")), settings.get("pretrained")
+    if settings.get("_target_") != "timm.create_model" or not re.fullmatch(r"[\w.-]+", name):
+        return
+    architecture, tag = split_model_name_tag(name)
+    if not timm.is_model(architecture):
+        close = difflib.get_close_matches(name, timm.list_models(), 3)
+        raise ValueError(f"timm has no model {name}, check model.model_name{did_you_mean(close)}")
+    tags = [known for known in timm.list_models(f"{architecture}.*", pretrained=True) if known != architecture]
+    if tag and name not in timm.list_models(f"{architecture}.*", pretrained=True, include_tags=True):
+        close = difflib.get_close_matches(name, tags, 3, 0) or tags[:3]
+        raise ValueError(f"timm has no weights {tag} for {architecture}, check model.model_name{did_you_mean(close)}")
+    if pretrained and not tags:
+        close = difflib.get_close_matches(architecture, timm.list_pretrained(), 3, 0.4)
+        raise ValueError(
+            f"model.pretrained=true: timm has no weights for {architecture}, set model.pretrained=false or another "
+            f"model.model_name{did_you_mean(close)}"
+        )
+
+
+def did_you_mean(close: list[str]) -> str:
+    """The end of a sentence about a name: near ones, if there are any."""
+    return f": did you mean {', '.join(close)}" if close else ""
+
+
+def fitted(settings: Mapping[str, Any], sizes: Iterable[int]) -> dict[str, Any]:
+    """Settings of timm.create_model, with those that let the network take images of the run's sizes.
+
+    Most networks take any size. Of those that are made for one size, timm lets many interpolate their positions at
+    each pass (dynamic_img_size, where a side is no whole number of patches with dynamic_img_pad), which leaves their
+    weights as they are; others must be made for another size (img_size). What comes first of that is added, and
+    nothing where the network takes the images anyway, or never.
+
+    Args:
+        settings: of timm.create_model, all plain.
+        sizes: sides of the square images in pixels.
+    """
+    sizes = list(sizes)
+    offers: list[dict[str, Any]] = [{}, {"dynamic_img_size": True}, {"dynamic_img_size": True, "dynamic_img_pad": True}]
+    if len(sizes) == 1:
+        offers.append({"img_size": sizes[0]})
+    for offer in offers:
+        if takes({**settings, **offer}, sizes):
+            return {**settings, **offer}
+    return dict(settings)
+
+
+@torch.no_grad()
+def takes(settings: Mapping[str, Any], sizes: Iterable[int]) -> bool:
+    """Whether timm makes such a network, taking images of the sizes; the meta device computes shapes alone."""
+    random = torch.get_rng_state()
+    try:
+        with torch.device("meta"):
+            plain = {key: value for key, value in settings.items() if key not in ("_target_", *START)}
+            network = timm.create_model(**plain).eval()
+            return all(network(torch.zeros(1, 3, size, size)).shape == (1, width_of(network)) for size in sizes)
+    except (*REFUSALS, NotImplementedError):  # the last: something that cannot be computed of shapes
+        return False
+    finally:
+        torch.set_rng_state(random)
+
+
+START = ("pretrained", "weights", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
+"""Settings that say which weights a training starts from, and not what the network is."""
 
 
 def width_of(backbone: nn.Module) -> int:
@@ -22,6 +102,12 @@ def name_of(backbone: nn.Module) -> str:
     """A timm network's own name for itself, for messages."""
     settings = getattr(backbone, "pretrained_cfg", None) or {}
     return str(settings.get("architecture") or type(backbone).__name__)
+
+
+def made_for(backbone: nn.Module) -> str:
+    """The size of a timm network's own images, for messages."""
+    settings = getattr(backbone, "pretrained_cfg", None) or {}
+    return " x ".join(str(side) for side in settings.get("input_size", ())[1:]) or "another one"
 
 
 def run_sizes(trainer: pl.Trainer) -> list[tuple[int, int]]:
@@ -52,12 +138,12 @@ def check_sizes(backbone: nn.Module, shapes: Iterable[tuple[int, int]], features
                 made = backbone.forward_features(image) if features else backbone.forward(image)  # type: ignore[operator] # not compiled
             except torch.OutOfMemoryError:
                 raise
-            except (AssertionError, RuntimeError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
+            except REFUSALS as error:
                 advice = (
                     "maps are made of images of any size: choose a convolutional network for model="
                     if features
-                    else "set datamodule.size to a size that it takes, or, where timm has it for this network, "
-                    "+model.img_size=<the size> or, of a schedule of sizes, +model.dynamic_img_size=true"
+                    else f"set datamodule.size to one size that it takes (it is made for {made_for(backbone)}), or "
+                    "choose another network for model="
                 )
                 why = " ".join(str(error).split())[:200]
                 raise ValueError(f"{name_of(backbone)} does not take images of {where} ({why}): {advice}") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,7 +12,7 @@ from torch import nn
 from src.data.batch import Batch
 from src.data.splits import HELD_OUT
 from src.lightning_modules.backbone import check_sizes, run_sizes, width_of
-from src.lightning_modules.optimizer import make_optimizer
+from src.lightning_modules.optimizer import optimizer_and_schedule
 from src.losses import mixed_cross_entropy
 from src.metrics import ContextAccuracy
 from src.mixing import Mixing
@@ -53,8 +53,12 @@ class Classifier(Network, pl.LightningModule):
     Args:
         backbone, num_classes, mean, std: as in Network.
         mixing: a mixing strategy (conf/mixing).
+        label_smoothing: part of a label's weight that all classes share, in [0, 1).
         contexts: names of the training contexts by id; empty where images have none.
-        optimizer, scheduler: from parameters to an optimiser, from that to a schedule by epoch.
+        optimizer, scheduler: from parameters (conf/optimizer) to an optimiser, from that to a schedule by epoch.
+
+    Raises:
+        ValueError: label_smoothing is out of its range.
     """
 
     network = Network  # what prediction rebuilds from the module's settings, without optimiser, schedule or mixing
@@ -65,14 +69,17 @@ class Classifier(Network, pl.LightningModule):
         backbone: nn.Module,
         mixing: Mixing,
         num_classes: int,
+        label_smoothing: float,
         contexts: Sequence[str],
         mean: Sequence[float],
         std: Sequence[float],
-        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        optimizer: Callable[..., torch.optim.Optimizer],
         scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler],
     ) -> None:
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"module.label_smoothing is {label_smoothing}: expected a number from 0 to below 1")
         super().__init__(backbone=backbone, num_classes=num_classes, mean=mean, std=std)
-        self.mixing = mixing
+        self.mixing, self.label_smoothing = mixing, label_smoothing
         self.optimizer, self.scheduler = optimizer, scheduler
         self.accuracy = nn.ModuleList(ContextAccuracy(contexts) for _ in HELD_OUT)
 
@@ -82,7 +89,8 @@ class Classifier(Network, pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         mixed = self.mixing(batch)
         logits = self(mixed.image)
-        loss = mixed_cross_entropy(logits, batch.label, batch.label[mixed.partner], mixed.lam)
+        labels = batch.label, batch.label[mixed.partner], mixed.lam
+        loss = mixed_cross_entropy(logits, *labels, self.label_smoothing)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.label), sync_dist=True)
         return loss
 
@@ -103,5 +111,4 @@ class Classifier(Network, pl.LightningModule):
             accuracy.reset()
 
     def configure_optimizers(self) -> Any:
-        optimizer = make_optimizer(self.optimizer, self.parameters(), "module.optimizer")
-        return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer)}
+        return optimizer_and_schedule(self.optimizer, self.scheduler, self)

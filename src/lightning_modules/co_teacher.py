@@ -17,7 +17,7 @@ from torch import nn
 from src.data.batch import Batch
 from src.fourier import mix_amplitude
 from src.lightning_modules.classifier import Classifier
-from src.lightning_modules.optimizer import make_optimizer
+from src.lightning_modules.optimizer import optimizer_and_schedule
 from src.losses import consistency, mixed_cross_entropy, ramp_up
 from src.mixing import Mixed
 
@@ -95,7 +95,7 @@ class CoTeacher(Classifier):
         both = torch.cat([mixed.image, copies])
         x = (both - self.mean) / self.std
         original, copied = self.student(x).chunk(2)
-        labels = batch.label, batch.label[mixed.partner], mixed.lam
+        labels = batch.label, batch.label[mixed.partner], mixed.lam, self.label_smoothing
         losses = {
             "train/original": 0.5 * mixed_cross_entropy(original, *labels),
             "train/copy": 0.5 * mixed_cross_entropy(copied, *labels),
@@ -147,5 +147,4 @@ class CoTeacher(Classifier):
                 average.copy_(now[name])
 
     def configure_optimizers(self) -> Any:
-        optimizer = make_optimizer(self.optimizer, self.student.parameters(), "module.optimizer")
-        return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer)}
+        return optimizer_and_schedule(self.optimizer, self.scheduler, self.student)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -20,7 +20,7 @@ from torch import nn
 from src.data.batch import TwoViewBatch
 from src.distributed import gather, rank_and_world_size
 from src.lightning_modules.backbone import check_sizes, run_sizes, width_of
-from src.lightning_modules.optimizer import make_optimizer
+from src.lightning_modules.optimizer import optimizer_and_schedule
 from src.losses import info_nce
 from src.metrics import top_hits
 from src.precision import Sequential, in_float32
@@ -56,7 +56,7 @@ class MoCo(pl.LightningModule):
             has its share of them, so that one process computes what several do; with more processes than
             groups, each process is a group.
         collapse_below: warn when the features' spread falls below this.
-        optimizer, scheduler: from parameters to an optimiser, from that to a schedule by epoch.
+        optimizer, scheduler: from parameters (conf/optimizer) to an optimiser, from that to a schedule by epoch.
     """
 
     exported = ("backbone",)  # the query encoder's, without its head
@@ -77,7 +77,7 @@ class MoCo(pl.LightningModule):
         temperature: float,
         num_splits: int,
         collapse_below: float,
-        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        optimizer: Callable[..., torch.optim.Optimizer],
         scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler],
     ) -> None:
         super().__init__()
@@ -220,5 +220,4 @@ class MoCo(pl.LightningModule):
             )
 
     def configure_optimizers(self) -> Any:
-        optimizer = make_optimizer(self.optimizer, self.query_encoder.parameters(), "module.optimizer")
-        return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer)}
+        return optimizer_and_schedule(self.optimizer, self.scheduler, self.query_encoder)

@@ -15,6 +15,7 @@ import timm
 
 from src.data.splits import HELD_OUT
 from src.files import digest_of
+from src.lightning_modules.backbone import START
 from src.lightning_modules.classifier import Network
 from src.runs.records import read_classes, read_config, read_finished, read_split
 from src.runs.weights import load_weights
@@ -23,8 +24,6 @@ MODULES = re.compile(r"src\.lightning_modules\.\w+\.[A-Z]\w*")
 """The LightningModules that a run's config.yaml may name: what comes from elsewhere must not choose the code."""
 TRANSFORMS = re.compile(r"src\.transforms\.[A-Z]\w*")
 """The evaluation transforms that it may name."""
-WEIGHTS = ("pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
-"""Arguments of timm.create_model that say which weights a training started from: a member brings its own."""
 
 
 class Member(NamedTuple):
@@ -144,7 +143,7 @@ def rebuild(member: Member) -> Network:
     """
     settings = member.config["module"]
     check_rebuildable(member.config, f"the settings of {member.folder}")
-    backbone = {key: value for key, value in settings["backbone"].items() if key not in ("_target_", *WEIGHTS)}
+    backbone = {key: value for key, value in settings["backbone"].items() if key not in ("_target_", *START)}
     try:
         network = network_of(settings["_target_"], "these settings")(
             backbone=timm.create_model(**backbone), num_classes=settings["num_classes"],
@@ -177,7 +176,7 @@ def check_rebuildable(config: Mapping[str, Any], whose: str) -> None:
         raise ValueError(f"{whose} name the backbone {name!r}: expected a name of timm's, without a hub or a path")
     if not isinstance(view, Mapping) or not TRANSFORMS.fullmatch(str(view.get("_target_"))):
         raise ValueError(f"{whose} name an evaluation transform that is not one of src.transforms")
-    for part in ({key: value for key, value in backbone.items() if key not in ("_target_", *WEIGHTS)},
+    for part in ({key: value for key, value in backbone.items() if key not in ("_target_", *START)},
                  {key: value for key, value in view.items() if key != "_target_"}):  # fmt: skip
         check_plain(part, whose)
     if type(module["num_classes"]) is not int or module["num_classes"] < 1:

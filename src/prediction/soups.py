@@ -25,7 +25,8 @@ def make_soups(members: Sequence[Member], folder: Path) -> list[Member]:
     starts = [read_split(member.folder).get("started_from") for member in members]
     groups: dict[str, list[Member]] = {}
     for member, start in zip(members, starts, strict=True):
-        whole = {"backbone", "head"} <= set(member.config.get("init_parts") or ())
+        own_head = member.config.get("init") in (None, "none")  # from weights of others it has a backbone at most
+        whole = not own_head and {"backbone", "head"} <= set(member.config.get("init_parts") or ())
         shared = member.digest if member.digest in starts else start if whole else None
         key = str([member.config["module"]["backbone"], member.view, shared]) if shared else member.digest
         groups.setdefault(key, []).append(member)

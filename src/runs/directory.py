@@ -42,6 +42,10 @@ MAY_DIFFER_ON_RESUME = (
     "before",  # what these find counts: `started_from` and `masks_from` of split.json
     "before_masks",
     "init",
+    "model.pretrained",  # which weights counts: `started_from` of split.json
+    "model.weights",
+    "module.backbone.pretrained",
+    "module.backbone.weights",
     "wsss.truth_dir",
     "callbacks.masks.truth_dir",
     "compile",
@@ -69,6 +73,14 @@ MAY_DIFFER_ON_RESUME = (
     "dataset",
 )
 """Settings that may differ between a run and its continuation: where things lie and who computes them."""
+NEW = {
+    "module.label_smoothing": 0.0,
+    "datamodule.train_transform.randaugment.num_ops": 0,
+    "datamodule.train_transform.randaugment.magnitude": 9,
+    "datamodule.train_transform.trivialaugment": False,
+    "datamodule.train_transform.random_erasing": 0.0,
+}
+"""Settings that runs of 0.2.0 do not have, as these were trained."""
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "timm", "albumentations", "opencv-python-headless", "numpy")
 
 
@@ -165,8 +177,8 @@ def open_run(
         raise ValueError(f"the run {folder} {state}; for another run, set tag=<word>, or remove the folder")
     if read_json(folder / "split.json") != parts:
         raise ValueError(
-            f"the data, the split, the masks or the weights to start from (init) changed since {folder}/split.json was "
-            "written: train a new run (tag=<word>)"
+            "the data, the split, the masks or the weights to start from (init, model.weights, model.pretrained) "
+            f"changed since {folder}/split.json was written: train a new run (tag=<word>)"
         )
     return Run(folder, None if finished else newest_checkpoint(folder), finished, lock)
 
@@ -194,7 +206,7 @@ def check_same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     before, now = (
         {
             key: str(value).replace(str(config["run_dir"]), "<run>")
-            for key, value in flat(config).items()
+            for key, value in (NEW | flat(config)).items()
             if value is not None  # a setting that is new and null changes nothing
         }
         for config in (there, settings)

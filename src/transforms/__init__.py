@@ -22,6 +22,7 @@ import albumentations as A
 
 from src.data.images import Image, Mask
 from src.transforms.augmix import AugMix
+from src.transforms.auto_augment import rand_augment, trivial_augment
 
 
 class Transform:
@@ -99,13 +100,21 @@ def resize(image: Image, size: int) -> Image:
 
 
 class Train(Transform):
-    """RandomResizedCrop, flips and AugMix (docs/method.md, sections 2, 3 and 5).
+    """RandomResizedCrop, flips and AugMix (docs/method.md, sections 2, 3 and 5); the rest is not of the recipe.
+
+    In this order. An image with a mask has its colours changed alone after the flips: the two stay together.
 
     Args:
         size: side of the result in pixels.
         scale: smallest and largest share of the image's area that a crop takes.
         horizontal_flip, vertical_flip: probability of each.
         augmix: settings of AugMix; with 0 chains it is left out.
+        randaugment: num_ops and magnitude of RandAugment; with 0 operations it is left out.
+        trivialaugment: whether there is TrivialAugment.
+        random_erasing: probability of filling a rectangle with noise (Zhong et al., AAAI 2020).
+
+    Raises:
+        ValueError: numbers out of range, or two policies at once.
     """
 
     def __init__(
@@ -116,7 +125,19 @@ class Train(Transform):
         horizontal_flip: float,
         vertical_flip: float,
         augmix: Mapping[str, Any],
+        randaugment: Mapping[str, int],
+        trivialaugment: bool,
+        random_erasing: float,
     ) -> None:
+        policies = {"augmix.chains": augmix["chains"], "randaugment.num_ops": randaugment["num_ops"],
+                    "trivialaugment": trivialaugment}  # fmt: skip
+        chosen = [f"datamodule.train_transform.{name}={value}" for name, value in policies.items() if value]
+        if len(chosen) > 1:
+            raise ValueError(f"{' and '.join(chosen)} are two policies of augmentation: set all but one to 0 or false")
+        if not 0 <= random_erasing <= 1:
+            raise ValueError(
+                f"datamodule.train_transform.random_erasing is {random_erasing}: expected a probability from 0 to 1"
+            )
         steps: list[A.BasicTransform] = [Crop(size, scale)]
         if horizontal_flip:
             steps.append(A.HorizontalFlip(p=horizontal_flip))
@@ -124,6 +145,12 @@ class Train(Transform):
             steps.append(A.VerticalFlip(p=vertical_flip))
         if augmix["chains"]:
             steps.append(AugMix(**augmix))
+        if randaugment["num_ops"]:
+            steps.append(rand_augment(**randaugment))
+        if trivialaugment:
+            steps.append(trivial_augment())
+        if random_erasing:
+            steps.append(A.Erasing(fill="random", p=random_erasing))
         # The shorter side of the smallest crop of a square image, at the most oblong ratio (3/4): below
         # `min_side` a crop could be enlarged although the file had the pixels.
         super().__init__(steps, min_side=math.ceil(size / math.sqrt(scale[0] * 0.75)))

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from omegaconf import DictConfig
 
 from src import cli
-from src.lightning_modules.backbone import check_sizes, width_of
+from src.lightning_modules.backbone import check_name, check_sizes, fitted, width_of
 from src.lightning_modules.optimizer import make_optimizer
 from tests.conftest import ROOT
 
@@ -48,7 +49,8 @@ def vit(**settings: object) -> torch.nn.Module:
 
 def test_sizes_that_a_network_does_not_take() -> None:
     with pytest.raises(
-        ValueError, match=r"vit_tiny_patch16_224 does not take images of 64 x 64 pixels .* \+model.img_size="
+        ValueError,
+        match=r"vit_tiny_patch16_224 does not take images of 64 x 64 pixels .*set datamodule.size .*made for 224 x 224",
     ):
         check_sizes(vit(), [(224, 224), (64, 64)])
     check_sizes(vit(), [(224, 224)])
@@ -74,14 +76,14 @@ def test_numbers_that_no_optimiser_can_have(name: str, value: float) -> None:
     with pytest.raises(
         ValueError, match=f"^module.optimizer(.{name} is {value}: expected a finite| is refused: Invalid)"
     ):
-        make_optimizer(partial(torch.optim.SGD, **settings), [torch.nn.Parameter(torch.zeros(1))], "module.optimizer")
+        make_optimizer(partial(torch.optim.SGD, **settings), torch.nn.Linear(1, 1), "module.optimizer")
 
 
 def test_settings_that_an_optimiser_does_not_know_and_one_that_works() -> None:
-    parameters = [torch.nn.Parameter(torch.zeros(1))]
+    network = torch.nn.Linear(1, 1)
     with pytest.raises(ValueError, match="module.optimizer is refused: .*unexpected keyword argument 'rate'"):
-        make_optimizer(partial(torch.optim.SGD, rate=1), parameters, "module.optimizer")
-    made = make_optimizer(partial(torch.optim.AdamW, lr=torch.tensor(0.1)), parameters, "module.optimizer")
+        make_optimizer(partial(torch.optim.SGD, rate=1), network, "module.optimizer")
+    made = make_optimizer(partial(torch.optim.AdamW, lr=torch.tensor(0.1)), network, "module.optimizer")
     assert isinstance(made, torch.optim.AdamW)
 
 
@@ -89,7 +91,21 @@ def test_settings_that_an_optimiser_does_not_know_and_one_that_works() -> None:
     ("words", "message"),
     [
         (["stage=wsss", "model.model_name=mobilenetv3_small_050"], "timm cannot make this network .*output_stride"),
-        (["stage=baseline", "model.model_name=vit_tiny_patch16_224"], "does not take images of 32 x 32 pixels"),
+        (
+            ["stage=baseline", "model.model_name=test_maxvit", "datamodule.size=[[0,32],[1,64]]"],
+            "images of 32 x 32 pixels",
+        ),
+        (["stage=wsss", "model.model_name=test_vit"], "timm cannot make this network .*output_stride"),
+        (
+            ["stage=baseline", "module.label_smoothing=1"],
+            "module.label_smoothing is 1: expected a number from 0 to below 1",
+        ),
+        (["stage=baseline", "optimizer=timm", "module.optimizer.opt=adamm"], "no optimiser adamm, .*did you mean adam"),
+        (
+            ["stage=baseline", "schedule=timm", "module.scheduler.sched=cosin"],
+            "no schedule cosin, .*did you mean cosine",
+        ),
+        (["stage=finetune", "schedule=timm"], r"module.scheduler is refused: .*'total' \(~module.scheduler"),
         (["stage=fdg", "mixing=spectrum", "module.optimizer.lr=nan"], "module.optimizer.lr is nan: expected a finite"),
         (["stage=moco", "module.queue_size=16", "module.optimizer.lr=-1"], "Invalid learning rate: -1"),
         (["stage=wsss", "module.lr=nan"], "module.lr is nan: expected a finite number"),
@@ -99,11 +115,68 @@ def test_a_stage_ends_in_a_sentence(
     train_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
 ) -> None:
     monkeypatch.chdir(ROOT)
-    model = ["model=resnet34"] if "model.model_name" in " ".join(words) else []
     with pytest.raises(SystemExit, match=message), cli.clear_errors():
-        train_run("track=1", "init=none", "masks=none", *model, *words)
+        train_run("track=1", "init=none", "masks=none", *words)
 
 
 def test_a_wider_head_votes(train_run: Callable[..., Path], predict: Callable[..., Path]) -> None:
-    train_run("track=1", "stage=baseline", "model=resnet34", "model.model_name=lcnet_035", "trainer.max_epochs=1")
+    train_run("track=1", "stage=baseline", "model.model_name=lcnet_035", "trainer.max_epochs=1")
     assert (predict() / "prediction.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "added"),
+    [
+        ("resnet10t", [32, 64], {}),
+        ("convnext_atto", [64], {}),
+        ("vit_tiny_patch16_224", [224], {}),
+        ("vit_tiny_patch16_224", [64, 96], {"dynamic_img_size": True}),
+        ("vit_small_patch14_dinov2", [64], {"dynamic_img_size": True, "dynamic_img_pad": True}),
+        ("swin_tiny_patch4_window7_224", [64, 96], {"dynamic_img_size": True}),
+        ("test_maxvit", [32], {"img_size": 32}),
+        ("test_maxvit", [32, 64], {}),  # it takes one size alone: the run's check says so
+        ("no_such_network", [32], {}),
+    ],
+)
+def test_what_lets_a_network_take_the_runs_images(name: str, sizes: list[int], added: dict[str, object]) -> None:
+    settings = {"_target_": "timm.create_model", "model_name": name, "num_classes": 0, "pretrained": True}
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    assert fitted(settings, sizes) == settings | added
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_dynamic_sizes_leave_the_weights_those_of_timm() -> None:
+    settings = {"model_name": "vit_tiny_patch16_224", "num_classes": 0, "depth": 1}
+    plain = timm.create_model(**settings)
+    made = timm.create_model(**fitted(settings, [64, 96]))
+    made.load_state_dict(plain.state_dict(), strict=True)
+    image = torch.rand(1, 3, 224, 224)
+    torch.testing.assert_close(made.eval()(image), plain.eval()(image))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model_name": "resnet5O"}, "timm has no model resnet5O, check model.model_name: did you mean resnet5"),
+        ({"model_name": "resnet50.a9_in1k"}, "timm has no weights a9_in1k for resnet50, .*did you mean resnet50.ra"),
+        ({"model_name": "lcnet_035", "pretrained": True}, "no weights for lcnet_035, .*did you mean lcnet_0"),
+    ],
+)
+def test_names_that_timm_has_not(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_name({"_target_": "timm.create_model", **settings})
+    check_name({"_target_": "somebody.elses", **settings})
+    for name in ("resnet50", "resnet50.a1_in1k", "vit_tiny_patch16_224"):
+        check_name({"_target_": "timm.create_model", "model_name": name, "pretrained": True})
+
+
+def test_the_tiny_networks_channels_are_of_no_other(configure: Callable[..., DictConfig]) -> None:
+    tiny, other = (
+        configure("train", "track=1", "scale=demo", *words).model for words in ([], ["model.model_name=resnet18"])
+    )
+    assert list(tiny.channels) == [16, 32, 64, 128] and tiny.stem_width == 8
+    assert other.channels is None and other.stem_width is None
+    assert sum(p.numel() for p in cli.instantiate(other).parameters()) == sum(
+        p.numel() for p in timm.create_model("resnet18", num_classes=0).parameters()
+    )

@@ -23,7 +23,7 @@ def make(mixing: object = MIXING, **changes: float) -> CoTeacher:
     torch.manual_seed(0)
     backbone = timm.create_model("resnet10t", num_classes=0, channels=[8, 8, 16, 16], stem_width=8)
     settings = {"ratio": 0.4, "temperature": 10.0, "copy_from_original": 2.0, "original_from_copy": 1.0,
-                "ramp_up_epochs": 0, "decay": 0.75, **changes}  # fmt: skip
+                "ramp_up_epochs": 0, "decay": 0.75, "label_smoothing": 0.0, **changes}  # fmt: skip
     module = CoTeacher(
         backbone=backbone, mixing=mixing, num_classes=5, contexts=["dim", "water"], mean=[0.5] * 3, std=[0.25] * 3,
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),

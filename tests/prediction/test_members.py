@@ -169,7 +169,7 @@ def test_a_member_needs_no_more_than_its_network(
 ) -> None:
     # What made it, an optimiser of timm's here, is not built again; weights that it started from are its own matter.
     optimizer = ["module.optimizer._target_=timm.optim.Lamb", "~module.optimizer.momentum"]
-    train_run("track=1", "stage=baseline", "trainer.max_epochs=1", *optimizer, "+model.pretrained=false")
+    train_run("track=1", "stage=baseline", "trainer.max_epochs=1", *optimizer, "model.pretrained=false")
     predict()
     assert "1 members" in capsys.readouterr().out
 

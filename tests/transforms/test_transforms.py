@@ -6,6 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image, ImageEnhance, ImageOps
 
@@ -31,7 +32,10 @@ from src.transforms.augmix import (
 )
 from tests.conftest import ROOT
 
-AUGMIX: dict[str, Any] = yaml.safe_load((ROOT / "conf/transform/crop.yaml").read_text())["augmix"] | {"chains": 3}
+CROP: dict[str, Any] = yaml.safe_load((ROOT / "conf/transform/crop.yaml").read_text())
+AUGMIX: dict[str, Any] = CROP["augmix"] | {"chains": 3}
+MORE = {key: CROP[key] for key in ("randaugment", "trivialaugment", "random_erasing")}
+"""What the recipe leaves out."""
 
 
 @pytest.fixture
@@ -40,7 +44,8 @@ def image() -> np.ndarray:
 
 
 def train(size: int = 32, scale: tuple[float, float] = (0.8, 1.0), chains: int = 0) -> Train:
-    return Train(size, scale=scale, horizontal_flip=0.5, vertical_flip=0.5, augmix=AUGMIX | {"chains": chains})
+    augmix = AUGMIX | {"chains": chains}
+    return Train(size, scale=scale, horizontal_flip=0.5, vertical_flip=0.5, augmix=augmix, **MORE)
 
 
 @pytest.mark.parametrize("chains", [0, 3])
@@ -243,7 +248,9 @@ def test_operations_that_cannot_be() -> None:
         AugMix(**AUGMIX | {"operations": ["equalize", "rotate", "blur"]})
     with pytest.raises(ValueError, match="augmix.operations is empty"):
         AugMix(**AUGMIX | {"operations": []})
-    moving = Train(8, scale=(0.8, 1.0), horizontal_flip=0, vertical_flip=0, augmix=AUGMIX | {"operations": ["shear_x"]})
+    moving = Train(
+        8, scale=(0.8, 1.0), horizontal_flip=0, vertical_flip=0, augmix=AUGMIX | {"operations": ["shear_x"]}, **MORE
+    )
     picture = np.zeros((9, 9, 3), np.uint8)
     assert moving(picture, None, 0)[0].shape == (8, 8, 3)
     with pytest.raises(ValueError, match="which would separate images and masks"):
@@ -348,11 +355,12 @@ def test_a_strip_costs_no_gigabytes() -> None:
 import resource, numpy as np
 from src.transforms import Evaluate, Train, TwoViews
 augmix = {"chains": 3, "operations": ["equalize", "shear_x"], "depth": (1, 3), "severity": 3, "alpha": 1.0}
+more = {"randaugment": {"num_ops": 0, "magnitude": 0}, "trivialaugment": False, "random_erasing": 0.5}
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for shape in [(4, 20000), (20000, 4), (1, 1000000), (1000000, 1), (1, 1)]:
     image, mask = np.zeros((*shape, 3), np.uint8), np.ones(shape, bool)
     assert Evaluate(448, crop_pct=0.95)(image, mask, 0)[0].shape == (448, 448, 3)
-    train = Train(448, scale=(0.25, 1), horizontal_flip=0.5, vertical_flip=0.5, augmix=augmix)
+    train = Train(448, scale=(0.25, 1), horizontal_flip=0.5, vertical_flip=0.5, augmix=augmix, **more)
     views = TwoViews(224, scale=(0.2, 1), jitter=(0.4, 0.4, 0.4, 0.1), jitter_probability=0.8, grey=0.2,
                      blur_sigma=(0.1, 2.0), blur_probability=0.5, horizontal_flip=0.5)
     for seed in range(4):
@@ -363,3 +371,69 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 300  # MB
+
+
+def augmented(**settings: Any) -> Train:
+    return Train(
+        32, scale=(1.0, 1.0), horizontal_flip=0, vertical_flip=0, augmix=AUGMIX | {"chains": 0}, **MORE | settings
+    )
+
+
+RAND = {"num_ops": 2, "magnitude": 9}
+
+
+@pytest.mark.parametrize("settings", [{"randaugment": RAND}, {"trivialaugment": True}, {"random_erasing": 1.0}])
+def test_what_is_drawn_beyond_the_recipe_comes_from_the_seed_alone(image: np.ndarray, settings: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    transform, plain = augmented(**settings), augmented()(image, None, 0)[0]
+    made = [transform(image, None, seed)[0] for seed in range(30)]
+    assert torch.equal(torch.get_rng_state(), state)  # a training without workers draws from it
+    torch.manual_seed(1)
+    assert all(np.array_equal(one, transform(image, None, seed)[0]) for seed, one in enumerate(made))
+    assert all(one.shape == (32, 32, 3) and one.dtype == np.uint8 for one in made)
+    assert len({one.tobytes() for one in made}) > 10
+    assert sum(not np.array_equal(one, plain) for one in made) > 15
+
+
+@pytest.mark.parametrize("settings", [{"randaugment": RAND | {"num_ops": 1}}, {"trivialaugment": True}])
+def test_policies_move_no_pixel_of_an_image_with_a_mask(settings: dict[str, Any]) -> None:
+    transform, mask = augmented(**settings), np.zeros((32, 32), bool)
+    mask[8:24, 4:12] = True
+    image = np.where(mask[..., None], np.uint8(200), np.uint8(90)).repeat(3, axis=2)
+    edges, moved = [], 0
+    for seed in range(200):
+        made, made_mask = transform(image, mask, seed)
+        assert made_mask is not None and np.array_equal(made_mask, mask)
+        edges.append(len(np.unique(made[1:7, 1:-1].reshape(-1, 3), axis=0)))  # above the object: one colour
+        moved += bool(np.ptp(transform(image, None, seed)[0][mask].astype(int), axis=0).max() > 60)
+    assert set(edges) == {1}
+    assert moved > 20  # without the mask the same draws move pixels
+
+
+def test_random_erasing_leaves_the_mask_and_part_of_the_image(image: np.ndarray) -> None:
+    mask = np.random.default_rng(1).random(image.shape[:2]) > 0.5
+    shares = []
+    for seed in range(40):
+        made, made_mask = augmented(random_erasing=1.0)(image, mask, seed)
+        whole = augmented()(image, mask, seed)
+        assert np.array_equal(made_mask, whole[1])  # type: ignore[arg-type]
+        shares.append((made != whole[0]).any(2).mean())
+    assert min(shares) > 0.02 * 0.9 and max(shares) < 0.34 and max(shares) > 0.2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"randaugment": RAND, "trivialaugment": True},
+            "randaugment.num_ops=2 and .*trivialaugment=True are two policies",
+        ),
+        ({"randaugment": RAND | {"magnitude": 31}}, "a magnitude from 0 to 30"),
+        ({"randaugment": RAND | {"num_ops": -1}}, "expected 1 operation at least"),
+        ({"random_erasing": 1.5}, "random_erasing is 1.5: expected a probability from 0 to 1"),
+    ],
+)
+def test_settings_of_augmentation_that_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        augmented(**settings)
