@@ -30,7 +30,7 @@ def main(cfg: DictConfig) -> None:
 
 def predict(cfg: DictConfig) -> None:
     """Members, their predictions (kept ones where nothing changed), the vote, and what a person wants to read of it."""
-    from src.prediction import export, members, soups
+    from src.prediction import export, selection, soups
     from src.prediction.run import Predictor
     from src.prediction.settings import read_settings
     from src.runs.directory import resolved
@@ -38,7 +38,7 @@ def predict(cfg: DictConfig) -> None:
     settings = read_settings(resolved(cfg))
     trainer, tta = cli.instantiate(cfg.trainer), cli.instantiate(cfg.tta)
     open_images: OpenImages = partial(cli.instantiate, cfg.datamodule)
-    voters, left_out = members.find_members(settings.logs_dir, settings.data_name, settings.stages)
+    voters, left_out = selection.find_members(settings.logs_dir, settings.data_name, settings.wanted)
     if trainer.is_global_zero:
         say(left_out)
     if settings.select == "soup":
@@ -122,11 +122,13 @@ def show(evaluation: Evaluation, open_images: OpenImages, cfg: DictConfig) -> No
         return
     with locked(settings.folder):  # two predictions at once write one after another
         results.write_evaluation(evaluation)
-    if settings.report or settings.logged:
-        from src.report.page import make_page, publish  # matplotlib and jinja2 are an extra
+        if settings.report or settings.logged:
+            from src.report.page import make_page, publish  # matplotlib and jinja2 are an extra
 
-        path = settings.folder / "report.html" if settings.report else None
-        publish(make_page(evaluation, open_images), path, cli.instantiate(cfg.logger) if settings.logged else None)
+            path = settings.folder / "report.html" if settings.report else None
+            publish(make_page(evaluation, open_images), path, cli.instantiate(cfg.logger) if settings.logged else None)
+            if path:
+                results.keep_report(settings)
     if evaluation.test.images.unreadable:
         raise ValueError(results.unreadable_words(evaluation))
 
