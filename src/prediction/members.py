@@ -101,16 +101,21 @@ def rebuild(member: Member) -> Network:
     """
     settings = member.config["module"]
     check_rebuildable(member.config, f"the settings of {member.folder}")
-    backbone = {key: value for key, value in settings["backbone"].items() if key not in ("_target_", *WEIGHTS)}
     try:
         network = network_of(settings["_target_"], "these settings")(
-            backbone=timm.create_model(**backbone), num_classes=settings["num_classes"],
+            backbone=timm.create_model(**backbone_arguments(member)), num_classes=settings["num_classes"],
             mean=settings["mean"], std=settings["std"],
         )  # fmt: skip
     except Exception as error:  # whatever timm says of settings that it does not know
         raise ValueError(f"the network of {member.folder} cannot be built: {error}") from error
     load_weights(member.folder / "weights.safetensors", {part: getattr(network, part) for part in network.exported})
     return network.eval()
+
+
+def backbone_arguments(member: Member) -> dict[str, Any]:
+    """What timm.create_model makes a member's backbone of, without weights."""
+    settings: Mapping[str, Any] = member.config["module"]["backbone"]
+    return {key: value for key, value in settings.items() if key not in ("_target_", *WEIGHTS)}
 
 
 def check_rebuildable(config: Mapping[str, Any], whose: str) -> None:

@@ -30,7 +30,8 @@ class PredictionSettings(NamedTuple):
         truth: labels of the test images.
         output: of `images`, .csv or .json.
         top: classes per image there.
-        export: format to write the members' networks in, instead of predicting.
+        export: format to write the members' networks in, one of export.NEEDS, instead of predicting.
+        license: of the networks, in the model card of export=hf.
         report: whether report.html is wanted.
         logged: whether a logger gets the report.
         members_at_once: networks that share a pass over the images.
@@ -56,6 +57,7 @@ class PredictionSettings(NamedTuple):
     output: Path
     top: int
     export: str | None
+    license: str
     report: bool
     logged: bool
     members_at_once: int
@@ -99,6 +101,7 @@ def read_settings(composed: Mapping[str, Any]) -> PredictionSettings:
         output=Path(composed["output"]),
         top=composed["top"],
         export=composed["export"],
+        license=str(composed["license"]),
         report=composed["report"],
         logged=bool(composed["logger"]),
         members_at_once=composed["members_at_once"],
@@ -135,6 +138,8 @@ def check(settings: PredictionSettings) -> None:
         raise ValueError(f"vote_name={settings.vote_name}: expected a folder's name, without a path")
     if settings.output.suffix not in (".csv", ".json"):
         raise ValueError(f"output={settings.output}: expected a name that ends in .csv or .json")
+    if settings.export and settings.tta["_target_"] != "src.prediction.tta.Plain":
+        raise ValueError("export= writes networks, which see an image once: leave tta= out")
     if settings.top < 1 or settings.members_at_once < 1:
         raise ValueError("top and members_at_once must be at least 1")
     if settings.images and (settings.report or settings.truth):
