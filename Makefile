@@ -21,7 +21,7 @@ install: .venv/.installed  ## make .venv with the tested versions in it; CONSTRA
 	$(BIN)/python -m pip install --quiet $(addprefix -c ,$(CONSTRAINTS)) '.[dev,export,report]'
 	echo $(CONSTRAINTS) > $@
 
-demo: install  ## the main job on data made here: both tracks, every stage, prediction.json, report.html
+demo: install  ## the main job on data made here: both tracks, every stage, demo/results/track{1,2}/report.html
 	$(BIN)/python -m src.datamodules.synthetic demo
 	@$(MAKE) --no-print-directory -j2 demo-track1 demo-track2
 	$(BIN)/python predict.py track=1 ensemble=all scale=demo truth=demo/truth/track1_test_truth.json report=true

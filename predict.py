@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # loaded when there is something to do: --help answers at onc
     from src.prediction.image_sets import ImageSet
     from src.prediction.kept import Probabilities
     from src.prediction.members import LeftOut, Member
-    from src.prediction.run import OpenImages
+    from src.prediction.run import OpenImages, Predictor
     from src.prediction.settings import PredictionSettings
     from src.report.evaluation import Evaluation
 
@@ -30,26 +30,29 @@ def main(cfg: DictConfig) -> None:
 
 def predict(cfg: DictConfig) -> None:
     """Members, their predictions (kept ones where nothing changed), the vote, and what a person wants to read of it."""
-    from src.prediction import export, members, soups
+    from src.prediction import export, selection, soups
     from src.prediction.run import Predictor
     from src.prediction.settings import read_settings
     from src.runs.directory import resolved
 
     settings = read_settings(resolved(cfg))
+    if settings.export:
+        export.check_format(settings.export)
     trainer, tta = cli.instantiate(cfg.trainer), cli.instantiate(cfg.tta)
     open_images: OpenImages = partial(cli.instantiate, cfg.datamodule)
-    voters, left_out = members.find_members(settings.logs_dir, settings.data_name, settings.stages)
+    voters, left_out = selection.find_members(settings.logs_dir, settings.data_name, settings.wanted)
     if trainer.is_global_zero:
         say(left_out)
     if settings.select == "soup":
         voters = soups.make_soups(voters, settings.folder / "soups")
-    if settings.export:
-        export.export(voters, settings.folder / "export", settings.export)
-        return
     # Unreadable training images are left out one by one, too: there is no need to decode all of them beforehand.
     training = open_images(part="train", on_bad_image="stop")
+    predictor = Predictor(open_images, training, tta, trainer, settings)
+    if settings.export:
+        hand_over(settings, voters, open_images, training, predictor)
+        return
     sets, why_not = images_of(settings, open_images, training, voters)
-    voters, stacks, failed = Predictor(open_images, training, tta, trainer, settings).predict(voters, sets)
+    voters, stacks, failed = predictor.predict(voters, sets)
     if not trainer.is_global_zero:
         return  # the other ranks' rows are with rank 0
     say(failed)
@@ -61,6 +64,38 @@ def say(left_out: LeftOut) -> None:
     """Name the runs that do not vote."""
     for folder, reason in left_out:
         print(f"left out {folder}: {reason}")
+
+
+def hand_over(
+    settings: PredictionSettings,
+    voters: list[Member],
+    open_images: OpenImages,
+    training: NicoDataModule,
+    predictor: Predictor,
+) -> None:
+    """Write the members' networks, or one of all; of export=hf a model card beside each, with figures where it can."""
+    from src.prediction import image_sets
+    from src.prediction.export import export
+    from src.prediction.voting_network import export_ensemble
+
+    assert settings.export is not None
+    if settings.export == "onnx_ensemble":
+        export_ensemble(voters, settings)
+        return
+    main = predictor.trainer.is_global_zero  # the other ranks only help to predict
+    networks = export(voters, settings.folder / "export", settings.export) if main else []
+    if settings.export == "hf":
+        from src.report.card import write_cards
+
+        sets, why_not = image_sets.held_out_images(training, voters, False)
+        if settings.truth:
+            sets.insert(0, image_sets.test_images(open_images(), settings.truth, voters[0].classes))
+        members, stacks, failed = predictor.predict(voters, sets) if sets else (voters, [], [])
+        if not main:
+            return
+        say(failed)
+        folders = [path.parent for voter, path in zip(voters, networks, strict=True) if voter in members]
+        write_cards(members, folders, sets, stacks, why_not, settings)
 
 
 def images_of(
@@ -122,11 +157,13 @@ def show(evaluation: Evaluation, open_images: OpenImages, cfg: DictConfig) -> No
         return
     with locked(settings.folder):  # two predictions at once write one after another
         results.write_evaluation(evaluation)
-    if settings.report or settings.logged:
-        from src.report.page import make_page, publish  # matplotlib and jinja2 are an extra
+        if settings.report or settings.logged:
+            from src.report.page import make_page, publish  # matplotlib and jinja2 are an extra
 
-        path = settings.folder / "report.html" if settings.report else None
-        publish(make_page(evaluation, open_images), path, cli.instantiate(cfg.logger) if settings.logged else None)
+            path = settings.folder / "report.html" if settings.report else None
+            publish(make_page(evaluation, open_images), path, cli.instantiate(cfg.logger) if settings.logged else None)
+            if path:
+                results.keep_report(settings)
     if evaluation.test.images.unreadable:
         raise ValueError(results.unreadable_words(evaluation))
 

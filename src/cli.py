@@ -61,6 +61,23 @@ def dash(value: Any, prefix: str = "") -> str:
     return f"-{prefix}{text}"
 
 
+def given(*beginnings: str) -> str:
+    """For a vote's name: "-<key>-<value>" of the command line's settings whose keys begin so, shortened as by `dash`.
+
+    Of a dotted key the last part counts.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    parts = [unquoted(word).lstrip("+").partition("=") for word in HydraConfig.get().overrides.task]
+    words = []
+    for beginning in beginnings:
+        for key, _, value in parts:
+            if key.startswith(beginning):
+                values = [one.strip(" '\"") for one in value.strip("[]").split(",")]
+                words += [key.rpartition(".")[2], "+".join(values)]
+    return dash("-".join(words))
+
+
 def wandb_offline() -> bool:
     """Whether W&B is to write to this disk alone: it has no key to log in with, here or in ~/.netrc."""
     if os.environ.get("WANDB_MODE"):  # the user's word, which may be that W&B is switched off
@@ -108,6 +125,7 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("device", device, replace=True)
     OmegaConf.register_new_resolver("dash", dash, replace=True)
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+    OmegaConf.register_new_resolver("given", given, replace=True)
     OmegaConf.register_new_resolver("wandb_offline", wandb_offline, replace=True)
     OmegaConf.register_new_resolver("wandb_run_id", wandb_run_id, replace=True, use_cache=True)
 

@@ -14,8 +14,8 @@ TEXT = re.compile(
 """Settings whose value is a text, mostly a path: what a person types is meant as it stands."""
 PLACED = {"optimizer": "module.optimizer", "schedule": "module.scheduler"}
 """Groups that a stage places in its module: `optimizer=timm` is Hydra's `optimizer@module.optimizer=timm`."""
-CONTEXTS = re.compile(r"[+~]*split\.contexts")
-"""The setting that is a list of names, which may look like numbers."""
+NAMES = re.compile(r"[+~]*(split\.contexts|ensemble\.(runs|tags))")
+"""Settings that are lists of names, which may look like numbers."""
 
 
 def with_data_set(words: list[str]) -> list[str]:
@@ -80,8 +80,8 @@ def quoted(word: str, sweep: bool = False) -> str:
         return word
     if key == "track" and re.fullmatch(r"\d+(,\d+)*", value):
         return "track=" + ",".join(f"'{numeral}'" for numeral in value.split(","))
-    if CONTEXTS.fullmatch(key):
-        return f"{key}=" + contexts_of(value, sweep)
+    if NAMES.fullmatch(key):
+        return f"{key}=" + names_of(value, sweep)
     if TEXT.fullmatch(key):
         parts = [value] if not sweep or os.path.exists(value) else words_of(value)
         kept = [part if fully_quoted(part) or part == "null" else quote(part, key == "tag") for part in parts]
@@ -102,9 +102,9 @@ def words_of(value: str) -> list[str]:
     return [part.strip() for part in re.findall(rf"(?:{QUOTED}|[^,])+", value)]
 
 
-def contexts_of(value: str, sweep: bool) -> str:
-    """Names as a list of quoted texts: `[2016,water]`, or `water` alone; in a sweep `[a],[b]` or `a,b` are two."""
-    groups = re.findall(rf"\[((?:{QUOTED}|[^\]])*)\]", value) if value.startswith("[") else [value]
+def names_of(value: str, sweep: bool) -> str:
+    """Names as a list of quoted texts: `[2016,*[0-3]]`, or `water` alone; in a sweep `[a],[b]` or `a,b` are two."""
+    groups = re.findall(rf"\[((?:{QUOTED}|\[[^\]]*\]|[^\]])*)\]", value) if value.startswith("[") else [value]
     if sweep and not value.startswith("["):
         groups = words_of(value)
     lists = [[word if fully_quoted(word) else quote(word) for word in words_of(group)] for group in groups]

@@ -100,7 +100,7 @@ def follow(demo: Path, tmp_path: Path) -> Callable[..., tuple[Path, list[str]]]:
 
 def members_of(folder: Path) -> list[str]:
     """The runs that voted, as their stage and name; every test image has a label, and every member is in the report."""
-    results = folder / "results/track1"
+    results = folder / "demo/results/track1"
     runs = [Path(member["run"]) for member in json.loads((results / "ensemble.json").read_text())["members"]]
     tests = {path.name for path in (folder / "demo/data").glob("public_dg_0416/public_test_flat/*")}
     assert tests and set(json.loads((results / "prediction.json").read_text())) == tests
@@ -161,7 +161,7 @@ def test_a_stage(follow: Callable[..., tuple[Path, list[str]]]) -> None:
     assert "resuming" in said[4] and "finished" in said[4] and (trained / "best.ckpt").exists()
     assert [row["epoch"] for row in csv.DictReader(open(trained / "metrics.csv"))] == ["0", "1"]
     assert members_of(folder) == [name]
-    report = folder / "results/track1/report.html"
+    report = folder / "demo/results/track1/report.html"
     assert "stage=smooth" in report.read_text() and "| smooth |" in (report.parent / "runs.md").read_text()
     # The document's second training ends where one that was never stopped does.
     resumed = next(words for words in commands_of("A stage") if "resume=true" in words)

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from src.data.batch import Batch
 from src.data.words import read_data_set
 from src.datamodules.synthetic.dataset import generate
 from src.overrides import quoted, with_data_set
+from src.prediction.selection import DEFAULT_SPLIT, fits
 from src.prediction.settings import read_settings
 from src.runs.directory import MAY_DIFFER_ON_RESUME, check_settings, flat
 from src.runs.lineage import NONE
@@ -269,7 +271,15 @@ def lacking(settings: dict[str, Any], runs: dict[str, Job]) -> list[str]:
 def members(settings: dict[str, Any], runs: dict[str, Job]) -> list[str]:
     """The runs, made so far, that vote in a prediction."""
     logs = Path(settings["logs_dir"]) / settings["track"]["name"]
-    return [run for run in runs if Path(run).parent in [logs / stage for stage in settings["ensemble"]["stages"]]]
+    stages, globs, tags, split = (settings["ensemble"][key] for key in ("stages", "runs", "tags", "split"))
+    return [
+        run
+        for run, job in runs.items()
+        if Path(run).parent in [logs / stage for stage in stages]
+        and (not globs or any(fits(Path(run), glob) for glob in globs))
+        and (not tags or job.settings["tag"] in tags)
+        and fnmatchcase(job.settings["split_name"], split or DEFAULT_SPLIT)
+    ]
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -389,7 +399,7 @@ def scaled_down(words: list[str]) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.training
 def test_the_readmes_commands_run_one_after_the_other(checkout: Path) -> None:
-    results = checkout / "results/track1"
+    results = checkout / "demo/results/track1"
     for command in commands("README.md"):
         for words in [scaled_down(job) for job in split_by_stage(command.words[1:]) if job[0] in ENTRY_POINTS]:
             done = subprocess.run(

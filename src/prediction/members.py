@@ -1,12 +1,10 @@
-"""Members: the finished runs of a track, rebuilt from their config.yaml and weights, and soups of them."""
+"""Members: finished runs, read with every doubt and rebuilt from their config.yaml and weights."""
 
 from __future__ import annotations
 
 import importlib
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,6 +50,11 @@ class Member(NamedTuple):
         return f"{self.stage}/{self.name}"
 
     @property
+    def split(self) -> str:
+        """The name of the split it was trained on, as its folder's name has it."""
+        return str(self.config.get("split_name"))
+
+    @property
     def size(self) -> int:
         """Side of its input, pixels: the last one of a training whose images changed their size."""
         size = self.config["datamodule"]["size"]
@@ -65,52 +68,6 @@ class Member(NamedTuple):
 
 LeftOut = list[tuple[Path, str]]
 """Runs that do not vote, with the reason for each."""
-
-
-def find_members(logs_dir: Path, data_name: str, stages: Sequence[str]) -> tuple[list[Member], LeftOut]:
-    """The finished runs of `stages`, and the runs left out with the reason for each.
-
-    Members must agree on the classes: runs whose classes are not those of most runs are left out.
-
-    Raises:
-        FileNotFoundError: there is no finished run.
-        ValueError: no stage is given, or as many runs have one list of classes as another.
-    """
-    if not stages:
-        raise ValueError("ensemble.stages is empty: name the stages whose runs vote, such as [fdg,adapt]")
-    runs = logs_dir / data_name
-    folders = [path for stage in stages for path in sorted((runs / stage).glob("*")) if is_run(path)]
-    with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter's lock
-        found = list(pool.map(read_member, folders))
-    members = [member for member in found if isinstance(member, Member)]
-    left_out = [(folder, why) for folder, why in zip(folders, found, strict=True) if isinstance(why, str)]
-    if not members:
-        unfinished = f" ({len(left_out)} left out: {left_out[0][0]}: {left_out[0][1]})" if left_out else ""
-        raise FileNotFoundError(
-            f"no finished run of {' or '.join(stages)} in {runs}{unfinished}: "
-            f"train one (python train.py {words_for(data_name)} stage={stages[0]}) or choose another ensemble="
-        )
-    maps = Counter(tuple(member.classes) for member in members).most_common(2)
-    if len(maps) > 1 and maps[0][1] == maps[1][1]:
-        first, second = (next(m for m in members if tuple(m.classes) == classes) for classes, _ in maps)
-        raise ValueError(
-            f"the members {first.folder} and {second.folder} were trained with different label maps: "
-            "remove or retrain one of them"
-        )
-    strangers = [member for member in members if tuple(member.classes) != maps[0][0]]
-    left_out += [(member.folder, f"its classes are not those of the {maps[0][1]} other runs") for member in strangers]
-    return [member for member in members if member not in strangers], left_out
-
-
-def words_for(data_name: str) -> str:
-    """What chooses a data set on the command line."""
-    track = re.fullmatch(r"track(\d)", data_name)
-    return f"track={track[1]}" if track else f"data=<the folder {data_name}>"
-
-
-def is_run(folder: Path) -> bool:
-    """Whether a folder below a stage's is meant as a run, whatever became of it."""
-    return any((folder / name).exists() for name in ("config.yaml", "finished.json", "weights.safetensors"))
 
 
 def read_member(folder: Path) -> Member | str:
@@ -143,16 +100,21 @@ def rebuild(member: Member) -> Network:
     """
     settings = member.config["module"]
     check_rebuildable(member.config, f"the settings of {member.folder}")
-    backbone = {key: value for key, value in settings["backbone"].items() if key not in ("_target_", *START)}
     try:
         network = network_of(settings["_target_"], "these settings")(
-            backbone=timm.create_model(**backbone), num_classes=settings["num_classes"],
+            backbone=timm.create_model(**backbone_arguments(member)), num_classes=settings["num_classes"],
             mean=settings["mean"], std=settings["std"],
         )  # fmt: skip
     except Exception as error:  # whatever timm says of settings that it does not know
         raise ValueError(f"the network of {member.folder} cannot be built: {error}") from error
     load_weights(member.folder / "weights.safetensors", {part: getattr(network, part) for part in network.exported})
     return network.eval()
+
+
+def backbone_arguments(member: Member) -> dict[str, Any]:
+    """What timm.create_model makes a member's backbone of, without weights."""
+    settings: Mapping[str, Any] = member.config["module"]["backbone"]
+    return {key: value for key, value in settings.items() if key not in ("_target_", *START)}
 
 
 def check_rebuildable(config: Mapping[str, Any], whose: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from src.prediction.selection import Wanted
 from src.prediction.voting import RULES
 
 SELECTIONS = ("all", "greedy", "soup")
@@ -18,8 +19,9 @@ class PredictionSettings(NamedTuple):
     Attributes:
         data_name: the name of the data set whose runs vote.
         logs_dir: where the runs lie.
-        folder: where to: <results_dir>/<track.name>.
-        stages: whose runs vote.
+        folder: where to: <results_dir>/<track.name>; the last vote lies in it.
+        vote_name: of the folder below votes/ there that keeps this vote.
+        wanted: which runs vote.
         select: one of SELECTIONS.
         rounds: choices of select=greedy.
         vote: one of voting.RULES.
@@ -28,7 +30,8 @@ class PredictionSettings(NamedTuple):
         truth: labels of the test images.
         output: of `images`, .csv or .json.
         top: classes per image there.
-        export: format to write the members' networks in, instead of predicting.
+        export: format to write the members' networks in, one of export.NEEDS, instead of predicting.
+        license: of the networks, in the model card of export=hf.
         report: whether report.html is wanted.
         logged: whether a logger gets the report.
         members_at_once: networks that share a pass over the images.
@@ -43,7 +46,8 @@ class PredictionSettings(NamedTuple):
     data_name: str
     logs_dir: Path
     folder: Path
-    stages: list[str]
+    vote_name: str
+    wanted: Wanted
     select: str
     rounds: int
     vote: str
@@ -53,6 +57,7 @@ class PredictionSettings(NamedTuple):
     output: Path
     top: int
     export: str | None
+    license: str
     report: bool
     logged: bool
     members_at_once: int
@@ -62,6 +67,11 @@ class PredictionSettings(NamedTuple):
     precision: str
     tta: dict[str, Any]
     composed: dict[str, Any]
+
+    @property
+    def vote_folder(self) -> Path:
+        """The folder that keeps this vote."""
+        return self.folder / "votes" / self.vote_name
 
 
 def read_settings(composed: Mapping[str, Any]) -> PredictionSettings:
@@ -75,7 +85,13 @@ def read_settings(composed: Mapping[str, Any]) -> PredictionSettings:
         data_name=composed["track"]["name"],
         logs_dir=Path(composed["logs_dir"]),
         folder=Path(composed["run_dir"]),
-        stages=list(ensemble["stages"]),
+        vote_name=composed["vote_name"],
+        wanted=Wanted(
+            stages=words(ensemble["stages"]),
+            runs=words(ensemble["runs"]),
+            tags=[None if tag in (None, "null") else str(tag) for tag in listed(ensemble["tags"])],
+            split=ensemble["split"],
+        ),
         select=ensemble["select"],
         rounds=ensemble.get("rounds", 0),
         vote=composed["vote"],
@@ -85,6 +101,7 @@ def read_settings(composed: Mapping[str, Any]) -> PredictionSettings:
         output=Path(composed["output"]),
         top=composed["top"],
         export=composed["export"],
+        license=str(composed["license"]),
         report=composed["report"],
         logged=bool(composed["logger"]),
         members_at_once=composed["members_at_once"],
@@ -99,6 +116,16 @@ def read_settings(composed: Mapping[str, Any]) -> PredictionSettings:
     return settings
 
 
+def listed(value: Any) -> list[Any]:
+    """A setting that is a list, of which a single value need not stand in one, and null is none."""
+    return [] if value is None else list(value) if isinstance(value, list) else [value]
+
+
+def words(value: Any) -> list[str]:
+    """`listed`, as texts: a name may look like a number."""
+    return [str(one) for one in listed(value)]
+
+
 def check(settings: PredictionSettings) -> None:
     """Raise ValueError for settings that no call can fulfil, before anything is computed."""
     for name, value, choices in (
@@ -107,8 +134,12 @@ def check(settings: PredictionSettings) -> None:
     ):
         if value not in choices:
             raise ValueError(f"{name}={value} is not a rule: choose one of {', '.join(choices)}")
+    if not settings.vote_name.strip(".") or Path(settings.vote_name).name != settings.vote_name:
+        raise ValueError(f"vote_name={settings.vote_name}: expected a folder's name, without a path")
     if settings.output.suffix not in (".csv", ".json"):
         raise ValueError(f"output={settings.output}: expected a name that ends in .csv or .json")
+    if settings.export and settings.tta["_target_"] != "src.prediction.tta.Plain":
+        raise ValueError("export= writes networks, which see an image once: leave tta= out")
     if settings.top < 1 or settings.members_at_once < 1:
         raise ValueError("top and members_at_once must be at least 1")
     if settings.images and (settings.report or settings.truth):

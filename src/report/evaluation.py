@@ -82,15 +82,16 @@ class Evaluation(NamedTuple):
     @property
     def selection(self) -> str:
         """How the vote came about, in a sentence."""
-        stages = " and ".join(self.settings.stages)
+        runs = self.settings.wanted.words("and")
+        split = " or ".join(sorted({member.split for member in self.members}))
         if self.settings.select == "greedy":
             voting = len(set(self.chosen))
-            who = f"{voting} of {len(self.members)} finished runs of {stages}, chosen by accuracy on held-out images"
+            who = f"{voting} of {len(self.members)} finished runs of {runs}, chosen by accuracy on held-out images"
         elif self.settings.select == "soup":
-            who = f"{len(self.members)} soups (mean weights) of the finished runs of {stages}"
+            who = f"{len(self.members)} soups (mean weights) of the finished runs of {runs}"
         else:
-            who = f"every finished run of {stages} ({len(self.members)}), none selected"
-        return f"{self.settings.vote} vote of {who}; weights of each run's last epoch"
+            who = f"every finished run of {runs} ({len(self.members)}), none selected"
+        return f"{self.settings.vote} vote of {who}; split {split}; weights of each run's last epoch"
 
 
 def in_domain_of(held_out: Sequence[EvaluatedSet]) -> EvaluatedSet | None:

@@ -21,10 +21,8 @@ from src.report.chain import Link, chain, curves_of, link_of
 from src.report.comparison import read_runs, runs_table
 from src.report.evaluation import BINS, EvaluatedSet, Evaluation, best_members, diversity
 from src.report.photos import Photo, batches_of, photo_of, photos_of
-from src.report.tables import Table, as_markdown, headline_table, members_table, percent
+from src.report.tables import TITLES, Table, as_markdown, headline_table, members_table, percent
 from src.runs.directory import environment
-
-TITLES = {"test": "test", "in_domain": "in-domain (held out)", "out_of_domain": "unseen contexts (left out)"}
 
 
 class Page(NamedTuple):

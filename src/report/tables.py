@@ -13,6 +13,8 @@ from src.report.evaluation import Evaluation, accuracies
 
 Table = list[list[str]]
 """Rows of text, the first one being the head."""
+TITLES = {"test": "test", "in_domain": "in-domain (held out)", "out_of_domain": "unseen contexts (left out)"}
+"""How a reader knows the image sets."""
 
 
 def members_table(evaluation: Evaluation) -> Table:

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 from src.prediction import members
 from src.prediction.members import Member
+from src.prediction.selection import Wanted, find_members
 from tests.conftest import command, sign
 
 
@@ -37,12 +40,17 @@ def test_from_runs_to_prediction_json(
     assert capsys.readouterr().out.count("(predictions kept)") == 4  # of the test images, of the held-out ones
     assert json.loads((results / "prediction.json").read_text()) == prediction
     # A member that was trained anew is predicted anew.
-    done = json.loads((two_members[0] / "finished.json").read_text())
-    shutil.copy(two_members[1] / "weights.safetensors", two_members[0])
-    other = json.loads((two_members[1] / "finished.json").read_text())["weights_sha256"]
-    (two_members[0] / "finished.json").write_text(json.dumps({**done, "weights_sha256": other}))
+    change_weights(two_members[0])
     predict()
     assert capsys.readouterr().out.count("(predictions kept)") == 1
+
+
+def change_weights(run: Path) -> None:
+    """Give a run weights that no other has, as a training of its own would."""
+    state = load_file(run / "weights.safetensors")
+    state["head.bias"] += 0.1 * torch.arange(len(state["head.bias"]))
+    save_file(state, run / "weights.safetensors")
+    sign(run)
 
 
 @pytest.mark.parametrize("vote", ["majority", "soft"])
@@ -89,6 +97,9 @@ def test_members_of_other_classes(
         predict()
     third = two_members[0].with_name("third")
     shutil.copytree(two_members[1], third)
+    with pytest.raises(SystemExit, match="different label maps"):  # a copy makes no majority
+        predict()
+    change_weights(third)
     predict()
     assert f"left out {two_members[0]}: its classes are not those of the 2 other runs" in capsys.readouterr().out
 
@@ -234,7 +245,7 @@ def test_a_mistake_as_a_user_sees_it(places: list[str], tmp_path: Path) -> None:
 
 
 def found(tmp_path: Path) -> list[Member]:
-    return members.find_members(tmp_path / "logs", "track1", ["baseline"])[0]
+    return find_members(tmp_path / "logs", "track1", Wanted(["baseline"]))[0]
 
 
 def test_what_all_members_hold_out(two_members: list[Path], tmp_path: Path) -> None:
@@ -292,8 +303,6 @@ def test_a_soup(two_members: list[Path], train_run: Callable[..., Path], predict
     (made,) = (results / "soups").iterdir()
     done = json.loads((made / "finished.json").read_text())
     assert sorted(done["soup_of"]) == sorted(map(str, [two_members[0], *branches]))
-    from safetensors.torch import load_file
-
     states = [load_file(run / "weights.safetensors") for run in (two_members[0], *branches)]
     mean = load_file(made / "weights.safetensors")
     key = "head.weight"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from src.prediction.members import find_members
+from src.prediction.selection import Wanted, find_members
 from src.report.chain import chain
 from tests.conftest import sign
 
@@ -147,7 +147,7 @@ def test_the_chain_is_in_order_and_follows_moved_logs(two_members: list[Path], t
     first = f"track1/baseline/{two_members[0].name}"
     started_from(masks, init=first)
     started_from(two_members[1], init=first, masks="track1/wsss/made/track1_train_with_mask_label.json")
-    members, _ = find_members(tmp_path / "logs", "track1", ["baseline"])
+    members, _ = find_members(tmp_path / "logs", "track1", Wanted(["baseline"]))
     runs = chain(members[::-1], tmp_path / "logs")
     assert list(runs) == [two_members[0], masks, two_members[1]]
     assert runs[two_members[1]] == [two_members[0], masks] and runs[two_members[0]] == []

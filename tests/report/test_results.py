@@ -126,3 +126,38 @@ def test_members_that_hold_out_different_images(
     results = predict(f"truth={data / 'truth/track1_test_truth.json'}")
     assert "No figures on held-out images, and no temperature: the members" in capsys.readouterr().out
     assert set(json.loads((results / "figures.json").read_text())) == {"test"}
+
+
+def test_each_vote_is_kept_and_no_report_stays_beside_another_vote(
+    two_members: list[Path], predict: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = ("report.html", "runs.csv", "runs.md")
+
+    def there(folder: Path) -> list[bool]:
+        return [(folder / name).exists() for name in report]
+
+    results = predict("report=true")
+    adaptive, soft = results / "votes/baselines", results / "votes/baselines-vote-soft"
+    assert f"this vote is kept in {adaptive}" in capsys.readouterr().out
+    for name in ("prediction.json", "ensemble.json", "figures.json", *report):
+        assert (results / name).read_bytes() == (adaptive / name).read_bytes()
+    kept = {path.name: path.read_bytes() for path in adaptive.iterdir()}
+    predict("vote=soft")  # another vote, without a report
+    words = f"report.html and runs.csv and runs.md of the vote before are in {adaptive}"
+    assert words in capsys.readouterr().out and there(results) == there(soft) == [False] * 3
+    assert {path.name: path.read_bytes() for path in adaptive.iterdir()} == kept
+    assert json.loads((results / "ensemble.json").read_text())["vote"] == "soft"
+    assert (results / "prediction.json").read_bytes() == (soft / "prediction.json").read_bytes()
+    predict()  # the first one again: its older report is of another day
+    assert there(results) == there(adaptive) == [False] * 3
+    assert f"removed report.html and runs.csv and runs.md of an older vote from {adaptive}" in capsys.readouterr().out
+
+
+def test_a_report_of_an_older_version_is_moved(two_members: list[Path], predict: Callable[..., Path]) -> None:
+    results = predict()
+    facts = json.loads((results / "ensemble.json").read_text())
+    del facts["name"]
+    (results / "ensemble.json").write_text(json.dumps(facts))
+    (results / "report.html").write_text("old")
+    predict()
+    assert (results / "votes/before/report.html").read_text() == "old" and not (results / "report.html").exists()
