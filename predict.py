@@ -30,6 +30,7 @@ def main(cfg: DictConfig) -> None:
 
 def predict(cfg: DictConfig) -> None:
     """Members, their predictions (kept ones where nothing changed), the vote, and what a person wants to read of it."""
+    cli.say("predict.py: loading PyTorch")
     from src.prediction import export, members, soups
     from src.prediction.run import Predictor
     from src.prediction.settings import read_settings
@@ -38,6 +39,7 @@ def predict(cfg: DictConfig) -> None:
     settings = read_settings(resolved(cfg))
     trainer, tta = cli.instantiate(cfg.trainer), cli.instantiate(cfg.tta)
     open_images: OpenImages = partial(cli.instantiate, cfg.datamodule)
+    cli.say(f"looking for members in {settings.logs_dir}")
     voters, left_out = members.find_members(settings.logs_dir, settings.data_name, settings.stages)
     if trainer.is_global_zero:
         say(left_out)

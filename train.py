@@ -29,6 +29,7 @@ def main(cfg: DictConfig) -> None:
 
 def train(cfg: DictConfig) -> None:
     """Data, run directory, module, trainer; then the weights for the next stage."""
+    cli.say("train.py: loading PyTorch")
     from src.overrides import literal
     from src.prediction import members
     from src.runs import directory, lineage
@@ -36,6 +37,7 @@ def train(cfg: DictConfig) -> None:
     directory.check_settings(cfg)
     before = lineage.predecessors(cfg)
     cfg.init, cfg.masks = (literal(str(path)) if path else lineage.NONE for path in before)
+    cli.say(f"checking the images in {cfg.data_root}")
     datamodule = cli.instantiate(cfg.datamodule)
     datamodule.prepare_data()
     datamodule.setup()
@@ -55,6 +57,7 @@ def fit(cfg: DictConfig, run: Run, datamodule: NicoDataModule, init: Path | None
     import pytorch_lightning as pl
 
     from src.runs import directory
+    from src.runs.summary import summary
     from src.runs.weights import load_weights, save_weights
     from src.stopping import request
 
@@ -70,7 +73,7 @@ def fit(cfg: DictConfig, run: Run, datamodule: NicoDataModule, init: Path | None
     if trainer.is_global_zero:
         counts = ", ".join(f"{len(paths)} {part}" for part, paths in datamodule.split_paths.items() if paths)
         processes = f"{trainer.world_size} process(es) on {trainer.strategy.root_device.type}, {cfg.trainer.precision}"
-        print(f"{'resuming' if run.checkpoint else 'training'} {run.folder}: {counts} images, {processes}", flush=True)
+        print(f"{'resuming' if run.checkpoint else 'training'} {run.folder}\n{counts} images, {processes}", flush=True)
     trainer.fit(module, datamodule, ckpt_path=run.checkpoint, weights_only=True)
     figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
     left = directory.left_to_do(trainer, directory.resolved(cfg))
@@ -82,7 +85,7 @@ def fit(cfg: DictConfig, run: Run, datamodule: NicoDataModule, init: Path | None
         if not left:
             save_weights(run.folder / "weights.safetensors", {part: getattr(module, part) for part in module.exported})
             directory.finish(run, figures)
-        print(f"{run.folder} {left}" if left else f"finished {run.folder}")
+        print(f"{run.folder} {left}" if left else summary(run.folder), flush=True)
 
 
 def make_trainer(cfg: DictConfig) -> Trainer:

@@ -141,6 +141,12 @@ def start(main: Any, expand: Callable[[list[str]], list[str]] | None = None) -> 
         sys.exit(f"error: {len(failed_jobs)} of the sweep's jobs failed: {'; '.join(failed_jobs)}")
 
 
+def say(sentence: str) -> None:
+    """A line of the first process of all; which it is, is known from the launcher before PyTorch is loaded."""
+    if not any(os.environ.get(name, "0") not in ("", "0") for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):
+        print(sentence, flush=True)
+
+
 def run_sweep_job(script: str) -> bool:
     """In a sweep, run this job as a process of its own; False outside of a sweep.
 
@@ -221,15 +227,16 @@ def quiet_libraries() -> None:
 @contextmanager
 def clear_errors() -> Iterator[None]:
     """Turn an error of the user's into one sentence and exit code 1; a fault of ours keeps its traceback."""
-    from hydra.errors import InstantiationException
-    from lightning_fabric.utilities.exceptions import MisconfigurationException
-
     quiet_libraries()
     try:
         yield
-    except (
-        ValueError, OSError, RuntimeError, MemoryError, InstantiationException, MisconfigurationException
-    ) as error:  # fmt: skip
+    except Exception as error:
+        from hydra.errors import InstantiationException
+        from lightning_fabric.utilities.exceptions import MisconfigurationException  # loads torch
+
+        users = (ValueError, OSError, RuntimeError, MemoryError, InstantiationException, MisconfigurationException)
+        if not isinstance(error, users):
+            raise
         # Hydra wraps what a constructor raises, and shows the cause in a text of its own.
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
         text = None if os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0") else sentence(cause)

@@ -16,6 +16,7 @@ import timm
 from src.data.splits import HELD_OUT
 from src.files import digest_of
 from src.lightning_modules.classifier import Network
+from src.progress import progress
 from src.runs.records import read_classes, read_config, read_finished, read_split
 from src.runs.weights import load_weights
 
@@ -82,7 +83,7 @@ def find_members(logs_dir: Path, data_name: str, stages: Sequence[str]) -> tuple
     runs = logs_dir / data_name
     folders = [path for stage in stages for path in sorted((runs / stage).glob("*")) if is_run(path)]
     with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter's lock
-        found = list(pool.map(read_member, folders))
+        found = list(progress(pool.map(read_member, folders), "reading finished runs", len(folders)))
     members = [member for member in found if isinstance(member, Member)]
     left_out = [(folder, why) for folder, why in zip(folders, found, strict=True) if isinstance(why, str)]
     if not members:
