@@ -134,4 +134,4 @@ def show(evaluation: Evaluation, open_images: OpenImages, cfg: DictConfig) -> No
 
 
 if __name__ == "__main__":
-    cli.start(main)
+    cli.start(main, "predict")

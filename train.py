@@ -111,4 +111,4 @@ def expand(words: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    cli.start(main, expand)
+    cli.start(main, "train", expand)

@@ -22,7 +22,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from src import stopping
+from src import help, stopping
 from src.overrides import as_typed, folder_name, literal, quoted, unquoted, with_data_set
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -119,11 +119,12 @@ def instantiate(settings: Any, **arguments: Any) -> Any:
     return build(settings, _convert_="all", **arguments)
 
 
-def start(main: Any, expand: Callable[[list[str]], list[str]] | None = None) -> None:
+def start(main: Any, name: str, expand: Callable[[list[str]], list[str]] | None = None) -> None:
     """Run a Hydra entry point from the project's root.
 
     Args:
         main: the entry point.
+        name: of its configuration, in conf/.
         expand: makes other words of those of the command line, as Hydra takes them.
     """
     stopping.install()
@@ -134,6 +135,7 @@ def start(main: Any, expand: Callable[[list[str]], list[str]] | None = None) -> 
         if expand is not None:
             with clear_errors():
                 sys.argv[1:] = expand(sys.argv[1:])
+        help.attend(name)
         main()
     finally:
         stopping.request.left = True
@@ -276,6 +278,10 @@ def sentence(error: BaseException) -> str | None:
         return (
             f"timm cannot make this network with the settings of model= ({text or 'it refuses them'}): leave out the "
             "one that it does not take; stage=wsss needs a convolutional network that takes model.output_stride"
+        )
+    if added := re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", text):
+        return (
+            f"{added[1]} takes no {added[2]}: correct the setting, or leave it out (--help lists those that there are)"
         )
     return None
 

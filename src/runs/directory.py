@@ -95,7 +95,7 @@ class Run:
 
 def check_settings(cfg: DictConfig) -> None:
     """Raise ValueError for settings that no run can have, before anything is done."""
-    if not 0 <= cfg.seed < 2**32:
+    if type(cfg.seed) is not int or not 0 <= cfg.seed < 2**32:
         raise ValueError(f"seed is {cfg.seed}: expected a number from 0 to 2^32 - 1")
     end = cfg.trainer.max_epochs
     if type(end) is not int or end < 1:
