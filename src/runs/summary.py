@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,8 +10,8 @@ from pathlib import Path
 import yaml
 
 from src.callbacks.metrics_file import read_metrics
+from src.cli import command_words
 from src.data.splits import HELD_OUT
-from src.runs.lineage import command_for
 from src.runs.records import read_config
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -66,31 +67,30 @@ def percent(share: float | None) -> str:
 
 def next_commands(folder: Path) -> list[str]:
     """The command of the stage that builds on a run, and where it is a classifier's that of a vote."""
-    stage, track = folder.parent.name, folder.parent.parent.name.removeprefix("track")
-    found = []
+    stage, found = folder.parent.name, []
     for path in sorted((CONF / "stage").glob("*.yaml")):
         settings = yaml.safe_load(path.read_text()) or {}
         weights, masks = ((settings.get(key) or {}).get("stage") for key in ("before", "before_masks"))
         if stage in (weights, masks):
-            same = ("model", "seed", "tag") if stage == weights else ("tag",)
-            found.append(command_for(folder.parent.parent / path.stem / "run", *same).removeprefix(": "))
+            same = ("model", "seed") if stage == weights else ()
+            found.append(command("train.py", f"stage={path.stem}", "split", "tag", *same))
     if "num_classes" in read_config(folder)["module"]:
-        found.append(vote_command(stage, track, command_for(folder)))
+        found.append(command("predict.py", ensemble_of(stage)) + " report=true")
     return found
 
 
-def vote_command(stage: str, track: str, command: str) -> str:
-    """The prediction in which a stage's runs vote: by an ensemble's name where one has that stage.
+def command(script: str, word: str, *same: str) -> str:
+    """A command on this command's data: its words for them and for the places, `word`, and its settings `same`."""
+    _, *words = command_words()
+    data = [one for one in words if re.match(r"(data|data_root|track(\.\w+)?)=", one)]
+    shared = re.compile(rf"({'|'.join(('scale', 'manifest_dir', 'logs_dir', *same))})(\.\w+)*=")
+    return shlex.join(["python", script, *data, word, *filter(shared.match, words)])
 
-    Args:
-        stage, track: of the run.
-        command: that makes it, for the settings of data and places that both share.
-    """
-    ensembles = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((CONF / "ensemble").glob("*.yaml"))}
-    named = [
-        name for name, settings in ensembles.items() if stage in settings["stages"] and settings["select"] == "all"
-    ]
-    ensemble = f"ensemble={named[0]}" if named else f"ensemble.stages=[{stage}]"
-    shared = ("scale", "data_root", "manifest_dir", "logs_dir")
-    words = [word for word in shlex.split(command) if word.split("=")[0] in shared]
-    return shlex.join(["python", "predict.py", f"track={track}", ensemble, *words, "report=true"])
+
+def ensemble_of(stage: str) -> str:
+    """The word by which a stage's runs vote: an ensemble of all runs of its stages, or the stage itself."""
+    for path in sorted((CONF / "ensemble").glob("*.yaml")):
+        settings = yaml.safe_load(path.read_text())
+        if stage in settings["stages"] and settings["select"] == "all":
+            return f"ensemble={path.stem}"
+    return f"ensemble.stages=[{stage}]"

@@ -56,5 +56,11 @@ def test_the_next_command_goes_on_from_this_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, module: dict[str, object], expected: list[str]
 ) -> None:
     words = ["scale=demo", "model=tiny", "seed=2", "tag=mine", "resume=true", "module.optimizer.lr=1"]
-    monkeypatch.setattr("sys.argv", ["train.py", "track=1", f"stage={stage}", *words])
+    monkeypatch.setattr("sys.argv", ["train.py", "track='1'", f"stage={stage}", *words, "datamodule.size=32"])
     assert next_commands(run_of(tmp_path, stage, module)) == [f"python {one}" for one in expected]
+
+
+def test_the_next_command_is_of_the_same_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["train.py", "stage=moco", "track=found", "data_root='my photos'", "track.name=x"])
+    (found,) = next_commands(run_of(tmp_path, "moco"))
+    assert found == "python train.py track=found 'data_root=my photos' track.name=x stage=finetune"
