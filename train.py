@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from src import cli
 
@@ -77,7 +77,7 @@ def fit(cfg: DictConfig, run: Run, datamodule: NicoDataModule, init: Path | None
     trainer.fit(module, datamodule, ckpt_path=run.checkpoint, weights_only=True)
     figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
     left = directory.left_to_do(trainer, directory.resolved(cfg))
-    if cfg.predict and not left:
+    if cfg.predict and (not left or str(trainer.limit_predict_batches) != "1.0"):  # a debug run tries a part of it
         trainer.predict(module, datamodule, return_predictions=False)
     if "wandb" in sys.modules:  # one W&B run for each run, finished before the process goes on
         sys.modules["wandb"].finish()
@@ -91,11 +91,14 @@ def fit(cfg: DictConfig, run: Run, datamodule: NicoDataModule, init: Path | None
 def make_trainer(cfg: DictConfig) -> Trainer:
     """The trainer with the chosen callbacks and loggers."""
     from src.callbacks.randomness import KeyedRandomness
+    from src.overrides import literal
     from src.runs.directory import resolved
 
+    # null is Lightning's default, which is not None for all.
+    given = {name: literal(value) for name, value in resolved(cfg)["trainer"].items() if value is not None}
     chosen = [callback for callback in cli.instantiate(cfg.callbacks).values() if callback is not None]
     # Keyed draws are not a matter of choice: what a step draws depends on them.
-    trainer: Trainer = cli.instantiate(cfg.trainer, callbacks=[KeyedRandomness(cfg.seed), *chosen])
+    trainer: Trainer = cli.instantiate(OmegaConf.create(given), callbacks=[KeyedRandomness(cfg.seed), *chosen])
     for logger in trainer.loggers:
         logger.log_hyperparams(resolved(cfg))
     return trainer

@@ -214,6 +214,7 @@ def quiet_libraries() -> None:
     # Advertisements for other products, and lines on devices that environment.json and the run's first line hold.
     for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)  # a table that was asked for
     # A run directory holds its config.yaml before its first checkpoint; `runs.claim` guards what is in it.
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     # The data module's sampler starts at the next batch (tests/test_training.py); Lightning looks at loaders alone.
@@ -222,6 +223,8 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", "You passed in a `val_dataloader` but have no `validation_step`")
     # Images batched by their size bring their positions along.
     warnings.filterwarnings("ignore", "Couldn't infer the batch indices fetched from your dataloader")
+    # What trainer.overfit_batches is for.
+    warnings.filterwarnings("ignore", "You requested to overfit but enabled")
     # Lightning 2.6 on torch >= 2.11: its own use of a deprecated class.
     warnings.filterwarnings("ignore", ".*isinstance\\(treespec, LeafSpec\\).*")
 

@@ -305,6 +305,7 @@ def debug_settings(trainer: Mapping[str, Any]) -> list[str]:
         "overfit_batches": ("None", "0", "0.0"),
         "limit_train_batches": ("None", "1.0"),
         "limit_val_batches": ("None", "1.0", "0", "0.0"),  # a stage may validate nothing
+        "limit_predict_batches": ("None", "1.0"),
     }
     limits = {name: str(trainer.get(name)) for name in whole}
     return [f"trainer.{name}={value}" for name, value in limits.items() if value not in whole[name]]
