@@ -125,10 +125,13 @@ def show(evaluation: Evaluation, open_images: OpenImages, cfg: DictConfig) -> No
     with locked(settings.folder):  # two predictions at once write one after another
         results.write_evaluation(evaluation)
     if settings.report or settings.logged:
-        from src.report.page import make_page, publish  # matplotlib and jinja2 are an extra
+        from src.report.logged import log  # matplotlib and jinja2 are an extra
+        from src.report.page import make_page, write_page
 
-        path = settings.folder / "report.html" if settings.report else None
-        publish(make_page(evaluation, open_images), path, cli.instantiate(cfg.logger) if settings.logged else None)
+        page = make_page(evaluation, open_images)
+        if settings.report:
+            write_page(page, settings.folder / "report.html")
+        log(evaluation, page, cli.instantiate(cfg.logger).values())
     if evaluation.test.images.unreadable:
         raise ValueError(results.unreadable_words(evaluation))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
@@ -11,8 +12,6 @@ from omegaconf import DictConfig, OmegaConf
 from src import cli
 
 if TYPE_CHECKING:  # loaded when there is something to do: --help answers at once
-    from pathlib import Path
-
     from pytorch_lightning import Trainer
 
     from src.datamodules.nico import NicoDataModule
@@ -93,14 +92,16 @@ def make_trainer(cfg: DictConfig) -> Trainer:
     from src.callbacks.randomness import KeyedRandomness
     from src.overrides import literal
     from src.runs.directory import resolved
+    from src.runs.hyperparameters import hyperparameters
 
     # null is Lightning's default, which is not None for all.
     given = {name: literal(value) for name, value in resolved(cfg)["trainer"].items() if value is not None}
     chosen = [callback for callback in cli.instantiate(cfg.callbacks).values() if callback is not None]
     # Keyed draws are not a matter of choice: what a step draws depends on them.
     trainer: Trainer = cli.instantiate(OmegaConf.create(given), callbacks=[KeyedRandomness(cfg.seed), *chosen])
+    stage = Path(cfg.run_dir).parent.name
     for logger in trainer.loggers:
-        logger.log_hyperparams(resolved(cfg))
+        logger.log_hyperparams(hyperparameters(stage, resolved(cfg), cli.command_words()[1:]))
     return trainer
 
 

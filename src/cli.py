@@ -78,8 +78,13 @@ def wandb_run_id(run_dir: str) -> str:
     """
     if os.path.expanduser("~") == "~":
         os.environ["HOME"] = os.path.abspath(run_dir)
+    return earlier_wandb_id(run_dir) or secrets.token_hex(4)
+
+
+def earlier_wandb_id(run_dir: str) -> str | None:
+    """The id of the latest W&B run of a run directory, None where it has none."""
     earlier = sorted(Path(run_dir).glob("wandb/*run-*-*"), key=lambda path: path.stat().st_mtime)
-    return earlier[-1].name.rsplit("-", 1)[-1] if earlier else secrets.token_hex(4)
+    return earlier[-1].name.rsplit("-", 1)[-1] if earlier else None
 
 
 def device(setting: str) -> Any:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LEAVES = {"distributed", "files", "lightning_private", "locks", "precision", "progress", "stopping"}
 """What everybody may use."""
 MAY_IMPORT = {
-    "report": {"prediction", "runs", "callbacks", "data", "metrics"},
+    "report": {"prediction", "runs", "callbacks", "data", "cli", "metrics"},
     "prediction": {"runs", "lightning_modules", "datamodules", "data"},
     "runs": {"callbacks", "data", "cli", "overrides"},
     "callbacks": {"masks", "datamodules", "data", "metrics"},

@@ -33,6 +33,7 @@ MAY_DIFFER_ON_RESUME = (
     "logger",
     "logged_as",
     "callbacks.progress",
+    "callbacks.steps",
     "data_root",
     "manifest_dir",
     "logs_dir",
