@@ -14,7 +14,7 @@ YAMLS = sorted(path for path in (ROOT / "conf").glob("*/*.yaml"))
 @pytest.mark.parametrize("path", YAMLS, ids=lambda path: str(path.relative_to(ROOT / "conf")))
 def test_every_option_says_what_it_is_in_its_first_comment(path: Path) -> None:
     text = help.first_comment(path)
-    assert len(text) > 6 and text[0] in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" and text[-1] in ".:", text
+    assert len(text) > 6 and text[0] in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" and text[-1] in ".:?", text
 
 
 def mistake(name: str, *words: str) -> str:
