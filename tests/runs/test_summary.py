@@ -63,4 +63,4 @@ def test_the_next_command_goes_on_from_this_run(
 def test_the_next_command_is_of_the_same_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["train.py", "stage=moco", "track=found", "data_root='my photos'", "track.name=x"])
     (found,) = next_commands(run_of(tmp_path, "moco"))
-    assert found == "python train.py track=found 'data_root=my photos' track.name=x stage=finetune"
+    assert found == "python train.py 'data=my photos' track.name=x stage=finetune"
