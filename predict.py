@@ -30,6 +30,7 @@ def main(cfg: DictConfig) -> None:
 
 def predict(cfg: DictConfig) -> None:
     """Members, their predictions (kept ones where nothing changed), the vote, and what a person wants to read of it."""
+    cli.say("predict.py: loading PyTorch")
     from src.prediction import export, selection, soups
     from src.prediction.run import Predictor
     from src.prediction.settings import read_settings
@@ -40,6 +41,7 @@ def predict(cfg: DictConfig) -> None:
         export.check_format(settings.export)
     trainer, tta = cli.instantiate(cfg.trainer), cli.instantiate(cfg.tta)
     open_images: OpenImages = partial(cli.instantiate, cfg.datamodule)
+    cli.say(f"looking for members in {settings.logs_dir}")
     voters, left_out = selection.find_members(settings.logs_dir, settings.data_name, settings.wanted)
     if trainer.is_global_zero:
         say(left_out)
@@ -158,15 +160,17 @@ def show(evaluation: Evaluation, open_images: OpenImages, cfg: DictConfig) -> No
     with locked(settings.folder):  # two predictions at once write one after another
         results.write_evaluation(evaluation)
         if settings.report or settings.logged:
-            from src.report.page import make_page, publish  # matplotlib and jinja2 are an extra
+            from src.report.logged import log  # matplotlib and jinja2 are an extra
+            from src.report.page import make_page, write_page
 
-            path = settings.folder / "report.html" if settings.report else None
-            publish(make_page(evaluation, open_images), path, cli.instantiate(cfg.logger) if settings.logged else None)
-            if path:
+            page = make_page(evaluation, open_images)
+            if settings.report:
+                write_page(page, settings.folder / "report.html")
                 results.keep_report(settings)
+            log(evaluation, page, cli.instantiate(cfg.logger).values())
     if evaluation.test.images.unreadable:
         raise ValueError(results.unreadable_words(evaluation))
 
 
 if __name__ == "__main__":
-    cli.start(main)
+    cli.start(main, "predict")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from src import cli
 
@@ -28,6 +28,7 @@ def main(cfg: DictConfig) -> None:
 
 def train(cfg: DictConfig) -> None:
     """Data, run directory, module, trainer; then the weights for the next stage."""
+    cli.say("train.py: loading PyTorch")
     from src.lightning_modules import backbone
     from src.overrides import literal
     from src.prediction import members
@@ -38,6 +39,7 @@ def train(cfg: DictConfig) -> None:
     start = pretrained.start_of(cfg.model, Path(cfg.run_dir) if cfg.resume else None)
     before = lineage.predecessors(cfg)
     cfg.init, cfg.masks = (literal(str(path)) if path else lineage.NONE for path in before)
+    cli.say(f"checking the images in {cfg.data_root}")
     datamodule = cli.instantiate(cfg.datamodule)
     datamodule.prepare_data()
     datamodule.setup()
@@ -60,6 +62,7 @@ def fit(cfg: DictConfig, run: Run, datamodule: NicoDataModule, init: Path | None
     import pytorch_lightning as pl
 
     from src.runs import directory
+    from src.runs.summary import summary
     from src.runs.weights import save_weights
     from src.stopping import request
 
@@ -73,11 +76,11 @@ def fit(cfg: DictConfig, run: Run, datamodule: NicoDataModule, init: Path | None
     if trainer.is_global_zero:
         counts = ", ".join(f"{len(paths)} {part}" for part, paths in datamodule.split_paths.items() if paths)
         processes = f"{trainer.world_size} process(es) on {trainer.strategy.root_device.type}, {cfg.trainer.precision}"
-        print(f"{'resuming' if run.checkpoint else 'training'} {run.folder}: {counts} images, {processes}", flush=True)
+        print(f"{'resuming' if run.checkpoint else 'training'} {run.folder}\n{counts} images, {processes}", flush=True)
     trainer.fit(module, datamodule, ckpt_path=run.checkpoint, weights_only=True)
     figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
     left = directory.left_to_do(trainer, directory.resolved(cfg))
-    if cfg.predict and not left:
+    if cfg.predict and (not left or str(trainer.limit_predict_batches) != "1.0"):  # a debug run tries a part of it
         trainer.predict(module, datamodule, return_predictions=False)
     if "wandb" in sys.modules:  # one W&B run for each run, finished before the process goes on
         sys.modules["wandb"].finish()
@@ -85,7 +88,7 @@ def fit(cfg: DictConfig, run: Run, datamodule: NicoDataModule, init: Path | None
         if not left:
             save_weights(run.folder / "weights.safetensors", {part: getattr(module, part) for part in module.exported})
             directory.finish(run, figures)
-        print(f"{run.folder} {left}" if left else f"finished {run.folder}")
+        print(f"{run.folder} {left}" if left else summary(run.folder), flush=True)
 
 
 def make_module(cfg: DictConfig, run: Run, init: Path | None) -> Any:
@@ -111,13 +114,18 @@ def make_module(cfg: DictConfig, run: Run, init: Path | None) -> Any:
 def make_trainer(cfg: DictConfig) -> Trainer:
     """The trainer with the chosen callbacks and loggers."""
     from src.callbacks.randomness import KeyedRandomness
+    from src.overrides import literal
     from src.runs.directory import resolved
+    from src.runs.hyperparameters import hyperparameters
 
+    # null is Lightning's default, which is not None for all.
+    given = {name: literal(value) for name, value in resolved(cfg)["trainer"].items() if value is not None}
     chosen = [callback for callback in cli.instantiate(cfg.callbacks).values() if callback is not None]
     # Keyed draws are not a matter of choice: what a step draws depends on them.
-    trainer: Trainer = cli.instantiate(cfg.trainer, callbacks=[KeyedRandomness(cfg.seed), *chosen])
+    trainer: Trainer = cli.instantiate(OmegaConf.create(given), callbacks=[KeyedRandomness(cfg.seed), *chosen])
+    stage = Path(cfg.run_dir).parent.name
     for logger in trainer.loggers:
-        logger.log_hyperparams(resolved(cfg))
+        logger.log_hyperparams(hyperparameters(stage, resolved(cfg), cli.command_words()[1:]))
     return trainer
 
 
@@ -131,4 +139,4 @@ def expand(words: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    cli.start(main, expand)
+    cli.start(main, "train", expand)

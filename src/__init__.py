@@ -11,6 +11,6 @@ mixing             one strategy per file
 transforms         augmentation of uint8 images and their masks
 data               manifests, trees, splits, decoding, datasets, the order of images
 losses metrics fourier schedules                   pure functions
-cli overrides                                      the command line
+cli help overrides                                 the command line
 files locks progress precision stopping distributed lightning_private      what everybody may use
 """

@@ -21,7 +21,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from src import stopping
+from src import help, stopping
 from src.overrides import as_typed, folder_name, literal, quoted, unquoted, with_data_set
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -94,8 +94,13 @@ def wandb_run_id(run_dir: str) -> str:
     """
     if os.path.expanduser("~") == "~":
         os.environ["HOME"] = os.path.abspath(run_dir)
+    return earlier_wandb_id(run_dir) or secrets.token_hex(4)
+
+
+def earlier_wandb_id(run_dir: str) -> str | None:
+    """The id of the latest W&B run of a run directory, None where it has none."""
     earlier = sorted(Path(run_dir).glob("wandb/*run-*-*"), key=lambda path: path.stat().st_mtime)
-    return earlier[-1].name.rsplit("-", 1)[-1] if earlier else secrets.token_hex(4)
+    return earlier[-1].name.rsplit("-", 1)[-1] if earlier else None
 
 
 def device(setting: str) -> Any:
@@ -142,11 +147,12 @@ def instantiate(settings: Any, **arguments: Any) -> Any:
     return build(settings, _convert_="all", **arguments)
 
 
-def start(main: Any, expand: Callable[[list[str]], list[str]] | None = None) -> None:
+def start(main: Any, name: str, expand: Callable[[list[str]], list[str]] | None = None) -> None:
     """Run a Hydra entry point from the project's root.
 
     Args:
         main: the entry point.
+        name: of its configuration, in conf/.
         expand: makes other words of those of the command line, as Hydra takes them.
     """
     stopping.install()
@@ -157,11 +163,18 @@ def start(main: Any, expand: Callable[[list[str]], list[str]] | None = None) -> 
         if expand is not None:
             with clear_errors():
                 sys.argv[1:] = expand(sys.argv[1:])
+        help.attend(name)
         main()
     finally:
         stopping.request.left = True
     if failed_jobs:
         sys.exit(f"error: {len(failed_jobs)} of the sweep's jobs failed: {'; '.join(failed_jobs)}")
+
+
+def say(sentence: str) -> None:
+    """A line of the first process of all; which it is, is known from the launcher before PyTorch is loaded."""
+    if not any(os.environ.get(name, "0") not in ("", "0") for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):
+        print(sentence, flush=True)
 
 
 def run_sweep_job(script: str) -> bool:
@@ -229,6 +242,7 @@ def quiet_libraries() -> None:
     # Advertisements for other products, and lines on devices that environment.json and the run's first line hold.
     for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)  # a table that was asked for
     # A run directory holds its config.yaml before its first checkpoint; `runs.claim` guards what is in it.
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     # The data module's sampler starts at the next batch (tests/test_training.py); Lightning looks at loaders alone.
@@ -237,6 +251,8 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", "You passed in a `val_dataloader` but have no `validation_step`")
     # Images batched by their size bring their positions along.
     warnings.filterwarnings("ignore", "Couldn't infer the batch indices fetched from your dataloader")
+    # What trainer.overfit_batches is for.
+    warnings.filterwarnings("ignore", "You requested to overfit but enabled")
     # Lightning 2.6 on torch >= 2.11: its own use of a deprecated class.
     warnings.filterwarnings("ignore", ".*isinstance\\(treespec, LeafSpec\\).*")
 
@@ -244,15 +260,16 @@ def quiet_libraries() -> None:
 @contextmanager
 def clear_errors() -> Iterator[None]:
     """Turn an error of the user's into one sentence and exit code 1; a fault of ours keeps its traceback."""
-    from hydra.errors import InstantiationException
-    from lightning_fabric.utilities.exceptions import MisconfigurationException
-
     quiet_libraries()
     try:
         yield
-    except (
-        ValueError, OSError, RuntimeError, MemoryError, InstantiationException, MisconfigurationException
-    ) as error:  # fmt: skip
+    except Exception as error:
+        from hydra.errors import InstantiationException
+        from lightning_fabric.utilities.exceptions import MisconfigurationException  # loads torch
+
+        users = (ValueError, OSError, RuntimeError, MemoryError, InstantiationException, MisconfigurationException)
+        if not isinstance(error, users):
+            raise
         # Hydra wraps what a constructor raises, and shows the cause in a text of its own.
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
         text = None if os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0") else sentence(cause)
@@ -284,6 +301,10 @@ def sentence(error: BaseException) -> str | None:
         return (
             f"timm cannot make this network with the settings of model= ({text or 'it refuses them'}): leave out the "
             "one that it does not take; stage=wsss needs a convolutional network that takes model.output_stride"
+        )
+    if added := re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", text):
+        return (
+            f"{added[1]} takes no {added[2]}: correct the setting, or leave it out (--help lists those that there are)"
         )
     return None
 

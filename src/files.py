@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from src.progress import progress
+
 
 def read_json(path: Path) -> Any:
     """Read a JSON file in UTF-8, with or without a byte order mark, with any line endings.
@@ -107,7 +109,7 @@ def digest_files(data_root: Path, paths: Sequence[str]) -> str:
     A file that does not exist, or that cannot be looked up, contributes its path alone.
     """
     state = hashlib.sha256()
-    for path in paths:
+    for path in progress(paths, f"looking at the files in {data_root}"):
         try:
             stat = os.stat(data_root / path)
         except OSError:

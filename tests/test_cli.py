@@ -67,7 +67,9 @@ def test_wandb_id_is_that_of_the_earlier_start(tmp_path: Path) -> None:
 def test_help_names_groups(script: str) -> None:
     done = command(script, "--help")
     assert done.returncode == 0 and f"python {script} track=" in done.stdout
-    assert re.search(r"trainer: auto, cpu, ddp, ddp_cpu, gpu", done.stdout)
+    for group in ("trainer", "track", "logger"):
+        assert re.search(rf"^{group}\n" + "".join(rf"  [ *] {name}\b.*\n(?:  {{20}}.*\n)*" for name in options(group)),
+                         done.stdout, re.MULTILINE)  # fmt: skip
 
 
 def test_help_does_not_import_torch() -> None:
@@ -83,8 +85,9 @@ def test_help_does_not_import_torch() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["stage=nonsense"], "Could not find 'stage/nonsense'.*baseline"),
-        (["trainer.max_epoch=3"], "Key 'max_epoch' is not in struct"),
+        (["stage=nonsense"], "error: stage=nonsense is none of adapt, baseline"),
+        (["trainer.max_epoch=3"], "error: there is no setting trainer.max_epoch: did you mean trainer.max_epochs\\?"),
+        (["+trainer.max_epoch=3", "scale=demo", "{data}"], "error: Trainer takes no max_epoch: correct the setting"),
         (["split=leave_context_out", "scale=demo", "{data}"], "error: split.contexts is \\[\\]: name one or more"),
         (["model.model_name=resnet3", "scale=demo", "{data}"], "error: timm has no model resnet3.*did you mean resnet"),
         (["seed=-1"], "error: seed is -1: expected"),

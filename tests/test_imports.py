@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LEAVES = {"distributed", "files", "lightning_private", "locks", "precision", "progress", "stopping"}
 """What everybody may use."""
 MAY_IMPORT = {
-    "report": {"prediction", "runs", "callbacks", "data", "metrics"},
+    "report": {"prediction", "runs", "callbacks", "data", "cli", "metrics"},
     "prediction": {"runs", "lightning_modules", "datamodules", "data"},
     "runs": {"callbacks", "lightning_modules", "data", "cli", "overrides"},
     "callbacks": {"masks", "datamodules", "data", "metrics"},
@@ -23,14 +23,15 @@ MAY_IMPORT = {
     "mixing": {"data", "fourier"},
     "transforms": {"data"},
     "data": {"overrides"}, "losses": set(), "metrics": set(), "fourier": set(), "schedules": set(),
-    "cli": {"overrides"}, "overrides": set(),
+    "cli": {"help", "overrides"}, "help": set(), "overrides": set(),
     "distributed": set(), "lightning_private": set(), "precision": set(), "files": set(), "locks": set(),
     "progress": set(), "stopping": set(),
 }  # fmt: skip
 """The rooms of src, from the top floor down: a room imports only from rooms below it, and these alone."""
 HOMES = {
     "albumentations": {"transforms"}, "pydensecrf": {"masks"}, "matplotlib": {"report"}, "jinja2": {"report"},
-    "hydra": {"cli", "overrides", "prediction", "runs"}, "omegaconf": {"cli", "runs", "prediction"},
+    "hydra": {"cli", "help", "overrides", "prediction", "runs"},
+    "omegaconf": {"cli", "help", "runs", "prediction"},
     "pytorch_lightning": {
         "datamodules", "lightning_modules", "callbacks", "runs", "prediction", "report", "distributed",
         "lightning_private",

@@ -12,11 +12,11 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import nn
 
 from src.callbacks.randomness import KeyedRandomness
+from src.cli import instantiate
 from src.lightning_modules.c2am import C2AM, border_mean, disentangle
 from src.lightning_modules.classifier import Network
 from src.lightning_modules.moco import Encoder, MoCo

@@ -58,9 +58,7 @@ def same(a: Path, b: Path) -> bool:
     return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
 
 
-@pytest.mark.parametrize(
-    "limit", ["+trainer.max_steps=3", "+trainer.max_steps=7", "+trainer.max_time={milliseconds:1}"]
-)
+@pytest.mark.parametrize("limit", ["trainer.max_steps=3", "trainer.max_steps=7", "trainer.max_time={milliseconds:1}"])
 def test_a_limit_cuts_a_run_which_goes_on_as_if_it_had_not(
     train_run: Train, limit: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -72,7 +70,7 @@ def test_a_limit_cuts_a_run_which_goes_on_as_if_it_had_not(
     assert stopped.value.code == 0
     cut = whole.with_name(whole.name.replace("whole", "cut"))
     said = capsys.readouterr().out
-    assert f"stopped by {limit[1:].split('=')[0]} in epoch " in said and "of 3, after step" in said
+    assert f"stopped by {limit.split('=')[0]} in epoch " in said and "of 3, after step" in said
     assert "resume=true goes on" in said and not (cut / "finished.json").exists()
     train_run(*words, "tag=cut", "resume=true")
     assert (cut / "finished.json").exists() and same(whole, cut)
@@ -81,18 +79,18 @@ def test_a_limit_cuts_a_run_which_goes_on_as_if_it_had_not(
 def test_a_limit_at_an_epochs_end(train_run: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = train_run(*BASELINE, "trainer.max_epochs=2", "tag=whole")
     steps = int((whole / "metrics.csv").read_text().splitlines()[1].split(",")[1])
-    cut = train_run(*BASELINE, "trainer.max_epochs=2", "tag=cut", f"+trainer.max_steps={steps}")
+    cut = train_run(*BASELINE, "trainer.max_epochs=2", "tag=cut", f"trainer.max_steps={steps}")
     assert "stopped after epoch 1 of 2 and is not finished: resume=true goes on" in capsys.readouterr().out
     assert not (cut / "finished.json").exists()
     train_run(*BASELINE, "trainer.max_epochs=2", "tag=cut", "resume=true")
     assert same(whole, cut)
 
 
-@pytest.mark.parametrize("word", ["+trainer.fast_dev_run=true", "+trainer.limit_train_batches=2",
-                                  "+trainer.limit_val_batches=1", "+trainer.overfit_batches=1"])  # fmt: skip
+@pytest.mark.parametrize("word", ["trainer.fast_dev_run=true", "trainer.limit_train_batches=2",
+                                  "trainer.limit_val_batches=1", "trainer.overfit_batches=1"])  # fmt: skip
 def test_debug_runs_never_vote(train_run: Train, word: str, capsys: pytest.CaptureFixture[str]) -> None:
     run = train_run(*BASELINE, "trainer.max_epochs=1", word)
-    assert f"is a debug run ({word[1:].split('=')[0]}=" in capsys.readouterr().out
+    assert f"is a debug run ({word.split('=')[0]}=" in capsys.readouterr().out
     assert not (run / "finished.json").exists()
 
 
@@ -115,7 +113,7 @@ def test_early_stopping_is_not_the_end_that_the_settings_name(
 def test_the_row_of_an_interrupted_epoch_says_where_it_went_on(train_run: Train) -> None:
     words = [*BASELINE, "trainer.max_epochs=2", "tag=cut"]
     with pytest.raises(SystemExit):
-        train_run(*words, "+trainer.max_steps=2")
+        train_run(*words, "trainer.max_steps=2")
     run = train_run(*words, "resume=true")
     head, first, second = [line.split(",") for line in (run / "metrics.csv").read_text().splitlines()]
     place = head.index("train/first_batch")
@@ -142,7 +140,7 @@ def test_a_sweeps_job_ends_with_the_sweep_and_a_persons_process_does_not(tmp_pat
 def test_a_request_to_a_process_on_its_way_out_raises_nothing(way: str) -> None:
     late = "import atexit, os, sys, time; sys.path.insert(0, '.'); from src import cli\n"
     late += "atexit.register(lambda: (os.kill(os.getpid(), 15), time.sleep(0.2), print('out')))\n"
-    late += f"def main():\n    {way}\ncli.start(main)"
+    late += f"def main():\n    {way}\ncli.start(main, 'train')"
     done = subprocess.run([sys.executable, "-c", late], capture_output=True, text=True, cwd=ROOT, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (3 if "exit" in way else 0, "out\n", "")
 

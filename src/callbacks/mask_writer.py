@@ -173,8 +173,11 @@ class MaskWriter(BasePredictionWriter):
         map_iou = trainer.strategy.reduce(self.map_iou.float().to(pl_module.device), reduce_op="sum").cpu().double()
         trainer.strategy.barrier("every rank has written its masks")
         if trainer.is_global_zero:
-            self.conclude(map_iou)
-            self.write_sheet(trainer)
+            if left := self.files.missing():  # trainer.limit_predict_batches
+                print(f"{len(left)} of {len(self.files.rows)} images have no mask: there is no manifest with masks")
+            else:
+                self.conclude(map_iou)
+                self.write_sheet(trainer)
         trainer.strategy.barrier("the masks are judged")
 
     def conclude(self, map_iou: torch.Tensor) -> None:

@@ -13,6 +13,7 @@ from src.datamodules.nico import datamodule_of
 from src.distributed import gather
 from src.metrics import ContextAccuracy, knn_scores
 from src.precision import in_float32
+from src.progress import progress
 
 
 class Bank(NamedTuple):
@@ -95,7 +96,7 @@ class Neighbours(pl.Callback):
         pl_module.eval()
         rows = []
         with torch.no_grad(), trainer.precision_plugin.forward_context():
-            for batch in loader:
+            for batch in progress(loader, "features of images"):
                 batch = trainer.strategy.batch_to_device(batch)
                 rows.append((in_float32(F.normalize)(pl_module(batch.image), dim=1), batch.label, batch.domain))
         pl_module.train()

@@ -1,4 +1,4 @@
-"""Progress of a training: Lightning's Rich bar on a terminal, plain lines in a log."""
+"""Progress of a training: a bar on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import time
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
+from pytorch_lightning.callbacks import ProgressBar
+
+from src.callbacks.progress_bar import Bar
 
 
 def progress_bar(seconds: float) -> ProgressBar:
     """The bar that fits where the output goes; `seconds`: shortest time between two lines in an epoch."""
-    return RichProgressBar() if sys.stdout.isatty() else ProgressLines(seconds)
+    return Bar() if sys.stdout.isatty() else ProgressLines(seconds)
 
 
 class ProgressLines(ProgressBar):

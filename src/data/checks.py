@@ -17,6 +17,7 @@ from src.data.manifest import Row, spelled_in
 from src.data.mask_files import decode_mask, says_nothing
 from src.data.tree import refuse_outside
 from src.files import read_json
+from src.progress import progress
 
 
 def check_links(data_root: Path, paths: Sequence[str]) -> None:
@@ -24,7 +25,7 @@ def check_links(data_root: Path, paths: Sequence[str]) -> None:
     root = os.path.realpath(data_root)
     for folder in sorted({os.path.dirname(path) for path in paths}):
         refuse_outside(os.path.join(data_root, folder), root)
-    for path in paths:  # one lstat an image; the folders above were followed once each
+    for path in progress(paths, f"looking at the files in {data_root}"):  # one lstat each, their folders were followed
         full = os.path.join(data_root, path)
         if os.path.islink(full):
             refuse_outside(full, root)
@@ -148,7 +149,7 @@ def check_masks(rows: Sequence[Row], path: Path, mask_root: Path) -> None:
         raise ValueError(f"{path} has no image_seg_path for {missing[0].image_path}: make the masks with stage=wsss")
     paths = [str(row.image_seg_path) for row in rows]
     check_links(mask_root, paths)
-    gone = [name for name in paths if not (mask_root / name).exists()]
+    gone = [name for name in progress(paths, "looking for the masks") if not (mask_root / name).exists()]
     if gone:
         raise FileNotFoundError(
             f"{len(gone)} masks of {path} are missing below {mask_root} (first: {gone[0]}): "
@@ -167,7 +168,7 @@ def warn_of_masks(rows: Sequence[Row], path: Path, mask_root: Path, max_pixels: 
     if math.isnan(share):
         order = np.random.default_rng(0).permutation(len(rows))[:MASKS_LOOKED_AT]
         paths = [mask_root / str(rows[i].image_seg_path) for i in order]
-        shares = np.array([decode_mask(one, max_pixels).mean() for one in paths])
+        shares = np.array([decode_mask(one, max_pixels).mean() for one in progress(paths, "looking at some masks")])
         share, empty, full = float(shares.mean()), float((shares == 0).mean()), float((shares == 1).mean())
     if warning := says_nothing(share, empty, full):
         warnings.warn(f"{path}: {warning}", stacklevel=2)

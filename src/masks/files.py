@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from src.data.images import MAX_PIXELS, Mask
 from src.data.manifest import Row
 from src.data.mask_files import decode_mask
+from src.progress import progress
 
 
 class MaskFiles:
@@ -44,7 +45,8 @@ class MaskFiles:
 
     def missing(self) -> list[int]:
         """Indices of the rows that have no mask yet."""
-        return [i for i, row in enumerate(self.rows) if not self.path(row).exists()]
+        rows = progress(self.rows, "looking for masks that exist")
+        return [i for i, row in enumerate(rows) if not self.path(row).exists()]
 
     def read(self, row: Row) -> Mask:
         """A mask that this run made."""

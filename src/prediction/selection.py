@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.prediction.members import LeftOut, Member, read_member
+from src.progress import progress
 from src.runs.lineage import description_of
 
 DEFAULT_SPLIT = "holdout"
@@ -58,7 +59,7 @@ def find_members(logs_dir: Path, data_name: str, wanted: Wanted) -> tuple[list[M
     runs = logs_dir / data_name
     folders = find_runs(runs, wanted)
     with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter's lock
-        found = list(pool.map(read_member, folders))
+        found = list(progress(pool.map(read_member, folders), "reading finished runs", len(folders)))
     members = [member for member in found if isinstance(member, Member)]
     left_out = [(folder, why) for folder, why in zip(folders, found, strict=True) if isinstance(why, str)]
     if not members:

@@ -10,7 +10,6 @@ import jinja2
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
-from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from src.files import write_text
 from src.metrics import calibration, temper
@@ -21,7 +20,7 @@ from src.report.chain import Link, chain, curves_of, link_of
 from src.report.comparison import read_runs, runs_table
 from src.report.evaluation import BINS, EvaluatedSet, Evaluation, best_members, diversity
 from src.report.photos import Photo, batches_of, photo_of, photos_of
-from src.report.tables import TITLES, Table, as_markdown, headline_table, members_table, percent
+from src.report.tables import TITLES, Table, headline_table, members_table, percent
 from src.runs.directory import environment
 
 
@@ -157,31 +156,12 @@ def diversity_table(evaluated: EvaluatedSet) -> Table:
     return [["", "% of the test images"], *([words[key], percent(figures[key])] for key in words if key in figures)]
 
 
-def publish(page: Page, path: Path | None, logger: Logger | None) -> None:
-    """Write the report as one HTML file, and give the same tables and pictures to a logger; either may be None."""
-    if path:
-        templates = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
-            trim_blocks=True, lstrip_blocks=True,
-        )  # fmt: skip
-        figures = {name: plots.as_data_url(figure) for name, figure in page.figures.items()}
-        write_text(path, templates.get_template("page.html").render(page._asdict() | {"figures": figures}))
-        print(f"wrote {path}")
-    if isinstance(logger, WandbLogger):
-        for name, (head, *rows) in page.tables.items():
-            logger.log_table(f"report/{name}", columns=head, data=rows)
-        for name, figure in page.figures.items():
-            logger.log_image(f"report/{name}", [plots.raster(figure)])
-        for name, photos in page.photos.items():
-            if photos:
-                logger.log_image(f"report/{name}", [p.picture for p in photos], caption=[p.caption for p in photos])
-        logger.experiment.finish()
-    elif isinstance(logger, TensorBoardLogger):
-        for name, table in page.tables.items():
-            logger.experiment.add_text(f"report/{name}", as_markdown(table))
-        for name, figure in page.figures.items():
-            logger.experiment.add_image(f"report/{name}", plots.raster(figure), dataformats="HWC")
-        for name, photos in page.photos.items():
-            for i, photo in enumerate(photos):
-                logger.experiment.add_image(f"report/{name}/{i}", photo.picture, dataformats="HWC")
-        logger.experiment.close()
+def write_page(page: Page, path: Path) -> None:
+    """Write the report as one file of HTML."""
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    figures = {name: plots.as_data_url(figure) for name, figure in page.figures.items()}
+    write_text(path, templates.get_template("page.html").render(page._asdict() | {"figures": figures}))
+    print(f"wrote {path}")

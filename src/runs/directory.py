@@ -33,6 +33,7 @@ MAY_DIFFER_ON_RESUME = (
     "logger",
     "logged_as",
     "callbacks.progress",
+    "callbacks.steps",
     "data_root",
     "manifest_dir",
     "logs_dir",
@@ -107,7 +108,7 @@ class Run:
 
 def check_settings(cfg: DictConfig) -> None:
     """Raise ValueError for settings that no run can have, before anything is done."""
-    if not 0 <= cfg.seed < 2**32:
+    if type(cfg.seed) is not int or not 0 <= cfg.seed < 2**32:
         raise ValueError(f"seed is {cfg.seed}: expected a number from 0 to 2^32 - 1")
     end = cfg.trainer.max_epochs
     if type(end) is not int or end < 1:
@@ -317,6 +318,7 @@ def debug_settings(trainer: Mapping[str, Any]) -> list[str]:
         "overfit_batches": ("None", "0", "0.0"),
         "limit_train_batches": ("None", "1.0"),
         "limit_val_batches": ("None", "1.0", "0", "0.0"),  # a stage may validate nothing
+        "limit_predict_batches": ("None", "1.0"),
     }
     limits = {name: str(trainer.get(name)) for name in whole}
     return [f"trainer.{name}={value}" for name, value in limits.items() if value not in whole[name]]

@@ -1,0 +1,52 @@
+"""The loss and the speed between epochs, for loggers."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+
+class StepMetrics(pl.Callback):
+    """Give loggers the mean loss of the latest steps, and the images a second: all processes' together.
+
+    The losses are added up where they are computed and read once in `every_n_steps`: no step waits for its loss here.
+    metrics.csv has a row for each epoch, and none of this.
+
+    Args:
+        every_n_steps: batches between two points.
+    """
+
+    def __init__(self, every_n_steps: int) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"callbacks.steps.every_n_steps is {every_n_steps}: expected at least 1")
+        self.every_n_steps = every_n_steps
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin to add up."""
+        self.total: torch.Tensor | None = None
+        self.steps = self.images = 0
+        self.begin = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.restart()  # a validation, and the workers' start, are no training
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not trainer.loggers:
+            return
+        loss = outputs["loss"].detach().float()
+        self.total = loss.clone() if self.total is None else self.total + loss
+        self.steps += 1
+        self.images += len(batch.position) * trainer.world_size
+        if self.steps < self.every_n_steps and batch_idx + 1 < trainer.num_training_batches:
+            return
+        mean = float(trainer.strategy.reduce(self.total / self.steps, reduce_op="mean"))
+        figures = {"step/loss": mean, "step/images_per_second": self.images / (time.monotonic() - self.begin)}
+        for logger in trainer.loggers:
+            logger.log_metrics(figures, step=trainer.global_step)
+        self.restart()

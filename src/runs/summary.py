@@ -1,0 +1,96 @@
+"""What a person sees of a run at its end: its last and its best epoch, where its files are, the next command."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from src.callbacks.metrics_file import read_metrics
+from src.cli import command_words
+from src.data.splits import HELD_OUT
+from src.runs.records import read_config
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+CHOSEN_BY = "val/in_domain/accuracy"
+FILES = ("weights.safetensors", "metrics.csv", "masks.png", "pictures")
+"""What a person looks for in a run, where it is there."""
+
+
+def summary(folder: Path) -> str:
+    """The lines for a finished run: its files, a small table, and the commands that go on from it."""
+    rows = [
+        {name: float(value) for name, value in row.items() if value} for row in read_metrics(folder / "metrics.csv")
+    ]
+    there = [name + "/" * (folder / name).is_dir() for name in FILES if (folder / name).exists()]
+    lines = [f"finished {folder}: {', '.join(there)}", *(table(rows) if rows else [])]
+    return "\n".join([*lines, *(f"next  {command}" for command in next_commands(folder))])
+
+
+def table(rows: Sequence[Mapping[str, float]]) -> list[str]:
+    """The last epoch, and the best one where a validation tells: of equals the first, as best.ckpt has it.
+
+    Args:
+        rows: of metrics.csv, at least one.
+    """
+    epochs = {"last": rows[-1]}
+    validated = [row for row in rows if CHOSEN_BY in row]
+    if validated:
+        epochs["best"] = max(validated, key=lambda row: row[CHOSEN_BY])
+    cells = [["", "epoch", "loss", *(name.replace("_", "-") for name in HELD_OUT), "worst context"]]
+    for title, row in epochs.items():
+        accuracies = [row.get(f"val/{name}/accuracy") for name in HELD_OUT]
+        loss = f"{row['train/loss']:.4g}" if "train/loss" in row else "-"
+        cells.append([title, f"{row['epoch'] + 1:.0f}", loss, *map(percent, accuracies), worst_context(row)])
+    shown = [i for i in range(len(cells[0])) if i == 0 or any(row[i] != "-" for row in cells[1:])]
+    widths = {i: max(len(row[i]) for row in cells) for i in shown}
+    return ["  ".join(f"{row[i]:{'<' if i in (0, 5) else '>'}{widths[i]}}" for i in shown).rstrip() for row in cells]
+
+
+def worst_context(row: Mapping[str, float]) -> str:
+    """The context of the lowest accuracy in an epoch, of all parts that are held out: "rock 60.2%"; "-" without any."""
+    prefixes = [f"val/{name}/accuracy/" for name in HELD_OUT]
+    found = [(value, key.removeprefix(p)) for p in prefixes for key, value in row.items() if key.startswith(p)]
+    if not found:
+        return "-"
+    accuracy, context = min(found)
+    return f"{context} {percent(accuracy)}"
+
+
+def percent(share: float | None) -> str:
+    """A share as a percentage, "-" where it is not known."""
+    return "-" if share is None else f"{share:.1%}"
+
+
+def next_commands(folder: Path) -> list[str]:
+    """The command of the stage that builds on a run, and where it is a classifier's that of a vote."""
+    stage, found = folder.parent.name, []
+    for path in sorted((CONF / "stage").glob("*.yaml")):
+        settings = yaml.safe_load(path.read_text()) or {}
+        weights, masks = ((settings.get(key) or {}).get("stage") for key in ("before", "before_masks"))
+        if stage in (weights, masks):
+            same = ("model", "seed") if stage == weights else ()
+            found.append(command("train.py", f"stage={path.stem}", "split", "tag", *same))
+    if "num_classes" in read_config(folder)["module"]:
+        found.append(command("predict.py", ensemble_of(stage)) + " report=true")
+    return found
+
+
+def command(script: str, word: str, *same: str) -> str:
+    """A command on this command's data: its words for them and for the places, `word`, and its settings `same`."""
+    _, *words = command_words()
+    data = [one for one in words if re.match(r"(data|data_root|track(\.\w+)?)=", one)]
+    shared = re.compile(rf"({'|'.join(('scale', 'manifest_dir', 'logs_dir', *same))})(\.\w+)*=")
+    return shlex.join(["python", script, *data, word, *filter(shared.match, words)])
+
+
+def ensemble_of(stage: str) -> str:
+    """The word by which a stage's runs vote: an ensemble of all runs of its stages, or the stage itself."""
+    for path in sorted((CONF / "ensemble").glob("*.yaml")):
+        settings = yaml.safe_load(path.read_text())
+        if stage in settings["stages"] and settings["select"] == "all":
+            return f"ensemble={path.stem}"
+    return f"ensemble.stages=[{stage}]"
