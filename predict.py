@@ -109,13 +109,30 @@ def images_of(
     if settings.images:
         shown = image_sets.folder_images(settings.images)
     else:
-        shown = image_sets.test_images(open_images(), settings.truth, voters[0].classes)
+        tests = open_images()
+        if not tests.store.has_test:
+            return without_test(settings, image_sets.instead_of_test(training, voters))
+        shown = image_sets.test_images(tests, settings.truth, voters[0].classes)
     greedy = settings.select == "greedy"
     asked = shown.truth is not None or settings.report or settings.logged
     if not greedy and (settings.images or not asked):
         return [shown], ""
     held_out, why_not = image_sets.held_out_images(training, voters, greedy)
     return [shown, *held_out], why_not
+
+
+def without_test(settings: PredictionSettings, sets: list[ImageSet]) -> tuple[list[ImageSet], str]:
+    """What members look at in a data set without test images, and why there is no other held-out part."""
+    if settings.truth:
+        raise ValueError("truth= labels test images, and there are none: leave it out, as held-out images have labels")
+    if len(sets) > 1:
+        return sets, ""
+    if settings.select == "greedy":
+        raise ValueError(
+            "ensemble.select=greedy chooses on the held-out images, which stand in for test images here: its figures "
+            "would be of the images that it chose on; use another ensemble, or split=leave_context_out"
+        )
+    return sets, "the held-out images stand in for test images"
 
 
 def evaluated(

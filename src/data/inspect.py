@@ -17,10 +17,11 @@ import cv2
 from src.data.duplicates import ALIKE, NEAR, alike_pairs, exact_pairs, fingerprints
 from src.data.finding import find_sources
 from src.data.images import MAX_PIXELS
-from src.data.layouts import Layout, Sources
+from src.data.layouts import Layout
 from src.data.loading import cores
 from src.data.manifest import Row
 from src.data.scan import scan_test, scan_train
+from src.data.store import ManifestStore
 from src.data.words import read_data_set
 
 USAGE = """python -m src.data.inspect data=<folder or CSV>: what a data set holds
@@ -89,7 +90,8 @@ def inspect(root: Path, layout: Layout, numbers: Mapping[str, int]) -> list[str]
     sources = find_sources(root, layout)
     rows, labels = scan_train(root, sources, layout.name)
     contexts = contexts_of(rows)
-    tests = scan_test(root, sources, layout.name, lambda: labels) if has_test(root, sources) else []
+    has_test = ManifestStore(root, root, layout, "test", False).has_test
+    tests = scan_test(root, sources, layout.name, lambda: labels) if has_test else []
     lines = [f"{root}: {sources.words}"]
     held = sum(row.split == "val" for row in rows)
     truth = "with truth" if any(row.label is not None for row in tests) else "without truth"
@@ -108,15 +110,6 @@ def contexts_of(rows: Sequence[Row]) -> list[str]:
     """Names of the contexts by id."""
     names = {row.domain: row.domain_name or row.image_path.split("/")[-3] for row in rows if row.domain is not None}
     return [names[i] for i in sorted(names)]
-
-
-def has_test(root: Path, sources: Sources) -> bool:
-    """Whether there are test images."""
-    if sources.table:
-        from src.data.tables import read_table
-
-        return any(line.part == "test" for line in read_table(root / sources.table))
-    return sources.test is not None and (root / sources.test.folder).is_dir()
 
 
 def findings(root: Path, rows: Sequence[Row], tests: Sequence[Row], numbers: Mapping[str, int]) -> list[str]:

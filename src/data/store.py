@@ -14,6 +14,7 @@ from src.data.layouts import Layout, Sources
 from src.data.manifest import Row, labels_of, read_label_map, read_manifest, write_manifest
 from src.data.ownership import Home, home_of, manifests_in, write_record
 from src.data.scan import scan_test, scan_train
+from src.data.tables import read_table
 from src.files import digest_files, read_json, write_json
 from src.locks import locked
 
@@ -100,6 +101,13 @@ class ManifestStore:
         """
         self.found = self.found or find_sources(self.data_root, self.layout)
         return self.found
+
+    @property
+    def has_test(self) -> bool:
+        """Whether the data set has test images, or should have."""
+        if self.sources.table is None:
+            return self.sources.test is not None
+        return any(line.part == "test" for line in read_table(self.data_root / self.sources.table))
 
     @property
     def has_contexts(self) -> bool:

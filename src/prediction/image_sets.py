@@ -37,6 +37,7 @@ class ImageSet(NamedTuple):
         rows: the images; their names differ.
         truth: where it is known.
         unreadable: names of images whose files cannot be read, once members have tried.
+        note: what a reader must know of them.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ImageSet(NamedTuple):
     rows: list[Row]
     truth: Truth | None = None
     unreadable: Sequence[str] = ()
+    note: str = ""
 
     @property
     def names(self) -> list[str]:
@@ -121,6 +123,31 @@ def held_out_images(datamodule: NicoDataModule, members: Sequence[Member], neede
         if needed:
             raise ValueError(f"ensemble.select=greedy chooses on held-out images: {error}") from error
         return [], str(error)
+
+
+def instead_of_test(datamodule: NicoDataModule, members: Sequence[Member]) -> list[ImageSet]:
+    """Held-out images for a data set without test images, as a set called "test": of contexts left out, if there are.
+
+    Args:
+        datamodule: of the training images.
+        members: the members.
+
+    Returns:
+        That set, then the in-domain part where it is another one.
+
+    Raises:
+        ValueError: members hold out nothing or different images.
+    """
+    parts, why_not = held_out_images(datamodule, members, needed=False)
+    if not parts:
+        raise ValueError(
+            f"{datamodule.layout.name} has no test images, and members hold out none that could stand in for them: "
+            f"{why_not}; images=<folder> predicts any images"
+        )
+    *others, last = parts
+    which = "the contexts that training left out" if last.name == "out_of_domain" else "the training contexts"
+    note = f"There are no test images: the figures called test are of the images held out from {which}."
+    return [last._replace(name="test", note=note), *others]
 
 
 def held_out_part(datamodule: NicoDataModule, part: str, paths: Sequence[str]) -> ImageSet:

@@ -116,6 +116,8 @@ def evaluate_all(
         if evaluated.images.truth is not None
     }
     notes = [f"{folder} is left out: {reason}." for folder, reason in left_out]
+    if test.images.note:
+        notes.append(test.images.note)
     if why_no_held_out:
         notes.append(f"No figures on held-out images, and no temperature: {why_no_held_out}.")
     if settings.select == "greedy":

@@ -91,6 +91,6 @@ def ensemble_of(stage: str) -> str:
     """The word by which a stage's runs vote: an ensemble of all runs of its stages, or the stage itself."""
     for path in sorted((CONF / "ensemble").glob("*.yaml")):
         settings = yaml.safe_load(path.read_text())
-        if stage in settings["stages"] and settings["select"] == "all":
+        if stage in settings.get("stages", ()) and settings.get("select", "all") == "all":
             return f"ensemble={path.stem}"
     return f"ensemble.stages=[{stage}]"

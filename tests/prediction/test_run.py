@@ -3,14 +3,18 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+import predict as predict_script
+from src import cli
 from src.prediction.kept import Task, store, stored
 from src.prediction.run import collect
 from src.report.photos import class_activation
@@ -343,3 +347,39 @@ def test_a_folder_of_images(
         predict(f"images={folder}", "output=x.txt")
     with pytest.raises(SystemExit, match="error: images= only predicts"):
         predict(f"images={folder}", "report=true")
+
+
+def test_without_test_images_the_held_out_ones_stand_in(
+    configure: Callable[..., DictConfig], train_run: Callable[..., Path], data: Path, places: list[str], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    shutil.copytree(data / "data/public_dg_0416/train", tmp_path / "birds")
+    found = ["track=found", f"data_root={tmp_path / 'birds'}"]
+    words = ["ensemble=baselines", "scale=demo", *places[1:], *found, f"results_dir={tmp_path / 'results'}"]
+
+    def predicted(*more: str) -> dict[str, Any]:
+        with cli.clear_errors():
+            predict_script.predict(configure("predict", *words, "datamodule.num_workers=0", *more))
+        return json.loads((tmp_path / "results/birds/figures.json").read_text())
+
+    run = train_run(*found, "stage=baseline", "trainer.max_epochs=1")
+    held_out = json.loads((run / "split.json").read_text())["in_domain"]
+    figures = predicted()
+    assert set(figures) == {"test"} and figures["test"]["images"] == len(held_out)
+    assert set(json.loads((tmp_path / "results/birds/prediction.json").read_text())) == set(held_out)
+    said = capsys.readouterr().out
+    assert "no test images: the figures called test are of the images held out from the training contexts" in said
+    with pytest.raises(SystemExit, match="truth= labels test images, and there are none"):
+        predicted("truth=labels.json")
+    with pytest.raises(SystemExit, match="ensemble.select=greedy chooses on the held-out images"):
+        predicted("ensemble=greedy", "ensemble.stages=[baseline]")
+    run = train_run(
+        *found, "stage=baseline", "trainer.max_epochs=1", "split=leave_context_out", "split.contexts=[rock]"
+    )
+    left_out = json.loads((run / "split.json").read_text())["out_of_domain"]
+    figures = predicted("ensemble.split=leave_context_out*")
+    assert figures["test"]["images"] == len(left_out) and "in_domain" in figures
+    shutil.rmtree(tmp_path / "logs")
+    train_run(*found, "stage=baseline", "trainer.max_epochs=1", "split=none")
+    with pytest.raises(SystemExit, match="birds has no test images, and members hold out none .*images=<folder>"):
+        predicted()
