@@ -43,7 +43,12 @@ def train(cfg: DictConfig) -> None:
     datamodule = cli.instantiate(cfg.datamodule)
     datamodule.prepare_data()
     datamodule.setup()
-    cfg.dataset = {"num_classes": len(datamodule.classes), "contexts": literal(datamodule.contexts)}
+    cfg.dataset = {
+        "num_classes": len(datamodule.classes),
+        "contexts": literal(datamodule.contexts),
+        "images": len(datamodule.parts.train),
+    }
+    directory.check_settings(cfg)
     cfg.model = literal(backbone.fitted(directory.resolved(cfg)["model"], datamodule.sizes.values()))
     facts = (datamodule.classes, datamodule.split_paths)
     inherited = lineage.inheritance(before, cfg.model.model_name, *facts)

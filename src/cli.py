@@ -124,9 +124,26 @@ def only_for(name: str, value: Any, _parent_: DictConfig) -> Any:
     return value if str(_parent_.model_name).split(".")[0] == name else None
 
 
+def epochs_for(steps: int, batch_size: int, images: int) -> int:
+    """The whole epochs in so many steps, at least one; sums of parts never exceed the whole."""
+    return max(1, steps * batch_size // images)
+
+
+def rate_for(rate: float, batch_size: int) -> float:
+    """A learning rate that is meant for 256 images a step, for another number: linear (Goyal et al. 2017)."""
+    return rate * batch_size / 256
+
+
+def share_of(share: float, epochs: int) -> int:
+    """A share of the epochs, in whole ones, rounded down."""
+    return int(share * epochs)
+
+
 def register_resolvers() -> None:
     """What the configuration computes: ${dash:...}, ${device:...}, ${only_for:...}, ${wandb_offline:}, ..."""
     OmegaConf.register_new_resolver("only_for", only_for, replace=True)
+    for resolver in (epochs_for, rate_for, share_of):
+        OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
     OmegaConf.register_new_resolver("device", device, replace=True)
     OmegaConf.register_new_resolver("dash", dash, replace=True)
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)

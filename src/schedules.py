@@ -27,6 +27,35 @@ class CosineFrom(torch.optim.lr_scheduler.LambdaLR):
         super().__init__(optimizer, lambda epoch: (1 + math.cos(math.pi * (start + epoch) / total)) / 2)
 
 
+class WarmupCosine(torch.optim.lr_scheduler.LambdaLR):
+    """A rate that grows evenly over the first epochs, and falls by a cosine to 0 over the rest.
+
+    In epoch e < w it is lr (e + 1) / (w + 1), from epoch w on lr / 2 (1 + cos(pi (e - w) / (T - w))).
+
+    Args:
+        optimizer: its `lr` is the highest rate, that of epoch w.
+        T_max: epochs T of the run.
+        warmup_epochs: w, at least 0 and fewer than T.
+
+    Raises:
+        ValueError: other numbers.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, *, T_max: int, warmup_epochs: int) -> None:
+        if not 0 <= warmup_epochs < T_max:
+            raise ValueError(
+                f"module.scheduler.warmup_epochs is {warmup_epochs}: expected at least 0, and fewer than the {T_max} "
+                "epochs of the run (trainer.max_epochs)"
+            )
+
+        def factor(epoch: int) -> float:
+            if epoch < warmup_epochs:
+                return (epoch + 1) / (warmup_epochs + 1)
+            return (1 + math.cos(math.pi * (epoch - warmup_epochs) / (T_max - warmup_epochs))) / 2
+
+        super().__init__(optimizer, factor)
+
+
 SCHEDULES = ("cosine", "tanh", "step", "multistep", "poly", "wsd", "rsqrt", "constant")
 """timm's schedules that need the epoch alone."""
 

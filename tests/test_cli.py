@@ -9,6 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from src import cli
+from src.runs.directory import check_settings
 from tests.conftest import ROOT, command, composed
 
 STAGES = sorted(path.stem for path in (ROOT / "conf/stage").glob("*.yaml"))
@@ -147,7 +148,14 @@ def test_a_fault_of_ours_keeps_its_traceback() -> None:
 @pytest.mark.parametrize("track", ["1", "2"])
 def test_every_stage_composes(configure: Callable[..., DictConfig], stage: str, scale: str, track: str) -> None:
     cfg = configure(
-        "train", f"track={track}", f"stage={stage}", f"scale={scale}", "dataset.num_classes=3", "dataset.contexts=[a]"
+        "train",
+        f"track={track}",
+        f"stage={stage}",
+        f"scale={scale}",
+        "dataset.num_classes=3",
+        "dataset.contexts=[a]",
+        "dataset.images=9",
+        "dataset.images=9",
     )
     settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert settings["run_dir"].startswith(f"{'demo/' if scale == 'demo' else ''}logs/track{track}/{stage}/")  # type: ignore[index, call-overload, union-attr]
@@ -161,7 +169,7 @@ def test_every_stage_composes(configure: Callable[..., DictConfig], stage: str, 
 )
 def test_every_option_composes(configure: Callable[..., DictConfig], word: str) -> None:
     words = ["split=leave_context_out", word] if word.startswith("split.") else [word]
-    cfg = configure("train", *words, "dataset.num_classes=3", "dataset.contexts=[a]")
+    cfg = configure("train", *words, "dataset.num_classes=3", "dataset.contexts=[a]", "dataset.images=9")
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
 
 
@@ -227,3 +235,29 @@ def test_a_gpu_that_is_not_there_is_one_sentence(places: list[str]) -> None:
     done = command("train.py", "track=1", "stage=baseline", "scale=demo", "trainer=gpu", *places)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "error: this machine has no such device that PyTorch can use: leave trainer= out" in done.stderr
+
+
+def test_epochs_follow_from_steps_and_parts_never_exceed_the_whole() -> None:
+    assert cli.epochs_for(3000, 64, 8000) == 24 and cli.epochs_for(3000, 64, 10**6) == 1
+    for images in (50, 999, 8000, 123_456):
+        parts, whole = (
+            cli.epochs_for(3000, 64, images) + cli.epochs_for(2000, 64, images),
+            cli.epochs_for(5000, 64, images),
+        )
+        assert parts <= max(whole, 2)
+    assert cli.rate_for(0.1, 256) == 0.1 and cli.rate_for(0.1, 64) == 0.025
+    assert cli.share_of(0.05, 24) == 1 and cli.share_of(0.05, 2) == 0
+
+
+def test_the_small_scale_knows_its_end_once_the_data_are_known(configure: Callable[..., DictConfig]) -> None:
+    cfg = configure("train", "track=1", "stage=finetune", "scale=small")
+    check_settings(cfg)  # the images are not counted yet
+    cfg.dataset = {"num_classes": 7, "contexts": [], "images": 8000}
+    check_settings(cfg)
+    assert cfg.trainer.max_epochs == 24 and cfg.module.scheduler.total == 40
+    cfg = configure(
+        "train", "track=1", "stage=baseline", "scale=small", "datamodule.batch_size=32", "dataset.images=8000"
+    )
+    assert cfg.module.optimizer.lr == pytest.approx(0.0125) and cfg.trainer.max_epochs == 12
+    with pytest.raises(ValueError, match="trainer.max_epochs is 0"):
+        check_settings(configure("train", "track=1", "scale=small", "trainer.max_epochs=0"))

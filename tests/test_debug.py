@@ -19,7 +19,7 @@ OPTIONS = sorted(path.stem for path in (ROOT / "conf/debug").glob("*.yaml"))
 @pytest.mark.parametrize("stage", ["baseline", "moco", "wsss", "adapt"])
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_is_a_debug_run_in_a_folder_of_its_own(option: str, stage: str) -> None:
-    words = ["track=1", f"stage={stage}", "dataset.num_classes=3", "dataset.contexts=[a]"]
+    words = ["track=1", f"stage={stage}", "dataset.num_classes=3", "dataset.contexts=[a]", "dataset.images=9"]
     settings = resolved(composed("train", *words, f"debug={option}"))
     usual = resolved(composed("train", *words))
     assert settings["run_dir"].startswith(f"logs/debug/track1/{stage}/") and usual["run_dir"].startswith("logs/track1/")
@@ -69,7 +69,7 @@ def test_a_profile_is_a_file_of_the_run(train_run: Train) -> None:
 def test_null_is_lightnings_default(tmp_path: Path) -> None:
     import train
 
-    facts = ["dataset.num_classes=3", "dataset.contexts=[a]"]
+    facts = ["dataset.num_classes=3", "dataset.contexts=[a]", "dataset.images=9"]
     words = ["track=1", "stage=baseline", "scale=demo", f"logs_dir={tmp_path}", *facts]
     trainer = train.make_trainer(composed("train", *words))
     assert (trainer.fast_dev_run, trainer.overfit_batches, trainer.max_steps) == (False, 0.0, -1)

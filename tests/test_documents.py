@@ -40,7 +40,7 @@ AFTER = {"docs/prediction.md": "docs/training.md", "docs/report.md": "docs/train
 ENTRY_POINTS = ("train.py", "predict.py")
 FENCE = re.compile(r"^ *(```|~~~)")
 SHELL = re.compile(r"(python +(train\.py|predict\.py|-m) |make +[a-z-]+)")
-FACTS = ["dataset.num_classes=3", "dataset.contexts=[autumn,rock,water]"]
+FACTS = ["dataset.num_classes=3", "dataset.contexts=[autumn,rock,water]", "dataset.images=1000"]
 """What train.py reads off the data."""
 
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 ROOT = Path(__file__).resolve().parent.parent
 KNOWN = Path(__file__).with_name("numbers.json")
-FACTS = ("dataset.num_classes=60", "dataset.contexts=[autumn,rock]")
+FACTS = ("dataset.num_classes=60", "dataset.contexts=[autumn,rock]", "dataset.images=5000")
 
 
 def options(group: str) -> list[str]:
@@ -30,6 +30,7 @@ def combinations() -> list[str]:
         f"track={t} stage={s} model={m} trainer=gpu" for s, m, t in itertools.product(stages, options("model"), tracks)
     ]
     words += [f"track={t} stage={s} scale=demo" for s, t in itertools.product(stages, tracks)]
+    words += [f"track=1 stage={s} scale=small" for s in stages]
     words += [f"track=1 stage=finetune mixing={mixing} trainer=gpu" for mixing in options("mixing")]
     words += [f"track=1 stage=wsss crf={crf} trainer=gpu" for crf in options("crf")]
     words += [f"track=1 stage=baseline trainer={trainer}" for trainer in options("trainer") if trainer != "auto"]

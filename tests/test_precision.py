@@ -89,7 +89,7 @@ def recipe(configure: Callable[..., DictConfig], stage: str, *more: str) -> Dict
     """The stage as conf/stage has it, but for the network's and the images' size, and what belongs to them."""
     small = ["track=1", f"stage={stage}", "model=tiny", "trainer=cpu", "init=none", "split=none", "datamodule.size=32",
              "datamodule.num_workers=0", f"datamodule.batch_size={8 if stage == 'fdg' else 16}",
-             "dataset.num_classes=8", "dataset.contexts=[]"]  # fmt: skip
+             "dataset.num_classes=8", "dataset.contexts=[]", "dataset.images=9"]  # fmt: skip
     small += ["module.queue_size=64"] if stage == "moco" else []
     return configure("train", *small, *more)
 

@@ -196,7 +196,12 @@ def test_masks_come_along(data: Path, tmp_path: Path, configure: Callable[..., D
     manifest.write_text(json.dumps(rows))
     words = [*TINY, f"data_root={root}", f"manifest_dir={tmp_path}", "track=1", "stage=baseline", f"masks={manifest}"]
     cfg = configure(
-        "train", *words, f"mask_root={data / 'truth/masks'}", "dataset.num_classes=8", "dataset.contexts=[]"
+        "train",
+        *words,
+        f"mask_root={data / 'truth/masks'}",
+        "dataset.num_classes=8",
+        "dataset.contexts=[]",
+        "dataset.images=9",
     )
     module = instantiate(cfg.datamodule)
     module.prepare_data()
@@ -206,14 +211,18 @@ def test_masks_come_along(data: Path, tmp_path: Path, configure: Callable[..., D
     assert batch.pixels.shape == (16, 1, 32, 32, 3) and batch.pixels.dtype == torch.uint8
     ready = module.on_after_batch_transfer(batch, 0)
     assert ready.image.shape == (16, 3, 32, 32) and float(ready.image.max()) <= 1
-    empty = configure("train", *words, f"mask_root={tmp_path}", "dataset.num_classes=8", "dataset.contexts=[]")
+    empty = configure(
+        "train", *words, f"mask_root={tmp_path}", "dataset.num_classes=8", "dataset.contexts=[]", "dataset.images=9"
+    )
     with pytest.raises(FileNotFoundError, match="masks of .* are missing below"):
         instantiate(empty.datamodule).setup()
     small = tmp_path / "small"
     for row in rows:
         (small / row["image_seg_path"]).parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(small / row["image_seg_path"]), np.zeros((3, 5), np.uint8))
-    wrong = configure("train", *words, f"mask_root={small}", "dataset.num_classes=8", "dataset.contexts=[]")
+    wrong = configure(
+        "train", *words, f"mask_root={small}", "dataset.num_classes=8", "dataset.contexts=[]", "dataset.images=9"
+    )
     module = instantiate(wrong.datamodule)
     module.setup()
     with pytest.raises(ValueError, match="the mask .* is 5x3 pixels, its image"):

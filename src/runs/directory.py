@@ -107,9 +107,11 @@ class Run:
 
 
 def check_settings(cfg: DictConfig) -> None:
-    """Raise ValueError for settings that no run can have, before anything is done."""
+    """Raise ValueError for settings that no run can have, before anything is done; again with the facts of the data."""
     if type(cfg.seed) is not int or not 0 <= cfg.seed < 2**32:
         raise ValueError(f"seed is {cfg.seed}: expected a number from 0 to 2^32 - 1")
+    if OmegaConf.is_missing(cfg.dataset, "images") and OmegaConf.is_interpolation(cfg.trainer, "max_epochs"):
+        return  # it follows from the number of images
     end = cfg.trainer.max_epochs
     if type(end) is not int or end < 1:
         raise ValueError(

@@ -13,7 +13,7 @@ from torch import nn
 
 from src.lightning_modules.moco import Encoder
 from src.lightning_modules.optimizer import make_optimizer, timm_optimizer
-from src.schedules import TimmSchedule
+from src.schedules import TimmSchedule, WarmupCosine
 
 SETTINGS = {"opt": "adamw", "lr": 0.1, "weight_decay": 0.5}
 
@@ -111,3 +111,22 @@ def test_a_run_has_both_by_name(train_run: Callable[..., Path]) -> None:
     rows = list(csv.DictReader((run / "metrics.csv").open()))
     expected = [0.001, 0.004 / 2 * (1 + math.cos(math.pi / 2))]
     assert [float(row["learning_rate"]) for row in rows] == pytest.approx(expected)
+
+
+def test_a_warm_up_grows_evenly_and_a_cosine_follows() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.4)
+    schedule = WarmupCosine(optimizer, T_max=10, warmup_epochs=3)
+    rates = []
+    for _ in range(11):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[:4] == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    later = [0.2 * (1 + math.cos(math.pi * e / 7)) for e in range(8)]
+    assert rates[3:] == pytest.approx(later) and rates[10] == pytest.approx(0)
+    plain = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.4)
+    WarmupCosine(plain, T_max=10, warmup_epochs=0)
+    assert plain.param_groups[0]["lr"] == 0.4
+    for epochs in (-1, 10):
+        with pytest.raises(ValueError, match="warmup_epochs is .* fewer than the 10 epochs"):
+            WarmupCosine(plain, T_max=10, warmup_epochs=epochs)

@@ -107,7 +107,7 @@ def check_scale(strategy: Mixing, n: int) -> None:
 @functools.cache
 def strategy_of(name: str) -> Callable[[], Mixing]:
     """Makes a strategy by its yaml, in a run's settings."""
-    facts = ("dataset.num_classes=3", "dataset.contexts=[a,b]")
+    facts = ("dataset.num_classes=3", "dataset.contexts=[a,b]", "dataset.images=9")
     cfg = composed("train", "track=1", "stage=baseline", f"mixing={name}", *facts)
     return functools.partial(cli.instantiate, cfg.mixing)
 

@@ -2,7 +2,7 @@ from src.runs.directory import resolved
 from src.runs.hyperparameters import COMPARED_BY, hyperparameters
 from tests.conftest import composed
 
-FACTS = ("dataset.num_classes=3", "dataset.contexts=[a]")
+FACTS = ("dataset.num_classes=3", "dataset.contexts=[a]", "dataset.images=100")
 
 
 def test_a_dashboard_gets_a_dozen_settings_and_those_that_were_typed() -> None:
