@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from src.callbacks.learning_rate import LearningRate
-from src.prediction.members import find_members
+from src.prediction.selection import Wanted, find_members
 from src.runs import lineage
 from src.runs.directory import debug_settings, resolved
 from tests.conftest import ROOT, composed
@@ -37,7 +37,7 @@ def test_a_debug_run_starts_over_and_is_found_by_nobody(
     assert not list(run.rglob("*.ckpt")) and not (run / "weights.safetensors").exists()
     assert capsys.readouterr().out.count("is a debug run") == 2
     with pytest.raises(FileNotFoundError, match="no finished run of baseline"):
-        find_members(tmp_path / "logs", "track1", ["baseline"])
+        find_members(tmp_path / "logs", "track1", Wanted(["baseline"]))
     cfg = composed("train", "track=1", "stage=wsss", "scale=demo", f"logs_dir={tmp_path / 'logs'}")
     with pytest.raises(FileNotFoundError, match="there is no finished run of baseline"):
         lineage.predecessors(cfg)
