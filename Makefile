@@ -18,7 +18,7 @@ install: .venv/.installed  ## make .venv with the tested versions in it; CONSTRA
 .venv/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet $(addprefix -c ,$(CONSTRAINTS)) '.[dev,export,report]'
+	$(BIN)/python -m pip install --quiet $(addprefix -c ,$(CONSTRAINTS)) '.[dev,export,report,search]'
 	echo $(CONSTRAINTS) > $@
 
 demo: install  ## the main job on data made here: both tracks, every stage, demo/results/track{1,2}/report.html

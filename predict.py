@@ -9,6 +9,7 @@ import hydra
 from omegaconf import DictConfig
 
 from src import cli
+from src.sweeps.jobs import in_sweep, run_job
 
 if TYPE_CHECKING:  # loaded when there is something to do: --help answers at once
     from src.datamodules.nico import NicoDataModule
@@ -23,9 +24,11 @@ if TYPE_CHECKING:  # loaded when there is something to do: --help answers at onc
 @hydra.main(version_base="1.3", config_path="conf", config_name="predict")
 def main(cfg: DictConfig) -> None:
     """Predict, or hand a sweep's job to a process of its own."""
-    if not cli.run_sweep_job("predict.py"):
-        with cli.clear_errors():
-            predict(cfg)
+    if in_sweep():
+        run_job("predict.py", cfg)
+        return
+    with cli.clear_errors():
+        predict(cfg)
 
 
 def predict(cfg: DictConfig) -> None:

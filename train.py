@@ -10,6 +10,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from src import cli
+from src.sweeps.jobs import figure_of, in_sweep, run_job
 
 if TYPE_CHECKING:  # loaded when there is something to do: --help answers at once
     from pytorch_lightning import Trainer
@@ -19,15 +20,18 @@ if TYPE_CHECKING:  # loaded when there is something to do: --help answers at onc
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
-def main(cfg: DictConfig) -> None:
-    """Train, or hand a sweep's job to a process of its own."""
-    if not cli.run_sweep_job("train.py"):
-        with cli.clear_errors():
-            train(cfg)
+def main(cfg: DictConfig) -> float | None:
+    """Train, or hand a sweep's job to a process of its own; Hydra gets the figure of `objective`."""
+    if in_sweep():
+        return run_job("train.py", cfg)
+    figure = None
+    with cli.clear_errors():
+        figure = train(cfg)
+    return figure
 
 
-def train(cfg: DictConfig) -> None:
-    """Data, run directory, module, trainer; then the weights for the next stage."""
+def train(cfg: DictConfig) -> float | None:
+    """Data, run directory, module, trainer; then the weights for the next stage. Returns the figure of `objective`."""
     cli.say("train.py: loading PyTorch")
     from src.lightning_modules import backbone
     from src.overrides import literal
@@ -35,6 +39,7 @@ def train(cfg: DictConfig) -> None:
     from src.runs import directory, lineage, pretrained
 
     directory.check_settings(cfg)
+    directory.keep_earlier_name(cfg)
     backbone.check_name(cfg.model)
     start = pretrained.start_of(cfg.model, Path(cfg.run_dir) if cfg.resume else None)
     before = lineage.predecessors(cfg)
@@ -60,6 +65,7 @@ def train(cfg: DictConfig) -> None:
             print(f"{run.folder} is finished: nothing to do")
         else:
             fit(cfg, run, datamodule, before.init)
+    return figure_of(cfg)
 
 
 def fit(cfg: DictConfig, run: Run, datamodule: NicoDataModule, init: Path | None) -> None:

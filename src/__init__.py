@@ -2,6 +2,7 @@
 
 report             what a person reads: figures, tables, report.html
 prediction         finished runs as members, what they look at, their votes
+sweeps             what -m does: a process for each job, Hydra's sweeper, Optuna's studies
 runs               run directories: the only thing that one stage hands to the next
 callbacks          what happens around training
 masks              from activation maps to masks: CRF, the pool that computes it, a judge

@@ -1,4 +1,4 @@
-"""The command line: numerals as group choices, sweep jobs in processes of their own, errors in one sentence."""
+"""The command line: numerals as group choices, what the configuration computes, errors in one sentence."""
 
 from __future__ import annotations
 
@@ -7,11 +7,7 @@ import logging
 import os
 import re
 import secrets
-import signal
-import subprocess
 import sys
-import threading
-import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,7 +18,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from src import help, stopping
-from src.overrides import as_typed, folder_name, literal, quoted, unquoted, with_data_set
+from src.overrides import as_typed, changes_of, folder_name, literal, quoted, unquoted, with_data_set
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -61,6 +57,17 @@ def dash(value: Any, prefix: str = "") -> str:
     return f"-{prefix}{text}"
 
 
+def changes(tag: Any, *, _root_: DictConfig) -> str | None:
+    """For a run's name: what this command changes and the name does not say; with a tag, which says enough, None."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if tag is not None or not HydraConfig.initialized():
+        return None
+    settings, words = (OmegaConf.to_container(node) for node in (_root_, HydraConfig.get().overrides.task))  # as typed
+    assert isinstance(settings, dict) and isinstance(words, list)
+    return changes_of(words, settings["run_name"])
+
+
 def given(*beginnings: str) -> str:
     """For a vote's name: "-<key>-<value>" of the command line's settings whose keys begin so, shortened as by `dash`.
 
@@ -76,6 +83,11 @@ def given(*beginnings: str) -> str:
                 values = [one.strip(" '\"") for one in value.strip("[]").split(",")]
                 words += [key.rpartition(".")[2], "+".join(values)]
     return dash("-".join(words))
+
+
+def around(value: float, factor: float) -> str:
+    """For a search: the range from a value divided by a factor to the value times it, on a logarithmic scale."""
+    return f"tag(log,interval({float(f'{value / factor:.4g}')},{float(f'{value * factor:.4g}')}))"
 
 
 def wandb_offline() -> bool:
@@ -140,7 +152,7 @@ def share_of(share: float, epochs: int) -> int:
 
 
 def register_resolvers() -> None:
-    """What the configuration computes: ${dash:...}, ${device:...}, ${only_for:...}, ${wandb_offline:}, ..."""
+    """What the configuration computes: ${dash:...}, ${changes:...}, ${device:...}, ${only_for:...} and the like."""
     OmegaConf.register_new_resolver("only_for", only_for, replace=True)
     for resolver in (epochs_for, rate_for, share_of):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
@@ -148,6 +160,8 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("dash", dash, replace=True)
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
     OmegaConf.register_new_resolver("given", given, replace=True)
+    OmegaConf.register_new_resolver("changes", changes, replace=True)
+    OmegaConf.register_new_resolver("around", around, replace=True)
     OmegaConf.register_new_resolver("wandb_offline", wandb_offline, replace=True)
     OmegaConf.register_new_resolver("wandb_run_id", wandb_run_id, replace=True, use_cache=True)
 
@@ -181,77 +195,17 @@ def start(main: Any, name: str, expand: Callable[[list[str]], list[str]] | None 
             with clear_errors():
                 sys.argv[1:] = expand(sys.argv[1:])
         help.attend(name)
-        main()
+        for words in help.commands_to_show() or [sys.argv[1:]]:
+            sys.argv[1:] = words
+            main()
     finally:
         stopping.request.left = True
-    if failed_jobs:
-        sys.exit(f"error: {len(failed_jobs)} of the sweep's jobs failed: {'; '.join(failed_jobs)}")
 
 
 def say(sentence: str) -> None:
     """A line of the first process of all; which it is, is known from the launcher before PyTorch is loaded."""
     if not any(os.environ.get(name, "0") not in ("", "0") for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):
         print(sentence, flush=True)
-
-
-def run_sweep_job(script: str) -> bool:
-    """In a sweep, run this job as a process of its own; False outside of a sweep.
-
-    Lightning starts the other ranks with this process's command line: under -m each of them would run
-    the whole sweep. A process of its own also gives every job fresh memory. A job that fails does not stop
-    the others; `start` reports it at the end, and a launcher that runs jobs elsewhere gets an exception.
-
-    Raises:
-        RuntimeError: the job failed, under another launcher than Hydra's own.
-    """
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    config = HydraConfig.get()
-    if config.mode != RunMode.MULTIRUN:
-        return False
-    words = list(config.overrides.task)
-    title = " ".join([script, *words])
-    print(f"sweep job {config.job.num}: {title}", flush=True)
-    os.environ.setdefault("WANDB_RUN_GROUP", f"sweep-{time.strftime('%Y%m%d-%H%M%S')}")
-    code = run_process([sys.executable, str(ROOT / script), *words])
-    for signum in stopping.NAMES:
-        if code in (128 + signum, -signum):  # the job was stopped, by its own handler or before it had one
-            stopping.request.signum = stopping.request.signum or signum
-    if stopping.request.signum:
-        stopping.request.leave(f"the sweep is stopped by {stopping.request.name}: resume=true goes on with it")
-    if code and str(config.launcher.get("_target_", "")).endswith("BasicLauncher"):
-        failed_jobs.append(title)
-    elif code:
-        raise RuntimeError(f"the sweep's job `{title}` failed with exit code {code}")
-    return True
-
-
-failed_jobs: list[str] = []
-"""Jobs of this process's sweep that failed."""
-
-
-def run_process(words: list[str]) -> int:
-    """Run a command to its end and return its exit code; a request to stop is passed on, and waited for."""
-    environment = {**os.environ, stopping.PARENT: str(os.getpid())}  # it ends with this process
-    if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
-        return subprocess.run(words, env=environment).returncode
-    process: subprocess.Popen[bytes] | None = None
-
-    def pass_on(signum: int, frame: Any) -> None:
-        stopping.request.signum = stopping.request.signum or signum
-        if process is not None:
-            process.send_signal(signum)
-
-    before = {signum: signal.signal(signum, pass_on) for signum in stopping.NAMES}
-    try:
-        process = subprocess.Popen(words, env=environment)
-        if stopping.request.signum:  # asked while it was started
-            process.send_signal(stopping.request.signum)
-        return process.wait()
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 def quiet_libraries() -> None:

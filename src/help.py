@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import json
 import re
 import shutil
@@ -36,6 +37,7 @@ def attend(name: str) -> None:
     Raises:
         SystemExit: there is nothing to run.
     """
+    check_extras()
     flags = {word for word in sys.argv[1:] if word.startswith("-")}
     if flags - FLAGS:
         return  # Hydra's own
@@ -52,6 +54,43 @@ def attend(name: str) -> None:
     except BrokenPipeError:  # `| head` has seen enough
         sys.stderr.close()
         sys.exit(1)
+
+
+SEARCH = {
+    "hparams=optuna": "optuna",
+    "launcher=joblib": "hydra_plugins.hydra_joblib_launcher",
+    "launcher=submitit": "hydra_plugins.hydra_submitit_launcher",
+    "launcher=slurm": "hydra_plugins.hydra_submitit_launcher",
+}
+"""Words that need a package of the extra `search`."""
+
+
+def check_extras() -> None:
+    """Leave with one sentence where this command's words need a package that is not installed."""
+    for word in sys.argv[1:]:
+        module = SEARCH.get(word)
+        if module and importlib.util.find_spec(module) is None:
+            name = module.rsplit(".", 1)[-1].replace("_", "-")
+            sys.exit(f"error: {word} needs {name}: pip install {name}, or the whole extra: pip install '.[search]'")
+
+
+def commands_to_show() -> list[list[str]]:
+    """With -m, `--cfg job` shows the settings of each job, one after the other: the words of these; [] otherwise.
+
+    Hydra does not take both. A range that is no list is left out.
+    """
+    flags = [word for word in sys.argv[1:] if word.startswith("-")]
+    multirun = {"-m", "--multirun"} & set(flags)
+    if not multirun or not any(re.match(r"(--cfg|-c)(=|$)", flag) for flag in flags):
+        return []
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra._internal.utils import get_args_parser
+
+    given = get_args_parser().parse_args()
+    options = [word for word in sys.argv[1:] if word not in (*multirun, *given.overrides)]
+    typed = OverridesParser.create().parse_overrides(given.overrides)
+    swept = [one for one in typed if one.is_discrete_sweep() or not one.is_sweep_override()]
+    return [[*options, *words] for words in BasicSweeper.split_arguments(swept, None)[0]]
 
 
 # ------------------------------------------------------------------------------------------------ did you mean

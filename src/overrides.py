@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # --help answers at once
+    from hydra.core.override_parser.types import Override
 
 TEXT = re.compile(
     r"[+~]*(data_root|manifest_dir|logs_dir|results_dir|mask_root|output|images|truth|init|masks|tag|"
-    r"data|wsss\.truth_dir|track\.(name|train_dir|val_dir|test_dir|label_map|layout|table)|"
+    r"data|study|objective|wsss\.truth_dir|track\.(name|train_dir|val_dir|test_dir|label_map|layout|table)|"
     r"datamodule\.(data_root|manifest_dir|masks|mask_root)|model\.weights)"
 )
 """Settings whose value is a text, mostly a path: what a person types is meant as it stands."""
@@ -16,6 +21,64 @@ PLACED = {"optimizer": "module.optimizer", "schedule": "module.scheduler"}
 """Groups that a stage places in its module: `optimizer=timm` is Hydra's `optimizer@module.optimizer=timm`."""
 NAMES = re.compile(r"[+~]*(split\.contexts|ensemble\.(runs|tags))")
 """Settings that are lists of names, which may look like numbers."""
+MAY_DIFFER_ON_RESUME = (
+    "resume",
+    "logger",
+    "logged_as",
+    "callbacks.progress",
+    "callbacks.steps",
+    "data_root",
+    "manifest_dir",
+    "logs_dir",
+    "results_dir",
+    "manifest",
+    "mask_root",
+    "changes",
+    "objective",
+    "study",
+    "jobs",
+    "hparams",
+    "launcher",
+    "before",  # what these find counts: `started_from` and `masks_from` of split.json
+    "before_masks",
+    "init",
+    "model.pretrained",  # which weights counts: `started_from` of split.json
+    "model.weights",
+    "module.backbone.pretrained",
+    "module.backbone.weights",
+    "wsss.truth_dir",
+    "callbacks.masks.truth_dir",
+    "compile",
+    "callbacks.masks.processes",
+    "datamodule.data_root",
+    "datamodule.manifest_dir",
+    "datamodule.mask_root",
+    "datamodule.num_workers",
+    "datamodule.timeout",
+    "datamodule.persistent_workers",
+    "datamodule.rebuild",
+    "datamodule.check",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "trainer.logger",
+    "trainer.callbacks",
+    "trainer.plugins",
+    "trainer.max_time",  # limits of one start; where they cut a run, resume=true goes on
+    "trainer.max_steps",
+    "trainer.profiler",
+    "trainer.detect_anomaly",
+    "mixing_name",
+    "dataset",
+)
+"""Settings that may differ between a run and its continuation: where things lie and who computes them."""
+UNNAMED = ("track", "stage", "scale", "debug", "trainer")
+"""Groups that a run's name leaves out: those of its folder, and the trainer, who computes it."""
+START = ("model.pretrained", "model.weights")
+"""Settings that may differ when a run goes on, as it has begun by then, but that make another one of a new run."""
+CONTEXTS = re.compile(r"[+~]*split\.contexts")
+"""The setting that is a list of names, which may look like numbers."""
 
 
 def with_data_set(words: list[str]) -> list[str]:
@@ -151,3 +214,54 @@ def literal(value: Any) -> Any:
     if isinstance(value, list):
         return [literal(one) for one in value]
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
+
+
+def may_differ(key: str) -> bool:
+    """Whether a setting may differ between a run and its continuation."""
+    return any(key == free or key.startswith(f"{free}.") for free in MAY_DIFFER_ON_RESUME)
+
+
+def changes_of(words: Sequence[str], name: str) -> str | None:
+    """What overrides change in a run that its name does not say yet, by the last part of each key: "lr0.03".
+
+    Args:
+        words: overrides, as Hydra takes them.
+        name: the name's template, whose interpolations are in it already.
+
+    Returns:
+        The changes in the order of their keys, joined by "-"; None where there are none.
+    """
+    said = {"model.model_name": "model", "mixing_name": "mixing", "split_name": "split"}
+    named = {word for key in re.findall(r"[\w.]+", name) for word in (key, said.get(key))} | set(UNNAMED)
+    if "split_name" in named:
+        named.add("split.contexts")
+    found: dict[str, Any] = {}
+    for override in parsed(words):
+        key = override.key_or_group.replace("/", ".")
+        if key not in named and not key.startswith("track.") and (key in START or not may_differ(key)):
+            found[key] = None if override.is_delete() else override.value()  # of two the later one counts
+    last = Counter(key.rsplit(".", 1)[-1] for key in found)
+    texts = []
+    for key, value in sorted(found.items()):
+        short = key.rsplit(".", 1)[-1]
+        if last[short] > 1 or short in named:  # such as split.seed
+            short = ".".join(key.split(".")[-2:])
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        texts.append(f"{short}{value}" if number else f"{short}_{'+'.join(leaves(value))}")
+    return "-".join(texts) or None
+
+
+def leaves(value: Any) -> list[str]:
+    """The plain values in nested lists and mappings, as yaml writes them."""
+    if isinstance(value, dict):
+        return [f"{key}_{leaf}" for key, inner in value.items() for leaf in leaves(inner)]
+    if isinstance(value, list):
+        return [leaf for inner in value for leaf in leaves(inner)]
+    return ["null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)]
+
+
+def parsed(words: Sequence[str]) -> list[Override]:
+    """Overrides as Hydra reads them."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_overrides(list(words))

@@ -44,8 +44,9 @@ TINY = [
     "datamodule.batch_size=16",
     "datamodule.num_workers=0",
     "trainer.max_epochs=2",
+    "changes=null",
 ]
-"""Settings that make a run of seconds."""
+"""Settings that make a run of seconds, with the name of the recipe's."""
 
 
 @pytest.fixture(scope="session")

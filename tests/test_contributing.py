@@ -128,7 +128,7 @@ def test_a_mixing_strategy(follow: Callable[..., tuple[Path, list[str]]]) -> Non
     assert re.search(r"\d+ passed", said[1]) and "failed" not in said[1]
     listed = run(folder, ["python", "-m", "pytest", "-q", "tests/mixing", "--collect-only"])
     assert "test_contract_of_every_strategy[1-halves]" in listed and "test_halves_equals_a_slow_loop" in listed
-    trained = folder / TRACK / "baseline/resnet10t-halves-holdout-seed0"
+    trained = folder / TRACK / "baseline/resnet10t-halves-holdout-seed0-max_epochs1"
     assert (trained / "finished.json").exists() and list((trained / "pictures").glob("*.png"))
 
 
@@ -149,13 +149,13 @@ def test_a_loss(follow: Callable[..., tuple[Path, list[str]]]) -> None:
 @pytest.mark.slow
 def test_a_backbone(follow: Callable[..., tuple[Path, list[str]]]) -> None:
     folder, _ = follow("A backbone")
-    assert members_of(folder) == [f"baseline/lcnet_0{n}-mixup-holdout-seed0" for n in (35, 50)]
+    assert members_of(folder) == [f"baseline/lcnet_0{n}-mixup-holdout-seed0-max_epochs1" for n in (35, 50)]
 
 
 @pytest.mark.slow
 def test_a_stage(follow: Callable[..., tuple[Path, list[str]]]) -> None:
     folder, said = follow("A stage")
-    name = "smooth/resnet10t-mixup-holdout-seed0"
+    name = "smooth/resnet10t-mixup-holdout-seed0-max_epochs2"
     trained = folder / TRACK / name
     assert "stopped by trainer.max_steps in epoch 2 of 2, after step 20" in said[3]
     assert "resuming" in said[4] and "finished" in said[4] and (trained / "best.ckpt").exists()

@@ -25,11 +25,12 @@ from omegaconf import OmegaConf
 from src.data.batch import Batch
 from src.data.words import read_data_set
 from src.datamodules.synthetic.dataset import generate
-from src.overrides import quoted, with_data_set
+from src.overrides import may_differ, quoted, with_data_set
 from src.prediction.selection import DEFAULT_SPLIT, fits
 from src.prediction.settings import read_settings
-from src.runs.directory import MAY_DIFFER_ON_RESUME, check_settings, flat
+from src.runs.directory import check_settings, flat
 from src.runs.lineage import NONE
+from src.sweeps.sweeper import OF_THE_SWEEP
 from tests.conftest import ROOT, composed
 
 SHOWN = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
@@ -112,8 +113,14 @@ def overrides_of(words: list[str]) -> list[list[str]]:
     overrides = [quoted(word, sweep) for word in words]
     if not sweep:
         return [overrides]
-    parsed = OverridesParser.create().parse_overrides(overrides)
-    return [list(job) for job in BasicSweeper.split_arguments(parsed, None)[0]]
+    parsed = [
+        one
+        for one in OverridesParser.create().parse_overrides(overrides)
+        if one.key_or_group.split(".")[0] not in OF_THE_SWEEP
+        and (one.is_discrete_sweep() or not one.is_sweep_override())
+    ]
+    search = ["changes=trial"] if any(word.startswith("hparams=") for word in words) else []  # in place of its own
+    return [[*job, *search] for job in BasicSweeper.split_arguments(parsed, None)[0]]
 
 
 @cache
@@ -286,10 +293,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Names of the settings that keep a run from being resumed."""
     there, here = ({k: str(v) for k, v in flat(settings).items() if v is not None} for settings in (before, now))
     return [
-        key
-        for key in sorted(there.keys() | here.keys())
-        if there.get(key) != here.get(key)
-        and not any(f"{key}.".startswith(f"{free}.") for free in MAY_DIFFER_ON_RESUME)
+        key for key in sorted(there.keys() | here.keys()) if there.get(key) != here.get(key) and not may_differ(key)
     ]
 
 
@@ -303,7 +307,8 @@ def test_a_wrong_order_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "train.py track=1 stage=wsss": "no command before it makes a run of baseline",
         "train.py track=1 stage=baseline": None,
         "train.py track=1 stage=wsss model=resnet50": "without resume=true",
-        "train.py track=1 stage=baseline trainer.max_epochs=3": "exists since line 2",
+        "train.py track=1 stage=baseline trainer.max_epochs=3 changes=null": "exists since line 2",
+        "train.py track=1 stage=baseline trainer.max_epochs=3": None,
         "train.py track=1 stage=baseline trainer.max_epochs=3 tag=short": None,
         "train.py track=1 stage=baseline resume=true trainer=ddp": "trainer.sync_batchnorm",
         "predict.py track=1 ensemble=all": "makes a member",

@@ -13,8 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 LEAVES = {"distributed", "files", "lightning_private", "locks", "precision", "progress", "stopping"}
 """What everybody may use."""
 MAY_IMPORT = {
-    "report": {"prediction", "runs", "callbacks", "data", "cli", "metrics"},
+    "report": {"prediction", "runs", "callbacks", "data", "cli", "metrics", "overrides"},
     "prediction": {"runs", "lightning_modules", "datamodules", "data"},
+    "sweeps": {"runs", "cli", "help", "overrides"},
     "runs": {"callbacks", "lightning_modules", "data", "cli", "overrides"},
     "callbacks": {"masks", "datamodules", "data", "metrics"},
     "masks": {"data"},
@@ -30,8 +31,8 @@ MAY_IMPORT = {
 """The rooms of src, from the top floor down: a room imports only from rooms below it, and these alone."""
 HOMES = {
     "albumentations": {"transforms"}, "pydensecrf": {"masks"}, "matplotlib": {"report"}, "jinja2": {"report"},
-    "hydra": {"cli", "help", "overrides", "prediction", "runs"},
-    "omegaconf": {"cli", "help", "runs", "prediction"},
+    "hydra": {"cli", "help", "overrides", "prediction", "runs", "sweeps"},
+    "omegaconf": {"cli", "help", "runs", "prediction", "sweeps"}, "optuna": {"sweeps"},
     "pytorch_lightning": {
         "datamodules", "lightning_modules", "callbacks", "runs", "prediction", "report", "distributed",
         "lightning_private",

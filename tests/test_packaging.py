@@ -18,7 +18,7 @@ from packaging.version import Version
 from tests.conftest import ROOT
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-INSTALLED = ("dev", "export", "report")
+INSTALLED = ("dev", "export", "report", "search")
 """The extras of `make install`."""
 
 

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from src.callbacks.metrics_file import read_metrics
+from src.overrides import MAY_DIFFER_ON_RESUME
 from src.report.comparison import mean_error, strategy_of
 from src.report.tables import Table
-from src.runs.directory import MAY_DIFFER_ON_RESUME
 from src.runs.records import is_finished, model_name_of, read_config
 
 IN_DOMAIN, OUT_OF_DOMAIN = "val/in_domain/accuracy", "val/out_of_domain/accuracy"

@@ -8,6 +8,7 @@ weights.safetensors  what the next stage reads          finished.json      writt
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
 import os
 import platform
@@ -24,56 +25,10 @@ from src.cli import command_words
 from src.distributed import is_rank_zero
 from src.files import digest_of, read_json, write_json, write_text
 from src.locks import Lock
-from src.overrides import literal
+from src.overrides import literal, may_differ
 from src.runs.lineage import Inheritance
 from src.runs.records import is_finished, last_row, read_config
 
-MAY_DIFFER_ON_RESUME = (
-    "resume",
-    "logger",
-    "logged_as",
-    "callbacks.progress",
-    "callbacks.steps",
-    "data_root",
-    "manifest_dir",
-    "logs_dir",
-    "results_dir",
-    "manifest",
-    "mask_root",
-    "before",  # what these find counts: `started_from` and `masks_from` of split.json
-    "before_masks",
-    "init",
-    "model.pretrained",  # which weights counts: `started_from` of split.json
-    "model.weights",
-    "module.backbone.pretrained",
-    "module.backbone.weights",
-    "wsss.truth_dir",
-    "callbacks.masks.truth_dir",
-    "compile",
-    "callbacks.masks.processes",
-    "datamodule.data_root",
-    "datamodule.manifest_dir",
-    "datamodule.mask_root",
-    "datamodule.num_workers",
-    "datamodule.timeout",
-    "datamodule.persistent_workers",
-    "datamodule.rebuild",
-    "datamodule.check",
-    "trainer.accelerator",
-    "trainer.devices",
-    "trainer.num_nodes",
-    "trainer.strategy",
-    "trainer.logger",
-    "trainer.callbacks",
-    "trainer.plugins",
-    "trainer.max_time",  # limits of one start; where they cut a run, resume=true goes on
-    "trainer.max_steps",
-    "trainer.profiler",
-    "trainer.detect_anomaly",
-    "mixing_name",
-    "dataset",
-)
-"""Settings that may differ between a run and its continuation: where things lie and who computes them."""
 NEW = {
     "module.label_smoothing": 0.0,
     "datamodule.train_transform.randaugment.num_ops": 0,
@@ -110,6 +65,8 @@ def check_settings(cfg: DictConfig) -> None:
     """Raise ValueError for settings that no run can have, before anything is done; again with the facts of the data."""
     if type(cfg.seed) is not int or not 0 <= cfg.seed < 2**32:
         raise ValueError(f"seed is {cfg.seed}: expected a number from 0 to 2^32 - 1")
+    if cfg.get("hparams"):
+        raise ValueError("hparams= is a search: add -m, as in python train.py -m track=1 stage=baseline hparams=optuna")
     if OmegaConf.is_missing(cfg.dataset, "images") and OmegaConf.is_interpolation(cfg.trainer, "max_epochs"):
         return  # it follows from the number of images
     end = cfg.trainer.max_epochs
@@ -204,22 +161,8 @@ def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
 
 def check_same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Raise ValueError where the run in `folder` was started with other settings, naming each."""
-    # Paths inside of the run are compared without its own, which may be spelled in another way or have moved.
     there = read_config(folder)
-    before, now = (
-        {
-            key: str(value).replace(str(config["run_dir"]), "<run>")
-            for key, value in (NEW | flat(config)).items()
-            if value is not None  # a setting that is new and null changes nothing
-        }
-        for config in (there, settings)
-    )
-    different = [
-        f"{key}: {before.get(key, 'not set')} there, {now.get(key, 'not set')} here"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-        and not any(key == free or key.startswith(f"{free}.") for free in MAY_DIFFER_ON_RESUME)
-    ]
+    different = differences(there, settings)
     if different and older(there):
         raise ValueError(
             f"the run {folder} was started by an older version of this project: it still predicts, but this version "
@@ -231,6 +174,40 @@ def check_same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
             f"the run {folder} exists with other settings ({'; '.join(different)}): "
             "set them as they were, or name another run with tag=<word>"
         )
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """The settings that keep a run from being resumed, each with its two values."""
+    # Paths inside of the run are compared without its own, which may be spelled in another way or have moved.
+    before, now = (
+        {
+            key: str(value).replace(str(config["run_dir"]), "<run>")
+            for key, value in (NEW | flat(config)).items()
+            if value is not None  # a setting that is new and null changes nothing
+        }
+        for config in (there, here)
+    )
+    return [
+        f"{key}: {before.get(key, 'not set')} there, {now.get(key, 'not set')} here"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not may_differ(key)
+    ]
+
+
+def keep_earlier_name(cfg: DictConfig) -> None:
+    """Let resume=true find a run of the time before its changes were a part of its name: set `changes` to null."""
+    if not (cfg.resume and cfg.changes) or Path(cfg.run_dir).exists():
+        return
+    earlier = copy.deepcopy(cfg)
+    earlier.changes = None
+    try:
+        there = read_config(Path(earlier.run_dir))
+    except (OSError, ValueError):
+        return
+    earlier.dataset = there.get("dataset")  # a fact of the data, which nobody has looked at yet
+    earlier.masks = cfg.masks or literal(there.get("masks"))  # what a run began with counts (lineage.predecessors)
+    if not differences(there, resolved(earlier)):
+        cfg.changes = None
 
 
 def older(settings: Mapping[str, Any]) -> bool:

@@ -104,8 +104,8 @@ def find_run(cfg: DictConfig, name: str, before: DictConfig) -> Path:
     """The one finished run that a run is made from.
 
     It has the run's track and split; for `init` its model and seed too, for `masks` the seed of `before`. Of several
-    that of this run's tag counts, else that without a tag, then that of the mixing that `before` names: never the
-    newest.
+    that of this run's tag and changes counts, else that without any, then that of the mixing that `before` names:
+    never the newest.
 
     Args:
         cfg: the run's settings.
@@ -134,8 +134,9 @@ def find_run(cfg: DictConfig, name: str, before: DictConfig) -> Path:
             f"there is no finished run of {before.stage} with {asked} in {folder}{begun}{other}: train it first"
             f"{command_for(folder / 'run', *same)}; {name}=<another> or {name}={NONE} goes without"
         )
-    for key, value in (("tag", cfg.tag), ("tag", None), ("mixing", before.get("mixing"))):
-        finished = [run for run in finished if described[run].get(key) == value] or finished
+    of_this_run = {"tag": cfg.tag, "changes": cfg.get("changes")}
+    for chosen in (of_this_run, {"tag": None, "changes": None}, {"mixing": before.get("mixing")}):
+        finished = [run for run in finished if chosen.items() <= described[run].items()] or finished
     if len(finished) > 1:
         raise ValueError(
             f"{len(finished)} finished runs of {before.stage} have {asked}: choose one by {name}= "
@@ -155,6 +156,7 @@ def description_of(run: Path) -> dict[str, Any]:
         "split": settings.get("split_name"),
         "seed": settings.get("seed"),
         "tag": settings.get("tag"),
+        "changes": settings.get("changes"),
         "mixing": settings.get("mixing_name"),
     }
 

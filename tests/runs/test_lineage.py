@@ -127,3 +127,19 @@ def test_a_run_that_goes_on_keeps_what_it_began_with(tmp_path: Path) -> None:
     run(tmp_path, "scratch", "fdg", finished=False, init=NONE, masks=NONE)
     cfg = settings(tmp_path, resume=True, run_dir=str(tmp_path / "track1/fdg/scratch"))
     assert predecessors(cfg) == Predecessors(None, None)
+
+
+def test_a_run_with_changes_is_a_candidate_like_one_with_a_tag(tmp_path: Path) -> None:
+    changed = run(tmp_path, "changed", changes="lr0.03")
+    assert found(tmp_path) == found(tmp_path, tag="t") == changed  # the only one
+    another = run(tmp_path, "another", changes="lr0.1")
+    with pytest.raises(ValueError, match=f"2 finished runs .*choose one by init= .*{another}, {changed}"):
+        found(tmp_path)
+    assert found(tmp_path, changes="lr0.03") == changed  # a chain with the same changes throughout
+    tagged = run(tmp_path, "tagged", tag="t")
+    with pytest.raises(ValueError, match="3 finished runs"):
+        found(tmp_path)
+    assert found(tmp_path, tag="t") == tagged
+    plain = run(tmp_path, "plain")
+    assert found(tmp_path) == found(tmp_path, changes="other") == found(tmp_path, tag="u") == plain
+    assert found(tmp_path, changes="lr0.03") == changed
