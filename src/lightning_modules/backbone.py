@@ -25,7 +25,7 @@ def check_name(settings: Mapping[str, Any]) -> None:
             weights. What is no name, and what another function makes, is not for this one to judge.
     """
     name, pretrained = str(settings.get("model_name")), settings.get("pretrained")
-    if settings.get("_target_") != "timm.create_model" or not re.fullmatch(r"[\w.-]+", name):
+    if not is_timms(settings):
         return
     architecture, tag = split_model_name_tag(name)
     if not timm.is_model(architecture):
@@ -41,6 +41,12 @@ def check_name(settings: Mapping[str, Any]) -> None:
             f"model.pretrained=true: timm has no weights for {architecture}, set model.pretrained=false or another "
             f"model.model_name{did_you_mean(close)}"
         )
+
+
+def is_timms(settings: Mapping[str, Any]) -> bool:
+    """Whether timm makes the network by a name of its own, without a hub, from which it would be downloaded."""
+    name = str(settings.get("model_name"))
+    return settings.get("_target_") == "timm.create_model" and re.fullmatch(r"[\w.-]+", name) is not None
 
 
 def did_you_mean(close: list[str]) -> str:
@@ -60,6 +66,8 @@ def fitted(settings: Mapping[str, Any], sizes: Iterable[int]) -> dict[str, Any]:
         settings: of timm.create_model, all plain.
         sizes: sides of the square images in pixels.
     """
+    if not is_timms(settings):
+        return dict(settings)
     sizes = list(sizes)
     offers: list[dict[str, Any]] = [{}, {"dynamic_img_size": True}, {"dynamic_img_size": True, "dynamic_img_pad": True}]
     if len(sizes) == 1:
