@@ -181,6 +181,7 @@ def test_half_precision_and_compiled_networks_train(train_run: Train, masks: lis
         torch.testing.assert_close(same[name], tensor, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_sweep_of_stages_runs_them_in_order(
     train_run: Train, masks: list[str], places: list[str], tmp_path: Path
 ) -> None:

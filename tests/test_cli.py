@@ -88,10 +88,18 @@ def test_help_does_not_import_torch() -> None:
     [
         (["stage=nonsense"], "error: stage=nonsense is none of adapt, baseline"),
         (["trainer.max_epoch=3"], "error: there is no setting trainer.max_epoch: did you mean trainer.max_epochs\\?"),
-        (["+trainer.max_epoch=3", "scale=demo", "{data}"], "error: Trainer takes no max_epoch: correct the setting"),
+        pytest.param(
+            ["+trainer.max_epoch=3", "scale=demo", "{data}"],
+            "error: Trainer takes no max_epoch: correct the setting",
+            marks=pytest.mark.slow,
+        ),
         (["split=leave_context_out", "scale=demo", "{data}"], "error: split.contexts is \\[\\]: name one or more"),
-        (["model.model_name=resnet3", "scale=demo", "{data}"], "error: timm has no model resnet3.*did you mean resnet"),
-        (["seed=-1"], "error: seed is -1: expected"),
+        pytest.param(
+            ["model.model_name=resnet3", "scale=demo", "{data}"],
+            "error: timm has no model resnet3.*did you mean resnet",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(["seed=-1"], "error: seed is -1: expected", marks=pytest.mark.slow),
         (["track=1", "data_root=/nowhere"], "error: the data root /nowhere does not exist: put the data set there"),
     ],
 )

@@ -16,7 +16,9 @@ def deal(rank: int, world_size: int, folder: str, total: int, counted: bool) -> 
     torch.save(gather(mine, total if counted else None), f"{folder}/{rank}.pt")
 
 
-@pytest.mark.parametrize("total, counted", [(6, False), (6, True), (5, True), (4, True)])
+@pytest.mark.parametrize(
+    "total, counted", [(6, False), (5, True), *(pytest.param(total, True, marks=pytest.mark.slow) for total in (6, 4))]
+)
 def test_rows_come_back_in_the_global_order(tmp_path: Path, total: int, counted: bool) -> None:
     world_size = 3 if counted else 2
     torch.multiprocessing.spawn(deal, (world_size, str(tmp_path), total, counted), world_size)

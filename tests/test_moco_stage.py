@@ -84,6 +84,7 @@ def test_a_collapse_is_said_once(train_run: Train) -> None:
     assert sum("collapsed" in str(warning.message) for warning in warned) == 1
 
 
+@pytest.mark.slow
 def test_two_processes_report_what_one_does(train_run: Train, places: list[str], tmp_path: Path) -> None:
     """Neighbours gathers features of 9 held-out images and a training part that two ranks cannot share evenly."""
     one = train_run("track=1", *MOCO, "trainer.max_epochs=1", "tag=one")

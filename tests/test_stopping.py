@@ -145,6 +145,7 @@ def test_a_request_to_a_process_on_its_way_out_raises_nothing(way: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (3 if "exit" in way else 0, "out\n", "")
 
 
+@pytest.mark.slow
 def test_a_stuck_worker_is_an_error_with_its_settings(places: list[str], tmp_path: Path) -> None:
     # A FIFO stands for a disk that does not answer.
     stuck = "import os, time, cv2; real = cv2.imdecode\n"

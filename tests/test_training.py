@@ -281,6 +281,7 @@ def test_every_logger_works(train_run: Train) -> None:
             assert list((run / "tensorboard").glob("events.*"))
 
 
+@pytest.mark.slow
 def test_two_processes_in_a_sweep(places: list[str], tmp_path: Path) -> None:
     """Also: 9 held-out images on 2 ranks at 4 a batch, so that one rank has a batch more than the other."""
     # Stages of which one has a moving average, the other a teacher.
@@ -299,6 +300,7 @@ def test_two_processes_in_a_sweep(places: list[str], tmp_path: Path) -> None:
     assert str(tmp_path) not in running
 
 
+@pytest.mark.slow
 def test_two_starts_at_once_the_second_is_refused(places: list[str], tmp_path: Path) -> None:
     words = [sys.executable, str(ROOT / "train.py"), "track=1", "stage=baseline", *TINY, *places]
     with subprocess.Popen(

@@ -87,6 +87,7 @@ def test_every_training_image_gets_a_mask_of_its_size(
     assert all(path.stat().st_mtime_ns != time for path, time in before.items())
 
 
+@pytest.mark.slow
 def test_two_processes_write_each_mask_once_and_the_same(
     wsss: tuple[Path, list[str]], places: list[str], tmp_path: Path
 ) -> None:

@@ -150,6 +150,7 @@ def test_manifest_that_no_longer_matches(tmp_path: Path) -> None:
     check_against_tree(tmp_path / "m.json", old, list(reversed(old)))
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_rows(tmp_path: Path) -> None:
     rows = [Row(f"train/{i % 6}/{i % 60}/{i}.jpg", i % 60, str(i % 60), i % 6) for i in range(100_000)]
     write_manifest(tmp_path / "m.json", rows)
