@@ -55,7 +55,8 @@ def predict(cfg: DictConfig) -> None:
     predictor = Predictor(open_images, training, tta, trainer, settings)
     if settings.export:
         hand_over(settings, voters, open_images, training, predictor)
-        return
+        if not settings.report:
+            return
     sets, why_not = images_of(settings, open_images, training, voters)
     voters, stacks, failed = predictor.predict(voters, sets)
     if not trainer.is_global_zero:

@@ -57,9 +57,11 @@ def train(cfg: DictConfig) -> float | None:
     cfg.model = literal(backbone.fitted(directory.resolved(cfg)["model"], datamodule.sizes.values()))
     facts = (datamodule.classes, datamodule.split_paths)
     inherited = lineage.inheritance(before, cfg.model.model_name, *facts)
-    if not before.init:
-        inherited = inherited._replace(weights_sha256=start)
     members.check_rebuildable(directory.resolved(cfg), "this run's settings")
+    if start and not before.init:
+        inherited = inherited._replace(weights_sha256=start)
+        if not (cfg.resume and directory.is_begun(Path(cfg.run_dir))):
+            pretrained.rehearse(*(directory.resolved(cfg)[name] for name in ("model", "pixels")))
     with directory.claim(cfg, *facts, inherited) as run:
         if run.finished:
             print(f"{run.folder} is finished: nothing to do")

@@ -218,6 +218,11 @@ def older(settings: Mapping[str, Any]) -> bool:
     return any(not (root / home).is_dir() and not (root / f"{home}.py").exists() for home in homes)
 
 
+def is_begun(folder: Path) -> bool:
+    """Whether a run is finished, or has a checkpoint to go on from."""
+    return is_finished(folder) or newest_checkpoint(folder) is not None
+
+
 def newest_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint whose digest verifies, None where the run never wrote one; damaged ones are named.
 

@@ -8,7 +8,8 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -22,6 +23,7 @@ from safetensors.torch import load_file
 from timm.models import clean_state_dict
 from torch import nn
 
+from src.cli import instantiate
 from src.distributed import is_rank_zero
 from src.files import digest_of
 from src.lightning_modules.backbone import START
@@ -78,6 +80,17 @@ def load_start(backbone: nn.Module, model: Mapping[str, Any], pixels: Mapping[st
         load_from_file(backbone, Path(model["weights"]), str(model["model_name"]))
     elif model.get("pretrained"):
         backbone.load_state_dict(timms_weights(model, pixels), strict=True)
+
+
+def rehearse(model: Mapping[str, Any], pixels: Mapping[str, Any]) -> None:
+    """Do what load_start does, for its errors, before a run's folder is made.
+
+    Raises:
+        OSError, ValueError: as load_start.
+    """
+    backbone = instantiate({**model, "pretrained": False, "weights": None})
+    with redirect_stdout(StringIO()):  # what is not used is said when it counts
+        load_start(backbone, model, pixels)
 
 
 # ------------------------------------------------------------------------------------------ a file

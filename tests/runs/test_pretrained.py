@@ -210,6 +210,7 @@ def test_a_pretrained_run_resumes_and_predicts_without_cache_and_network(
     words = ["track=1", "stage=baseline", "model.model_name=test_vit", "model.pretrained=true"]
     with pytest.raises(ValueError, match="are in no cache here"):
         train_run(*words)
+    assert not (tmp_path / "logs").exists()  # a start that fails leaves nothing behind
     state = cache("test_vit")
     run = train_run(*words, "+trainer.max_steps=6", "module.optimizer.lr=0")
     assert not (run / "finished.json").exists()
