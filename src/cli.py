@@ -208,12 +208,19 @@ def say(sentence: str) -> None:
         print(sentence, flush=True)
 
 
+def one_line(message: Warning | str, category: type[Warning], name: str, line: int, text: str | None = None) -> str:
+    """A warning for a reader: its sentence; whose code it is only where that is not ours."""
+    ours = Path(name).is_relative_to(ROOT / "src") or Path(name).parent == ROOT
+    return f"warning: {message}\n" if ours else f"{Path(name).name}:{line}: {category.__name__}: {message}\n"
+
+
 def quiet_libraries() -> None:
     """Keep what a library says to everybody out of the log; warnings about this run stay."""
     # Advertisements for other products, and lines on devices that environment.json and the run's first line hold.
     for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)  # a table that was asked for
+    warnings.formatwarning = one_line
     # A run directory holds its config.yaml before its first checkpoint; `runs.claim` guards what is in it.
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     # The data module's sampler starts at the next batch (tests/test_training.py); Lightning looks at loaders alone.

@@ -269,3 +269,10 @@ def test_the_small_scale_knows_its_end_once_the_data_are_known(configure: Callab
     assert cfg.module.optimizer.lr == pytest.approx(0.0125) and cfg.trainer.max_epochs == 12
     with pytest.raises(ValueError, match="trainer.max_epochs is 0"):
         check_settings(configure("train", "track=1", "scale=small", "trainer.max_epochs=0"))
+
+
+def test_a_warning_of_ours_is_one_line() -> None:
+    text = "the masks are 99 % foreground"
+    assert cli.one_line(text, UserWarning, str(ROOT / "src/masks/judge.py"), 3, "warn(x)") == f"warning: {text}\n"
+    assert cli.one_line(text, UserWarning, str(ROOT / "train.py"), 3) == f"warning: {text}\n"
+    assert cli.one_line("old", DeprecationWarning, "/x/torch/nn.py", 3) == "nn.py:3: DeprecationWarning: old\n"
