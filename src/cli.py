@@ -208,10 +208,13 @@ def say(sentence: str) -> None:
         print(sentence, flush=True)
 
 
-def one_line(message: Warning | str, category: type[Warning], name: str, line: int, text: str | None = None) -> str:
+def one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
     """A warning for a reader: its sentence; whose code it is only where that is not ours."""
-    ours = Path(name).is_relative_to(ROOT / "src") or Path(name).parent == ROOT
-    return f"warning: {message}\n" if ours else f"{Path(name).name}:{line}: {category.__name__}: {message}\n"
+    if Path(filename).is_relative_to(ROOT / "src") or Path(filename).parent == ROOT:
+        return f"warning: {message}\n"
+    return f"{Path(filename).name}:{lineno}: {category.__name__}: {message}\n"
 
 
 def quiet_libraries() -> None:
