@@ -79,7 +79,7 @@ def fit(cfg: DictConfig, run: Run, datamodule: NicoDataModule, init: Path | None
     from src.runs.weights import save_weights
     from src.stopping import request
 
-    request.advice = "resume=true goes on"
+    request.advice = "resume=true continues it"
     pl.seed_everything(cfg.seed, verbose=False)
     module = make_module(cfg, run, init)
     if cfg.compile:
@@ -116,9 +116,7 @@ def make_module(cfg: DictConfig, run: Run, init: Path | None) -> Any:
     if init:
         load_weights(init / "weights.safetensors", {part: getattr(module, part) for part in cfg.init_parts})
         if cfg.model.pretrained or cfg.model.weights:
-            print(
-                f"model.pretrained and model.weights are not used: the run starts from {init} (init=none goes without)"
-            )
+            print(f"model.pretrained and model.weights are not used: the run starts from {init} (init=none uses them)")
     elif run.checkpoint is None and (cfg.model.pretrained or cfg.model.weights):
         load_start(module.backbone, *(resolved(cfg)[name] for name in ("model", "pixels")))
     return module

@@ -45,7 +45,7 @@ MAX_WORD = 60  # bytes of a word in a run's name; a file's name can have 255
 def dash(value: Any, prefix: str = "") -> str:
     """For a run's name: "-<prefix>value", the words of a list joined by +, and nothing for null.
 
-    What a file's name should not hold becomes _, and a long text is cut, its digest behind it.
+    Characters that a file's name should not hold become _, and a long text is cut and followed by its digest.
     """
     if value is None or value == "" or value == []:
         return ""
@@ -58,7 +58,7 @@ def dash(value: Any, prefix: str = "") -> str:
 
 
 def changes(tag: Any, *, _root_: DictConfig) -> str | None:
-    """For a run's name: what this command changes and the name does not say; with a tag, which says enough, None."""
+    """For a run's name: what this command changes and the name does not show; None with a tag, which says enough."""
     from hydra.core.hydra_config import HydraConfig
 
     if tag is not None or not HydraConfig.initialized():
@@ -71,7 +71,7 @@ def changes(tag: Any, *, _root_: DictConfig) -> str | None:
 def given(*beginnings: str) -> str:
     """For a vote's name: "-<key>-<value>" of the command line's settings whose keys begin so, shortened as by `dash`.
 
-    Of a dotted key the last part counts.
+    Only the last part of a dotted key counts.
     """
     from hydra.core.hydra_config import HydraConfig
 
@@ -91,8 +91,8 @@ def around(value: float, factor: float) -> str:
 
 
 def wandb_offline() -> bool:
-    """Whether W&B is to write to this disk alone: it has no key to log in with, here or in ~/.netrc."""
-    if os.environ.get("WANDB_MODE"):  # the user's word, which may be that W&B is switched off
+    """Whether W&B is to write to the local disk only, as there is no key to log in with, here or in ~/.netrc."""
+    if os.environ.get("WANDB_MODE"):  # the user's choice, which may be that W&B is switched off
         return os.environ["WANDB_MODE"] in ("offline", "dryrun")
     netrc = Path(os.environ.get("NETRC", os.path.expanduser("~/.netrc")))  # a user may have no home
     known = os.access(netrc, os.R_OK) and "wandb" in netrc.read_text(errors="ignore")
@@ -100,9 +100,10 @@ def wandb_offline() -> bool:
 
 
 def wandb_run_id(run_dir: str) -> str:
-    """The id of the run's W&B run: that of its earlier start, so that a resume goes on in it, or a new one.
+    """The id of the run's W&B run: that of its earlier start, so that a resumed run continues it, or a new one.
 
-    A user without a home (a number in a container) gets the run's folder for one: W&B looks for its settings there.
+    For a user without a home directory (a bare uid in a container) the run's folder serves as one: W&B looks for its
+    settings there.
     """
     if os.path.expanduser("~") == "~":
         os.environ["HOME"] = os.path.abspath(run_dir)
@@ -132,22 +133,22 @@ def device(setting: str) -> Any:
 
 
 def only_for(name: str, value: Any, _parent_: DictConfig) -> Any:
-    """A setting of conf/model that the network of a name alone takes: null, which timm leaves out, with another one."""
+    """A setting of conf/model that only the named network takes; null, which timm ignores, for any other."""
     return value if str(_parent_.model_name).split(".")[0] == name else None
 
 
 def epochs_for(steps: int, batch_size: int, images: int) -> int:
-    """The whole epochs in so many steps, at least one; sums of parts never exceed the whole."""
+    """How many whole epochs so many steps make, at least one; sums of parts never exceed the whole."""
     return max(1, steps * batch_size // images)
 
 
 def rate_for(rate: float, batch_size: int) -> float:
-    """A learning rate that is meant for 256 images a step, for another number: linear (Goyal et al. 2017)."""
+    """A learning rate meant for 256 images per step, scaled linearly to another batch size (Goyal et al. 2017)."""
     return rate * batch_size / 256
 
 
 def share_of(share: float, epochs: int) -> int:
-    """A share of the epochs, in whole ones, rounded down."""
+    """A share of the epochs, rounded down to whole ones."""
     return int(share * epochs)
 
 
@@ -167,9 +168,9 @@ def register_resolvers() -> None:
 
 
 def instantiate(settings: Any, **arguments: Any) -> Any:
-    """Hydra's instantiate, with lists and mappings as plain ones, of settings whose interpolations are filled in first.
+    """Hydra's instantiate, of settings whose interpolations are resolved first; lists and mappings become plain ones.
 
-    Filled in once: instantiate reads every text twice, and would take `${...}` in a name for another one.
+    They are resolved once: instantiate reads every text twice, and would take `${...}` in a name for an interpolation.
     """
     from hydra.utils import instantiate as build
 
@@ -184,7 +185,7 @@ def start(main: Any, name: str, expand: Callable[[list[str]], list[str]] | None 
     Args:
         main: the entry point.
         name: of its configuration, in conf/.
-        expand: makes other words of those of the command line, as Hydra takes them.
+        expand: rewrites the words of the command line, as Hydra takes them.
     """
     stopping.install()
     register_resolvers()
@@ -203,7 +204,7 @@ def start(main: Any, name: str, expand: Callable[[list[str]], list[str]] | None 
 
 
 def say(sentence: str) -> None:
-    """A line of the first process of all; which it is, is known from the launcher before PyTorch is loaded."""
+    """Print a line in the first process only; the launcher says which that is, before PyTorch is loaded."""
     if not any(os.environ.get(name, "0") not in ("", "0") for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):
         print(sentence, flush=True)
 
@@ -211,14 +212,14 @@ def say(sentence: str) -> None:
 def one_line(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """A warning for a reader: its sentence; whose code it is only where that is not ours."""
+    """A warning as one line: its sentence, and whose code raised it only if that is not this project's."""
     if Path(filename).is_relative_to(ROOT / "src") or Path(filename).parent == ROOT:
         return f"warning: {message}\n"
     return f"{Path(filename).name}:{lineno}: {category.__name__}: {message}\n"
 
 
 def quiet_libraries() -> None:
-    """Keep what a library says to everybody out of the log; warnings about this run stay."""
+    """Keep the libraries' general messages out of the log; warnings about this run stay."""
     # Advertisements for other products, and lines on devices that environment.json and the run's first line hold.
     for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -240,7 +241,7 @@ def quiet_libraries() -> None:
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Turn an error of the user's into one sentence and exit code 1; a fault of ours keeps its traceback."""
+    """Turn a user's error into one sentence and exit code 1; a bug of this project keeps its traceback."""
     quiet_libraries()
     try:
         yield
@@ -260,7 +261,7 @@ def clear_errors() -> Iterator[None]:
 
 
 def sentence(error: BaseException) -> str | None:
-    """What to tell the user, or None where the error is no user's: one that no `raise` of this project made."""
+    """What to tell the user, or None if the error is not a user's, that is, not raised by this project."""
     text = "can't allocate memory" if isinstance(error, MemoryError) else str(error)
     if isinstance(error, OSError) and error.errno is not None:
         return text  # the system's: no such file, no space left
@@ -281,12 +282,10 @@ def sentence(error: BaseException) -> str | None:
     if any(path.endswith("timm/models/_factory.py") for path, _ in places):
         return (
             f"timm cannot make this network with the settings of model= ({text or 'it refuses them'}): leave out the "
-            "one that it does not take; stage=wsss needs a convolutional network that takes model.output_stride"
+            "one it does not accept; stage=wsss needs a convolutional network that accepts model.output_stride"
         )
     if added := re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", text):
-        return (
-            f"{added[1]} takes no {added[2]}: correct the setting, or leave it out (--help lists those that there are)"
-        )
+        return f"{added[1]} takes no {added[2]}: correct the setting, or leave it out (--help lists the existing ones)"
     return None
 
 
@@ -299,8 +298,8 @@ KNOWN = (
     ),
     (
         r"DataLoader timed out after (\S+) seconds",
-        "no batch came from the data-loading workers within datamodule.timeout seconds: a disk that does not answer or "
-        "is slower than that (raise datamodule.timeout), or too little shared memory (/dev/shm); "
+        "no batch came from the data-loading workers within datamodule.timeout seconds: the disk does not respond or "
+        "is too slow (raise datamodule.timeout), or there is too little shared memory (/dev/shm); "
         "datamodule.num_workers=0 loads in the main process",
     ),
     (
@@ -309,16 +308,16 @@ KNOWN = (
     ),
     (
         r"No supported (gpu|cuda|mps) backend|can not run on your system|MPSAccelerator",
-        "this machine has no such device that PyTorch can use: leave trainer= out (it takes what there is), or set "
+        "PyTorch finds no such device on this machine: leave trainer= out (the default takes what there is), or set "
         "trainer=cpu",
     ),
     (
         r"[Cc]onnection (closed|reset|refused)|NCCL|[Pp]rocess group|[Bb]roken pipe",
-        "another process of this training has stopped; what it says is the reason",
+        "another process of this training has stopped; its own message gives the reason",
     ),
     (
         r"out of memory|can't allocate memory|Unable to allocate|Insufficient memory",
-        "memory ran short: lower datamodule.batch_size or datamodule.size (in prediction members_at_once; for masks, "
+        "out of memory: lower datamodule.batch_size or datamodule.size (in prediction members_at_once; for masks, "
         "which are made at the images' own sizes, datamodule.native_pixels, or leave out the largest images with "
         "datamodule.max_pixels and datamodule.on_bad_image=skip)",
     ),

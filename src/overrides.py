@@ -16,7 +16,7 @@ TEXT = re.compile(
     r"data|study|objective|wsss\.truth_dir|track\.(name|train_dir|val_dir|test_dir|label_map|layout|table)|"
     r"datamodule\.(data_root|manifest_dir|masks|mask_root)|model\.weights)"
 )
-"""Settings whose value is a text, mostly a path: what a person types is meant as it stands."""
+"""Settings whose value is a text, mostly a path: what a person types is taken literally."""
 PLACED = {"optimizer": "module.optimizer", "schedule": "module.scheduler"}
 """Groups that a stage places in its module: `optimizer=timm` is Hydra's `optimizer@module.optimizer=timm`."""
 NAMES = re.compile(r"[+~]*(split\.contexts|ensemble\.(runs|tags))")
@@ -65,18 +65,18 @@ MAY_DIFFER_ON_RESUME = (
     "trainer.logger",
     "trainer.callbacks",
     "trainer.plugins",
-    "trainer.max_time",  # limits of one start; where they cut a run, resume=true goes on
+    "trainer.max_time",  # limits of one start; if they cut a run short, resume=true continues it
     "trainer.max_steps",
     "trainer.profiler",
     "trainer.detect_anomaly",
     "mixing_name",
     "dataset",
 )
-"""Settings that may differ between a run and its continuation: where things lie and who computes them."""
+"""Settings that may differ between a run and its continuation: where things are and what computes them."""
 UNNAMED = ("track", "stage", "scale", "debug", "trainer")
-"""Groups that a run's name leaves out: those of its folder, and the trainer, who computes it."""
+"""Groups that a run's name leaves out: those that its folder shows, and the trainer, which only computes it."""
 START = ("model.pretrained", "model.weights")
-"""Settings that may differ when a run goes on, as it has begun by then, but that make another one of a new run."""
+"""Settings that may differ when a run is resumed, as it has begun by then, but that distinguish a new run."""
 CONTEXTS = re.compile(r"[+~]*split\.contexts")
 """The setting that is a list of names, which may look like numbers."""
 
@@ -84,7 +84,7 @@ CONTEXTS = re.compile(r"[+~]*split\.contexts")
 def with_data_set(words: list[str]) -> list[str]:
     """`data=<folder>` as the settings that it stands for: the data root, and the layout that is found there.
 
-    A table (`data=<file>.csv`) is one in its folder. A track that is named keeps its own folders.
+    A table (`data=<file>.csv`) has its folder as the data root. A track that is named keeps its own folders.
     """
     found: list[str] = []
     for word in words:
@@ -126,15 +126,15 @@ def as_typed(words: list[str]) -> list[str]:
 
 
 def folder_name(path: str) -> str:
-    """The name of a data set that is not given one: its folder's, as the name of a file can hold it."""
+    """The name of a data set that is not given one: its folder's, reduced to what a file's name can hold."""
     return re.sub(r"[^\w.+-]+", "_", os.path.basename(os.path.realpath(path))).strip("._+-")[:60] or "data"
 
 
 def quoted(word: str, sweep: bool = False) -> str:
     """A word of the command line as Hydra takes it: `track=1,2` as `track='1','2'`, a path in quotes.
 
-    A value that stands in quotes already stays as it is. In a sweep a comma parts the values, unless a file of the
-    whole name exists; otherwise it belongs to the value.
+    A value that is already in quotes stays as it is. In a sweep a comma separates values, unless a file of the whole
+    name exists; otherwise it belongs to the value.
     """
     key, equals, value = word.partition("=")
     if key in PLACED and equals:  # a choice of the group, wherever the stage has it
@@ -161,7 +161,7 @@ def fully_quoted(value: str) -> bool:
 
 
 def words_of(value: str) -> list[str]:
-    """The parts between the commas, of which those in quotes part nothing."""
+    """The parts between commas; a comma in quotes separates nothing."""
     return [part.strip() for part in re.findall(rf"(?:{QUOTED}|[^,])+", value)]
 
 
@@ -208,7 +208,7 @@ def understood(word: str) -> bool:
 
 
 def literal(value: Any) -> Any:
-    """Plain settings in which every text means itself: `${...}` in the name of a folder is not an interpolation."""
+    """Plain settings in which every text is literal: `${...}` in the name of a folder is not an interpolation."""
     if isinstance(value, dict):
         return {key: literal(one) for key, one in value.items()}
     if isinstance(value, list):
@@ -222,11 +222,11 @@ def may_differ(key: str) -> bool:
 
 
 def changes_of(words: Sequence[str], name: str) -> str | None:
-    """What overrides change in a run that its name does not say yet, by the last part of each key: "lr0.03".
+    """What overrides change in a run that its name does not show yet, by the last part of each key: "lr0.03".
 
     Args:
         words: overrides, as Hydra takes them.
-        name: the name's template, whose interpolations are in it already.
+        name: the name's template; what it interpolates is in the name already.
 
     Returns:
         The changes in the order of their keys, joined by "-"; None where there are none.
@@ -239,7 +239,7 @@ def changes_of(words: Sequence[str], name: str) -> str | None:
     for override in parsed(words):
         key = override.key_or_group.replace("/", ".")
         if key not in named and not key.startswith("track.") and (key in START or not may_differ(key)):
-            found[key] = None if override.is_delete() else override.value()  # of two the later one counts
+            found[key] = None if override.is_delete() else override.value()  # the later of two counts
     last = Counter(key.rsplit(".", 1)[-1] for key in found)
     texts = []
     for key, value in sorted(found.items()):

@@ -119,8 +119,8 @@ def test_mistakes_on_the_command_line(words: list[str], message: str, tmp_path: 
         ("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that", "shared memory (/dev/shm)"),
         ("unable to write to file </torch_7_1_0>: No space left on device (28)", "shared memory (/dev/shm)"),
         ("DataLoader timed out after 60 seconds", "datamodule.timeout"),
-        ("CUDA out of memory. Tried to allocate 20.00 MiB", "memory ran short: lower datamodule.batch_size"),
-        ("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory", "memory ran short"),
+        ("CUDA out of memory. Tried to allocate 20.00 MiB", "out of memory: lower datamodule.batch_size"),
+        ("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory", "out of memory"),
         ("Connection closed by peer [127.0.0.1]:12345", "another process of this training has stopped"),
     ],
 )
@@ -242,7 +242,7 @@ def test_the_trainer_takes_the_device_that_is_there(
 def test_a_gpu_that_is_not_there_is_one_sentence(places: list[str]) -> None:
     done = command("train.py", "track=1", "stage=baseline", "scale=demo", "trainer=gpu", *places)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "error: this machine has no such device that PyTorch can use: leave trainer= out" in done.stderr
+    assert "error: PyTorch finds no such device on this machine: leave trainer= out" in done.stderr
 
 
 def test_epochs_follow_from_steps_and_parts_never_exceed_the_whole() -> None:

@@ -71,7 +71,7 @@ def test_a_limit_cuts_a_run_which_goes_on_as_if_it_had_not(
     cut = whole.with_name(whole.name.replace("whole", "cut"))
     said = capsys.readouterr().out
     assert f"stopped by {limit.split('=')[0]} in epoch " in said and "of 3, after step" in said
-    assert "resume=true goes on" in said and not (cut / "finished.json").exists()
+    assert "resume=true continues it" in said and not (cut / "finished.json").exists()
     train_run(*words, "tag=cut", "resume=true")
     assert (cut / "finished.json").exists() and same(whole, cut)
 
@@ -80,7 +80,7 @@ def test_a_limit_at_an_epochs_end(train_run: Train, tmp_path: Path, capsys: pyte
     whole = train_run(*BASELINE, "trainer.max_epochs=2", "tag=whole")
     steps = int((whole / "metrics.csv").read_text().splitlines()[1].split(",")[1])
     cut = train_run(*BASELINE, "trainer.max_epochs=2", "tag=cut", f"trainer.max_steps={steps}")
-    assert "stopped after epoch 1 of 2 and is not finished: resume=true goes on" in capsys.readouterr().out
+    assert "stopped after epoch 1 of 2 and is not finished: resume=true continues it" in capsys.readouterr().out
     assert not (cut / "finished.json").exists()
     train_run(*BASELINE, "trainer.max_epochs=2", "tag=cut", "resume=true")
     assert same(whole, cut)

@@ -146,7 +146,7 @@ def test_a_start_takes_the_backbone_and_an_unfair_one_is_refused(train_run: Trai
     narrow = json.loads((chained / "split.json").read_text())
     (chained / "split.json").write_text(json.dumps({**narrow, "train": [], "trained_on_before": narrow["train"]}))
     sign(chained)
-    with pytest.raises(ValueError, match="would make its accuracy a lie"):
+    with pytest.raises(ValueError, match="would make its accuracy meaningless"):
         train_run("track=1", "stage=baseline", f"init={chained}", "tag=y")
 
 
@@ -316,4 +316,4 @@ def test_two_starts_at_once_the_second_is_refused(places: list[str], tmp_path: P
         first.terminate()
         rest = first.stdout.read()
         assert first.wait(60) == 143, rest
-        assert "resume=true goes on" in rest
+        assert "resume=true continues it" in rest

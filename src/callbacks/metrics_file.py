@@ -75,5 +75,5 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
     except (csv.Error, KeyError, ValueError, AttributeError):
         whole = False
     if not whole:
-        raise ValueError(f"{path} is damaged: move it away to go on without the rows of the epochs before")
+        raise ValueError(f"{path} is damaged: move it away to continue without the rows of earlier epochs")
     return rows

@@ -98,6 +98,6 @@ class Preemption(pl.Callback):
             epoch = min(trainer.current_epoch + 1, trainer.max_epochs or 1)
             where = f"in epoch {epoch} of {trainer.max_epochs}, after step {trainer.global_step}"
             saved = f"{self.path} is written" if self.path.exists() else "there was nothing to save yet"
-            print(f"stopped by {why} {where}: {saved}, resume=true goes on", flush=True)
+            print(f"stopped by {why} {where}: {saved}, resume=true continues it", flush=True)
         request.left = True
         raise SystemExit(128 + signum if signum else 0)

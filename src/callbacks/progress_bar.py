@@ -86,7 +86,7 @@ class Bar(ProgressBar):
             self.shown.update(self.task, completed=batches, speed=self.speed)
 
     def say(self) -> None:
-        """Write the figures anew."""
+        """Redraw the figures."""
         if self.shown is not None:
             words = [f"{name} {form.format(self.figures[key])}" for key, (name, form) in FIGURES.items()
                      if key in self.figures]  # fmt: skip

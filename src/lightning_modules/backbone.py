@@ -18,7 +18,7 @@ REFUSALS = (AssertionError, RuntimeError, ValueError, TypeError, IndexError, Key
 
 
 def check_name(settings: Mapping[str, Any]) -> None:
-    """Raise ValueError, with near names, for a network that timm has not, or has no weights for where these are asked.
+    """Raise ValueError, with near names, for a network that timm lacks, or lacks weights for where they are asked for.
 
     Args:
         settings: of timm.create_model; its model_name is <architecture>, or <architecture>.<tag> for one of several

@@ -31,7 +31,7 @@ def timm_optimizer(
         settings: more of the optimiser's own, such as betas.
 
     Raises:
-        ValueError: timm has no such optimiser, or one that needs what a training here has not.
+        ValueError: timm has no such optimiser, or one that needs what training here does not provide.
         TypeError: settings that it does not take.
     """
     name = opt.lower().removeprefix("lookahead_")

@@ -36,7 +36,7 @@ NEW = {
     "datamodule.train_transform.trivialaugment": False,
     "datamodule.train_transform.random_erasing": 0.0,
 }
-"""Settings that runs of 0.2.0 do not have, as these were trained."""
+"""Settings that runs of 0.2.0 lack, with the values that those were trained with."""
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "timm", "albumentations", "opencv-python-headless", "numpy")
 
 
@@ -72,13 +72,13 @@ def check_settings(cfg: DictConfig) -> None:
     end = cfg.trainer.max_epochs
     if type(end) is not int or end < 1:
         raise ValueError(
-            f"trainer.max_epochs is {end}: expected at least 1, as the schedule of the rate must know the end "
+            f"trainer.max_epochs is {end}: expected at least 1, as the rate's schedule must know the end "
             "(trainer.max_time and trainer.max_steps limit a single start)"
         )
 
 
 def claim(cfg: DictConfig, classes: Sequence[str], split: Mapping[str, Sequence[str]], inherited: Inheritance) -> Run:
-    """Make the run's directory and describe the run in it, or take up an existing one with resume=true.
+    """Make the run's directory and describe the run in it, or continue an existing one with resume=true.
 
     A directory without a checkpoint holds nothing to lose: its run starts over. Ranks other than 0, whose
     rank 0 has claimed the run, only look at it.
@@ -138,7 +138,7 @@ def open_run(
     if read_json(folder / "split.json") != parts:
         raise ValueError(
             "the data, the split, the masks or the weights to start from (init, model.weights, model.pretrained) "
-            f"changed since {folder}/split.json was written: train a new run (tag=<word>)"
+            f"have changed since {folder}/split.json was written: train a new run (tag=<word>)"
         )
     return Run(folder, None if finished else newest_checkpoint(folder), finished, lock)
 
@@ -165,14 +165,14 @@ def check_same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     different = differences(there, settings)
     if different and older(there):
         raise ValueError(
-            f"the run {folder} was started by an older version of this project: it still predicts, but this version "
-            "cannot go on with it; start it again as another run with tag=<word>, or go back to the revision in its "
+            f"the run {folder} was started by an older version of this project: it can still predict, but this version "
+            "cannot continue it; start it again as another run with tag=<word>, or go back to the revision in its "
             "environment.json"
         )
     if different:
         raise ValueError(
             f"the run {folder} exists with other settings ({'; '.join(different)}): "
-            "set them as they were, or name another run with tag=<word>"
+            "set them as they were, or start another run with tag=<word>"
         )
 
 
@@ -195,7 +195,7 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
 
 
 def keep_earlier_name(cfg: DictConfig) -> None:
-    """Let resume=true find a run of the time before its changes were a part of its name: set `changes` to null."""
+    """Let resume=true find a run from before names included changes, by setting `changes` to null."""
     if not (cfg.resume and cfg.changes) or Path(cfg.run_dir).exists():
         return
     earlier = copy.deepcopy(cfg)
@@ -211,7 +211,7 @@ def keep_earlier_name(cfg: DictConfig) -> None:
 
 
 def older(settings: Mapping[str, Any]) -> bool:
-    """Whether a run's settings name a module of ours that is no longer there."""
+    """Whether a run's settings name a module of this project that no longer exists."""
     targets = [str(value) for key, value in flat(settings).items() if key.endswith("_target_")]
     homes = {Path(*target.split(".")[:-1]) for target in targets if target.startswith("src.")}
     root = Path(__file__).resolve().parents[2]
@@ -219,7 +219,7 @@ def older(settings: Mapping[str, Any]) -> bool:
 
 
 def is_begun(folder: Path) -> bool:
-    """Whether a run is finished, or has a checkpoint to go on from."""
+    """Whether a run is finished, or has a checkpoint to resume from."""
     return is_finished(folder) or newest_checkpoint(folder) is not None
 
 
@@ -264,7 +264,7 @@ def environment() -> dict[str, Any]:
 
 
 DESCRIBED_BY = ("config.yaml", "classes.json", "split.json")
-"""The files of a finished run whose change would change what it says."""
+"""The files that describe a finished run, and must not change afterwards."""
 
 
 def finish(run: Run, figures: Mapping[str, float]) -> None:
@@ -290,12 +290,12 @@ def left_to_do(trainer: pl.Trainer, settings: Mapping[str, Any]) -> str:
         return f"is a debug run ({', '.join(debugging)}), which is never finished and never votes"
     end = settings["trainer"]["max_epochs"]
     if trainer.current_epoch < end:
-        return f"stopped after epoch {trainer.current_epoch} of {end} and is not finished: resume=true goes on"
+        return f"stopped after epoch {trainer.current_epoch} of {end} and is not finished: resume=true continues it"
     return ""
 
 
 def debug_settings(trainer: Mapping[str, Any]) -> list[str]:
-    """The settings of the trainer by which a run sees a part of its data alone, as name=value."""
+    """The trainer's settings that limit a run to a part of its data, as name=value."""
     # What each is without a limit. To Lightning 1 is one batch, and 1.0 all of them.
     whole = {
         "fast_dev_run": ("None", "False", "0"),

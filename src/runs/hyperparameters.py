@@ -25,7 +25,7 @@ COMPARED_BY = {
 }
 """Names in a dashboard, and the settings; config.yaml in the run has all of them."""
 PLACES = ("data_root", "manifest_dir", "logs_dir", "results_dir", "mask_root", "resume")
-"""What a person types to say where things lie, or to go on."""
+"""What a person types to say where things are, or to resume a run."""
 
 
 def hyperparameters(stage: str, settings: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def hyperparameters(stage: str, settings: Mapping[str, Any], words: Sequence[str
     Args:
         stage: of the run.
         settings: all of them.
-        words: of the command line: what is set there is what the run is about, or a sweep varies.
+        words: of the command line; what is set there is what the run is about, or what a sweep varies.
     """
     known = flat(settings)
     found = {"stage": stage} | {name: known[key] for name, key in COMPARED_BY.items() if known.get(key) is not None}

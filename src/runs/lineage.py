@@ -21,7 +21,7 @@ class Inheritance(NamedTuple):
     Attributes:
         images: those that they were trained on.
         weights_sha256: digest of the weights that it starts from.
-        masks_sha256: of the weights that made its masks, or of the masks' manifest where no run of ours made them.
+        masks_sha256: of the weights that made its masks, or of the masks' manifest if they come from elsewhere.
     """
 
     images: set[str]
@@ -46,7 +46,7 @@ class Predecessors(NamedTuple):
 def predecessors(cfg: DictConfig) -> Predecessors:
     """The settings `init` and `masks`, or what `before` and `before_masks` find where these are null.
 
-    A run that goes on keeps what it began with.
+    A run that is resumed keeps what it began with.
 
     Raises:
         FileNotFoundError: they are not there; the commands that make them are named.
@@ -103,9 +103,9 @@ def checked(name: str, path: Path) -> Path:
 def find_run(cfg: DictConfig, name: str, before: DictConfig) -> Path:
     """The one finished run that a run is made from.
 
-    It has the run's track and split; for `init` its model and seed too, for `masks` the seed of `before`. Of several
-    that of this run's tag and changes counts, else that without any, then that of the mixing that `before` names:
-    never the newest.
+    It has the run's track and split; for `init` its model and seed too, for `masks` the seed of `before`. If several
+    fit, the one with this run's tag and changes counts, else one without any, else one with the mixing that `before`
+    names; never simply the newest.
 
     Args:
         cfg: the run's settings.
@@ -132,21 +132,21 @@ def find_run(cfg: DictConfig, name: str, before: DictConfig) -> Path:
         other = f" (there is {next(iter(described))})" if described and not fitting else ""
         raise FileNotFoundError(
             f"there is no finished run of {before.stage} with {asked} in {folder}{begun}{other}: train it first"
-            f"{command_for(folder / 'run', *same)}; {name}=<another> or {name}={NONE} goes without"
+            f"{command_for(folder / 'run', *same)}; or set {name}=<another>, or {name}={NONE} to do without"
         )
     of_this_run = {"tag": cfg.tag, "changes": cfg.get("changes")}
     for chosen in (of_this_run, {"tag": None, "changes": None}, {"mixing": before.get("mixing")}):
         finished = [run for run in finished if chosen.items() <= described[run].items()] or finished
     if len(finished) > 1:
         raise ValueError(
-            f"{len(finished)} finished runs of {before.stage} have {asked}: choose one by {name}= "
+            f"{len(finished)} finished runs of {before.stage} have {asked}: choose one with {name}= "
             f"({', '.join(str(run) for run in finished[:8])}{', ...' if len(finished) > 8 else ''})"
         )
     return finished[0]
 
 
 def description_of(run: Path) -> dict[str, Any]:
-    """What tells a run from others of its stage; {} of one that cannot be read."""
+    """What distinguishes a run from others of its stage; {} if it cannot be read."""
     try:
         settings = read_config(run)
     except (OSError, ValueError):
@@ -182,7 +182,7 @@ def inheritance(
         images |= trained_on(before.init, command_for(before.init, "model", "seed"), classes, split)
         weights = read_finished(before.init)["weights_sha256"]
         if digest_of(before.init / "weights.safetensors") != weights:
-            raise ValueError(f"{before.init}/weights.safetensors is damaged: it is not what the run finished with")
+            raise ValueError(f"{before.init}/weights.safetensors is damaged: the run finished with different content")
     if before.masks:
         maker = before.masks.parent
         if (maker / "split.json").exists():
@@ -207,7 +207,7 @@ def trained_on(run: Path, command: str, classes: Sequence[str], split: Mapping[s
     if shared:
         raise ValueError(
             f"the run {run} was trained on {len(shared)} images that this run holds out (first: {min(shared)}), "
-            f"which would make its accuracy a lie: train it with this run's split= first{command}"
+            f"which would make its accuracy meaningless: train it with this run's split= first{command}"
         )
     return images
 

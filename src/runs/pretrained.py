@@ -1,4 +1,4 @@
-"""Weights that no run of ours made, for a backbone to start from: timm's, or a file on this disk."""
+"""Weights from outside this project for a backbone to start from: timm's, or a local file."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from src.runs.records import read_split
 
 State = dict[str, torch.Tensor]
 REACH = 5
-"""Seconds in which the server that has timm's weights must answer at all."""
+"""Seconds within which the server that has timm's weights must respond."""
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
-"""Where checkpoints of timm, torchvision, MoCo and Lightning have the weights; the first that is there counts."""
+"""Keys under which checkpoints of timm, torchvision, MoCo and Lightning keep the weights; the first found counts."""
 
 
 def start_of(model: Mapping[str, Any], begun: Path | None = None) -> str | None:
-    """What tells the weights that `model` starts from: a file's sha256, timm's name of its own, None from scratch.
+    """What identifies the weights that `model` starts from: a file's sha256, timm's own name, None from scratch.
 
     Args:
         model: the settings of that name.
-        begun: a run that goes on; it has what it needs of a file that is no longer there.
+        begun: a run that is resumed; it holds what is needed of a file that is no longer there.
 
     Raises:
         FileNotFoundError: no such file.
@@ -65,7 +65,7 @@ def start_of(model: Mapping[str, Any], begun: Path | None = None) -> str | None:
 
 
 def load_start(backbone: nn.Module, model: Mapping[str, Any], pixels: Mapping[str, Any]) -> None:
-    """Fill a whole backbone with the weights that `model` starts from; what of a file is not used is said.
+    """Fill a whole backbone with the weights that `model` starts from; unused tensors of a file are named.
 
     Args:
         backbone: the network of these settings.
@@ -74,7 +74,7 @@ def load_start(backbone: nn.Module, model: Mapping[str, Any], pixels: Mapping[st
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file that cannot be read or is another network's, or timm's weights that cannot be had.
+        ValueError: a file cannot be read or is another network's, or timm's weights cannot be obtained.
     """
     if model.get("weights"):
         load_from_file(backbone, Path(model["weights"]), str(model["model_name"]))
@@ -101,7 +101,7 @@ def load_from_file(backbone: nn.Module, path: Path, name: str) -> None:
 
     Args:
         backbone: the network; all of it is filled.
-        path: the file. What the backbone has not, such as a head of any number of classes, is left over and named.
+        path: the file. What the backbone lacks, such as a head for any number of classes, is ignored and named.
         name: the network's, for messages.
 
     Raises:
@@ -121,9 +121,9 @@ def load_from_file(backbone: nn.Module, path: Path, name: str) -> None:
     problems = [f"{len(keys)} {what} ({named(keys)})"
                 for keys, what in ((missing, "are missing"), (other_shape, "have another shape")) if keys]  # fmt: skip
     raise ValueError(
-        f"model.weights={path} are not weights of {name} with the settings of model=: of its {len(wanted)} tensors "
-        f"{len(wanted) - len(missing) - len(other_shape)} fit, {', '.join(problems)}: choose the model.model_name that "
-        "the file belongs to"
+        f"model.weights={path} does not hold weights of {name} with the settings of model=: of its {len(wanted)} "
+        f"tensors {len(wanted) - len(missing) - len(other_shape)} fit, {', '.join(problems)}: choose the "
+        "model.model_name that the file belongs to"
     )
 
 
@@ -146,14 +146,14 @@ def read_tensors(path: Path) -> State:
     except pickle.UnpicklingError as error:
         if "Unsupported global" in str(error) or "weights_only" in str(error).lower():
             raise ValueError(
-                f"{path} is a pickle that holds more than tensors, whose code would have to be run, which is refused: "
-                "save its state_dict as safetensors where you trust it (safetensors.torch.save_file)"
+                f"{path} is a pickle that holds more than tensors, and loading it would run code, which is refused: "
+                "if you trust it, save its state_dict as safetensors (safetensors.torch.save_file)"
             ) from error
-        raise ValueError(f"{path} is damaged, or no file of weights") from error
+        raise ValueError(f"{path} is damaged, or not a weights file") from error
     except PermissionError:
         raise
     except (OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError) as error:
-        raise ValueError(f"{path} is damaged, or no file of weights") from error  # pickle's own words tell nobody more
+        raise ValueError(f"{path} is damaged, or not a weights file") from error  # pickle's own words say no more
     for wrapper in WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
             found = found[wrapper]
@@ -168,7 +168,8 @@ def read_tensors(path: Path) -> State:
 def without_prefix(state: State, wanted: State) -> tuple[State, list[str]]:
     """The part of `state` whose names are those of `wanted` under one prefix, without it; and the names of the rest.
 
-    Of several prefixes that with the most names of `wanted` counts: "backbone." of our own runs, none in most files.
+    Among several prefixes the one with the most names of `wanted` counts: "backbone." in our own runs, none in most
+    files.
     """
     first = next(iter(wanted))
     prefixes = {key.removesuffix(first) for key in state if key == first or key.endswith(f".{first}")} | {""}
@@ -193,9 +194,9 @@ def translations(backbone: nn.Module, state: State) -> Iterator[State]:
 
 
 def differences(state: State, wanted: State) -> tuple[list[str], list[str]]:
-    """Names of `wanted` that `state` has not, and those whose shapes differ.
+    """Names of `wanted` that `state` lacks, and those whose shapes differ.
 
-    BatchNorm's counter of batches may be missing: files of before PyTorch 0.4.1 have none, and nothing here uses it.
+    BatchNorm's counter of batches may be missing: files from before PyTorch 0.4.1 have none, and nothing here uses it.
     """
     missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
     return missing, [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
@@ -221,7 +222,7 @@ def timms_weights(model: Mapping[str, Any], pixels: Mapping[str, Any]) -> State:
     """A network's state with timm's weights, as timm's own loader makes it, from its cache or else downloaded.
 
     Raises:
-        ValueError: they are in no cache and the network does not give them, or do not fit the settings.
+        ValueError: they are neither cached nor downloadable, or do not fit the settings.
     """
     weights = timm.get_pretrained_cfg(model["model_name"])
     assert weights, "backbone.check_name asks for them"
@@ -239,16 +240,16 @@ def timms_weights(model: Mapping[str, Any], pixels: Mapping[str, Any]) -> State:
                 f"timm's weights {where} do not fit {model['model_name']} with the settings of model= "
                 f"({first_line(error)}): leave out those that change the network, or set model.pretrained=false"
             ) from error
-        state_of_things = f"in {file} cannot be used" if file else "are in no cache here and cannot be downloaded"
+        state_of_things = f"in {file} cannot be used" if file else "are not cached here and cannot be downloaded"
         raise ValueError(
-            f"timm's weights {where} {state_of_things} ({first_line(error)}): start once where there is a network, or "
-            f"name a file of them on this disk with model.weights=<path> instead of model.pretrained=true"
+            f"timm's weights {where} {state_of_things} ({first_line(error)}): start once with a network connection, "
+            f"or name a local file of them with model.weights=<path> instead of model.pretrained=true"
         ) from error
     theirs, ours = ([*map(float, one["mean"]), *map(float, one["std"])] for one in (weights.to_dict(), pixels))
     if theirs != ours and is_rank_zero():
         mean, std = ([round(float(v), 4) for v in one] for one in (weights.mean, weights.std))
         warnings.warn(
-            f"timm's weights {where} were trained with pixels.mean={mean} pixels.std={std}, this run has others",
+            f"timm's weights {where} were trained with pixels.mean={mean} pixels.std={std}, unlike this run",
             stacklevel=2,
         )
     return state
@@ -272,7 +273,7 @@ def cached(weights: Any) -> Path | None:
 
 
 def reach(weights: Any) -> None:
-    """Ask the server that has the weights for anything: its library would try again for minutes without a network.
+    """Check that the server of the weights responds: without a network its library would retry for minutes.
 
     Raises:
         OSError: no answer.

@@ -23,7 +23,7 @@ DATA = re.compile(r"(track|scale|data_root|manifest_dir|manifest\.\w+|track\.\w+
 
 
 def each_context(words: Sequence[str]) -> list[str]:
-    """`split=each_context` of a sweep as `split=leave_context_out` with each context of the data set in turn.
+    """A sweep's `split=each_context` as `split=leave_context_out` with each context of the data set in turn.
 
     Args:
         words: of the command line, as Hydra takes them; without -m too.
@@ -35,12 +35,12 @@ def each_context(words: Sequence[str]) -> list[str]:
     if not asked:
         return list(words)
     if asked != [WORD]:
-        raise ValueError(f"{asked[0]} sweeps over rules: let {WORD} stand alone, and the other rules in another sweep")
+        raise ValueError(f"{asked[0]} sweeps over split rules: use {WORD} alone, and the others in another sweep")
     if not {"-m", "--multirun"} & set(words):
         line = shlex.join(["python", command_words()[0], "-m", *command_words()[1:]])
-        raise ValueError(f"{WORD} is one run for each context, a sweep: {line}")
+        raise ValueError(f"{WORD} makes one run for each context, which is a sweep: {line}")
     if any(word.startswith("split.contexts=") for word in words):
-        raise ValueError(f"{WORD} leaves every context out in turn: leave split.contexts= away, or use "
+        raise ValueError(f"{WORD} leaves every context out in turn: omit split.contexts=, or use "
                          "split=leave_context_out")  # fmt: skip
     names = contexts_of([word for word in words if DATA.match(word)])
     contexts = ",".join(f"[{quote(name, True)}]" for name in names)
@@ -58,7 +58,7 @@ def contexts_of(words: Sequence[str]) -> list[str]:
     """
     for word in words:
         if word.startswith(("track=", "data_root=", "scale=")) and re.search(r"(?<=['\w]),(?=['\w])", word):
-            raise ValueError(f"{WORD} is about one data set, and {word} names several: start a sweep for each")
+            raise ValueError(f"{WORD} takes one data set, and {word} names several: start a sweep for each")
     try:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             cfg = compose("train", list(words))
@@ -76,5 +76,5 @@ def contexts_of(words: Sequence[str]) -> list[str]:
         )
     names = with_contexts(rows, store.manifest)[1]
     if len(names) < 2:
-        raise ValueError(f"{WORD} needs two contexts at least: {layout.name} has {', '.join(names)} alone")
+        raise ValueError(f"{WORD} needs at least two contexts: {layout.name} has only {', '.join(names)}")
     return names

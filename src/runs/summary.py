@@ -21,7 +21,7 @@ FILES = ("weights.safetensors", "metrics.csv", "masks.png", "pictures")
 
 
 def summary(folder: Path) -> str:
-    """The lines for a finished run: its files, a small table, and the commands that go on from it."""
+    """The lines for a finished run: its files, a small table, and the commands that continue from it."""
     rows = [
         {name: float(value) for name, value in row.items() if value} for row in read_metrics(folder / "metrics.csv")
     ]
@@ -31,7 +31,7 @@ def summary(folder: Path) -> str:
 
 
 def table(rows: Sequence[Mapping[str, float]]) -> list[str]:
-    """The last epoch, and the best one where a validation tells: of equals the first, as best.ckpt has it.
+    """The last epoch and, if there was validation, the best one: the first among equals, as in best.ckpt.
 
     Args:
         rows: of metrics.csv, at least one.
@@ -66,7 +66,7 @@ def percent(share: float | None) -> str:
 
 
 def next_commands(folder: Path) -> list[str]:
-    """The command of the stage that builds on a run, and where it is a classifier's that of a vote."""
+    """The commands of the stages that build on a run and, for a classifier, that of a vote."""
     stage, found = folder.parent.name, []
     for path in sorted((CONF / "stage").glob("*.yaml")):
         settings = yaml.safe_load(path.read_text()) or {}

@@ -49,7 +49,7 @@ class Study:
         self.fixed = {o.get_key_element(): o.get_value_element_as_str() for o in overrides if o not in ranges}
         for key in ("track", "stage"):
             if any(override.key_or_group == key for override in ranges):
-                raise ValueError(f"a study has one {key}: name one, and search the others by commands of their own")
+                raise ValueError(f"a study has one {key}: name one, and search the others with separate commands")
         space = ranges or self.default_space()
         self.space = {override.get_key_element(): distribution_of(override) for override in space}
         if not self.space:
@@ -72,10 +72,10 @@ class Study:
             ) from error
 
     def open(self) -> None:
-        """Make the study, or go on with the one of this name.
+        """Make the study, or continue the one of this name.
 
         Raises:
-            ValueError: that one is of another search, or the file is not Optuna's.
+            ValueError: that one belongs to another search, or the file is not Optuna's.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         path = Path(self.settings.storage).resolve()
@@ -101,8 +101,8 @@ class Study:
         for what, own in kind.items():
             if known.get(what) != own:
                 raise ValueError(
-                    f"the study {self.name} in {path} is of another search (its {what}: {brief(known.get(what))}; here "
-                    f"{brief(own)}): study=<word> makes another one"
+                    f"the study {self.name} in {path} belongs to another search (its {what}: "
+                    f"{brief(known.get(what))}; here {brief(own)}): study=<word> starts another one"
                 )
             self.study.set_user_attr(what, own)
         for trial in self.study.get_trials(states=[TrialState.RUNNING]):

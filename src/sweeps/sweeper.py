@@ -76,10 +76,10 @@ class Sweeper(hydra_sweeper.Sweeper):
 
     def run_grid(self, overrides: list[Override], lock: Lock) -> list[JobReturn]:
         """Every combination of the comma lists."""
-        stopping.request.advice = "resume=true goes on with it"
+        stopping.request.advice = "resume=true continues it"
         varied = [override.get_key_element() for override in overrides if override.is_sweep_override()]
         if any(override.is_sweep_override() and not override.is_discrete_sweep() for override in overrides):
-            raise ValueError("an interval has no end of values to try: hparams=optuna searches it")
+            raise ValueError("an interval cannot be swept value by value: search it with hparams=optuna")
         batches = BasicSweeper.split_arguments(overrides, self.max_batch_size)
         self.check_names([words for batch in batches for words in batch])
         firsts = accumulate((len(batch) for batch in batches), initial=0)
@@ -100,7 +100,7 @@ class Sweeper(hydra_sweeper.Sweeper):
         from src.sweeps.study import Study
 
         assert self.config is not None
-        stopping.request.advice = "the same command goes on with its study"
+        stopping.request.advice = "the same command continues its study"
         study = Study(self.config, overrides)
         lock = Lock(folder / f".study-{study.name}.lock")
         if not lock.acquire():

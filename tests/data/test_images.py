@@ -206,7 +206,7 @@ except MemoryError as error:
 def test_want_of_memory_is_said_with_what_to_do() -> None:
     with pytest.raises(MemoryError) as caught:
         decode(b"x", cv2.IMREAD_COLOR_RGB, Header("PNG", 2**24, 2**24))
-    assert str(sentence(caught.value)).startswith("memory ran short: lower datamodule.batch_size")
+    assert str(sentence(caught.value)).startswith("out of memory: lower datamodule.batch_size")
 
 
 def test_what_is_no_file_gets_a_sentence_and_never_waits(tmp_path: Path, photo: np.ndarray) -> None:

@@ -334,5 +334,5 @@ def test_a_run_from_before_the_rooms_still_predicts_and_is_not_resumed(
     sign(old)
     assert len(json.loads((predict() / "ensemble.json").read_text())["members"]) == 2
     (old / "finished.json").unlink()
-    with pytest.raises(ValueError, match="was started by an older version of this project: it still predicts"):
+    with pytest.raises(ValueError, match="was started by an older version of this project: it can still predict"):
         train_run("track=1", "stage=baseline", "trainer.max_epochs=1", "resume=true")

@@ -76,7 +76,7 @@ def test_a_tag_does_not_break_the_chain(tmp_path: Path) -> None:
 
 def test_several_are_listed_and_init_decides(tmp_path: Path) -> None:
     a, b = run(tmp_path, "a", tag="one"), run(tmp_path, "b", tag="two")
-    with pytest.raises(ValueError, match=f"2 finished runs .* choose one by init= .*{a}, {b}"):
+    with pytest.raises(ValueError, match=f"2 finished runs .* choose one with init= .*{a}, {b}"):
         found(tmp_path, tag="three")
     masks = run(tmp_path, "m", "wsss")
     cfg = settings(tmp_path, tag="three", init=str(b))
@@ -98,13 +98,15 @@ def test_what_is_missing_is_named_with_its_command(tmp_path: Path, monkeypatch: 
     cfg = settings(tmp_path, seed=2)
     with pytest.raises(FileNotFoundError) as missing:
         predecessors(cfg)
-    init, masks = str(missing.value).split("goes without; ")
+    init, masks = str(missing.value).split("to do without; ")
     assert re.search(
         r"no finished run of finetune with split=holdout, model=net, seed=2 in .*begun is not finished", init
     )
     assert "train it first: python train.py track=1 stage=finetune model=resnet34 seed=2 scale=demo;" in init
     assert "no finished run of wsss with split=holdout, seed=0" in masks
-    assert masks.endswith("python train.py track=1 stage=wsss scale=demo; masks=<another> or masks=none goes without")
+    assert masks.endswith(
+        "python train.py track=1 stage=wsss scale=demo; or set masks=<another>, or masks=none to do without"
+    )
     with pytest.raises(FileNotFoundError) as missing:
         predecessors(settings(tmp_path, init="logs/track1/moco/x", masks=str(tmp_path / "track1/wsss/x/m.json")))
     assert "init=logs/track1/moco/x is not a finished run: train it first: python train.py" in str(missing.value)
@@ -133,7 +135,7 @@ def test_a_run_with_changes_is_a_candidate_like_one_with_a_tag(tmp_path: Path) -
     changed = run(tmp_path, "changed", changes="lr0.03")
     assert found(tmp_path) == found(tmp_path, tag="t") == changed  # the only one
     another = run(tmp_path, "another", changes="lr0.1")
-    with pytest.raises(ValueError, match=f"2 finished runs .*choose one by init= .*{another}, {changed}"):
+    with pytest.raises(ValueError, match=f"2 finished runs .*choose one with init= .*{another}, {changed}"):
         found(tmp_path)
     assert found(tmp_path, changes="lr0.03") == changed  # a chain with the same changes throughout
     tagged = run(tmp_path, "tagged", tag="t")

@@ -93,7 +93,9 @@ def test_weights_of_another_network_are_counted_and_named(tmp_path: Path) -> Non
     save_file(network("test_convnext").state_dict(), tmp_path / "w.safetensors")
     backbone = network(seed=9, num_classes=0)
     before = {key: value.clone() for key, value in backbone.state_dict().items()}
-    with pytest.raises(ValueError, match=r"are not weights of test_vit .* of its \d+ tensors 0 fit, \d+ are missing"):
+    with pytest.raises(
+        ValueError, match=r"does not hold weights of test_vit .* of its \d+ tensors 0 fit, \d+ are missing"
+    ):
         load_start(backbone, {"model_name": "test_vit", "weights": str(tmp_path / "w.safetensors")}, PIXELS)
     assert same(backbone, before)
     state = network().state_dict()
@@ -120,8 +122,8 @@ def test_files_that_are_refused(tmp_path: Path) -> None:
     messages = {
         "module.pth": "is a pickle that holds more than tensors", "empty.pth": "holds no tensors by name",
         "list.pth": "holds no tensors by name", "cut-w.safetensors": "is damaged: it is not a whole safetensors file",
-        "cut-w.pth": "is damaged, or no file of weights", "text.pth": "is damaged, or no file of weights",
-        "nothing.pth": "is damaged, or no file of weights",
+        "cut-w.pth": "is damaged, or not a weights file", "text.pth": "is damaged, or not a weights file",
+        "nothing.pth": "is damaged, or not a weights file",
     }  # fmt: skip
     for name, message in messages.items():
         with pytest.raises(ValueError, match=message):
@@ -183,7 +185,7 @@ def test_timms_weights_come_from_its_cache(
     settings = {"_target_": "timm.create_model", "model_name": "test_vit", "num_classes": 0, "pretrained": True}
     backbone = network(seed=9, num_classes=0)
     with pytest.raises(
-        ValueError, match=r"timm/test_vit.r160_in1k are in no cache .*\(<urlopen .*model.weights=<path>"
+        ValueError, match=r"timm/test_vit.r160_in1k are not cached here .*\(<urlopen .*model.weights=<path>"
     ):
         load_start(backbone, settings, PIXELS)
     state = cache("test_vit")
@@ -208,7 +210,7 @@ def test_a_pretrained_run_resumes_and_predicts_without_cache_and_network(
     cache: Callable[[str], State], train_run: Callable[..., Path], predict: Callable[..., Path], tmp_path: Path
 ) -> None:
     words = ["track=1", "stage=baseline", "model.model_name=test_vit", "model.pretrained=true"]
-    with pytest.raises(ValueError, match="are in no cache here"):
+    with pytest.raises(ValueError, match="are not cached here"):
         train_run(*words)
     assert not (tmp_path / "logs").exists()  # a start that fails leaves nothing behind
     state = cache("test_vit")

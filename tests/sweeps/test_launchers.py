@@ -67,7 +67,7 @@ def test_a_study_that_is_stopped_goes_on_to_its_number_of_trials(
         text = process.communicate(timeout=60)[0]
     assert process.returncode == (143 if signum == signal.SIGTERM else -signal.SIGKILL) and "Traceback" not in text
     if signum == signal.SIGTERM:
-        assert "the same command goes on with its study" in text
+        assert "the same command continues its study" in text
     done = command(*words)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "2 of 6 trials are finished, 1 of them begun" in done.stdout
