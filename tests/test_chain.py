@@ -389,7 +389,7 @@ def test_a_context_of_one_image_and_no_other_context() -> None:
 
     rows = [Row(f"{i}.jpg", label=0, domain=0) for i in range(5)]
     images = Images(rows, Path("."), None, None, 0)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="needs training images of two contexts"):
+    with pytest.raises(ValueError, match="needs training images of at least two contexts"):
         Pairs(images, other_context=True)
     lonely = Pairs(Images([*rows, Row("5.jpg", domain=1)], Path("."), None, None, 0), other_context=True)  # type: ignore[arg-type]
     assert lonely.of_context[1].tolist() == [5]

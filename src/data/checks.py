@@ -55,7 +55,7 @@ PREFETCH = 2  # batches that each worker prepares ahead, as torch has it
 def check_shared_memory(workers: int, bytes_per_batch: int, folder: Path = Path("/dev/shm")) -> None:
     """Raise ValueError where the batches that workers prepare ahead do not fit into the shared memory.
 
-    They travel through it: in a container, where it is small, a training would stop in its midst, or hang.
+    They travel through it: in a container, where it is small, training would stop halfway, or hang.
 
     Args:
         workers: processes of this loader.
@@ -133,7 +133,7 @@ def name_unseen_classes(classes: Sequence[str], listed: set[int], trained: set[i
     held_out = [name for i, name in enumerate(classes) if i in listed and i not in trained]
     for names, what in (
         (empty, "no image"),
-        (held_out, "images only in the part that is held out (split=), and will not be learned"),
+        (held_out, "images only in the held-out part (split=), and will not be learned"),
     ):
         if names:
             count, verb = (f"{len(names)} classes", "have") if len(names) > 1 else ("the class", "has")
@@ -158,7 +158,7 @@ def check_masks(rows: Sequence[Row], path: Path, mask_root: Path) -> None:
 
 
 def warn_of_masks(rows: Sequence[Row], path: Path, mask_root: Path, max_pixels: int) -> None:
-    """Warn of masks that separate nothing: by what the run that made them measured, else by a sample of them."""
+    """Warn of masks that separate nothing, by what the run that made them measured or else by a sample of them."""
     share, empty, full = math.nan, 0.0, 0.0
     if mask_root == path.parent:
         with suppress(OSError, ValueError, KeyError, TypeError, ZeroDivisionError):  # no such file, or another's
@@ -175,7 +175,7 @@ def warn_of_masks(rows: Sequence[Row], path: Path, mask_root: Path, max_pixels: 
 
 
 def check_masked_images(path: Path, listed: set[str], manifest: Path, expected: set[str], check: bool) -> None:
-    """Other images than the manifest's would be another split, and silently so.
+    """Compare a manifest with masks with the manifest: other images would silently make another split.
 
     Args:
         path: the manifest with masks, which lists the images `listed`.

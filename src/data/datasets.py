@@ -128,7 +128,7 @@ class Pairs(Dataset[tuple[Example, Example]]):
         self.of_context = {domain: np.flatnonzero(np.array(domains) == domain) for domain in sorted(set(domains))}
         if other_context and len(self.of_context) < 2:
             raise ValueError(
-                "datamodule.pairs=other_context needs training images of two contexts at least (track 1): "
+                "datamodule.pairs=other_context needs training images of at least two contexts (track 1): "
                 "set datamodule.pairs=any_context"
             )
 
@@ -204,6 +204,6 @@ class BySize:
 
 
 def start_worker(worker_id: int) -> None:
-    """A worker is one thread: several would fight over the cores that the other workers have."""
+    """Make a worker use one thread: several would compete for the cores of the other workers."""
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches all: the main process answers it

@@ -1,4 +1,4 @@
-"""Images that are there twice: the same bytes, or the same picture at another size or quality."""
+"""Images that occur twice: the same bytes, or the same picture at another size or quality."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def small_grey(image: npt.NDArray[np.uint8]) -> Grey:
 def dct_hash(grey: Grey) -> int | None:
     """The signs of a picture's lowest frequencies: 63 bits that another size or JPEG quality hardly changes.
 
-    Of the cosine transform the 8 x 8 lowest coefficients count, but for the constant one; a bit is set where a
+    The lowest 8 x 8 coefficients of the cosine transform count, except the constant one; a bit is set where a
     coefficient is above their median. This is the pHash of Zauner, "Implementation and benchmarking of perceptual image
     hash functions" (2010), section 3.2.1.
 
@@ -90,14 +90,14 @@ def fingerprints(paths: Sequence[Path], threads: int, max_pixels: int) -> list[F
 
 
 def exact_pairs(digests: Sequence[str]) -> list[tuple[int, int]]:
-    """Pairs of indices of files with the same bytes: each with the first one of its kind; "" is like nothing."""
+    """Pairs of indices of files with the same bytes: each with the first one of its kind; "" matches nothing."""
     first: dict[str, int] = {}
     pairs = ((first.setdefault(digest, i), i) for i, digest in enumerate(digests) if digest)
     return [(a, b) for a, b in pairs if a != b]
 
 
 def near_pairs(bits: Sequence[int | None], most: int = NEAR) -> list[tuple[int, int]]:
-    """Pairs (i, j), i < j, of hashes that differ in `most` bits at most; None is like nothing.
+    """Pairs (i, j), i < j, of hashes that differ in at most `most` bits; None matches nothing.
 
     All pairs are compared, in blocks of 16 million: a second for 20,000 images, and a hundred for 200,000.
     """

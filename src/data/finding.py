@@ -1,4 +1,4 @@
-"""Where a data set's images are: as its settings say, and what these leave open as the folders themselves tell."""
+"""Where a data set's images are: as its settings say; what these leave open is inferred from the folders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOSTLY = 0.9  # share of the images in one depth that makes it the tree's; a sca
 
 
 def find_sources(data_root: Path, layout: Layout) -> Sources:
-    """Where a data set's images are: by its layout, and what that leaves open by the folders.
+    """Where a data set's images are: by its layout, and by the folders where that leaves something open.
 
     Raises:
         FileNotFoundError: no such data root.
@@ -56,7 +56,7 @@ def test_part(data_root: Path, folder: str, layout: str) -> Part:
 
 
 def part_of(folder: str) -> str | None:
-    """Which part a folder's name says that it holds: train, val or test, by one of its words; None of another name."""
+    """Which part a folder holds by its name: train, val or test, as one of its words; None for any other name."""
     words = set(re.split(r"[^a-z]+", folder.casefold()))
     found = [part for part, names in PARTS.items() if words & set(names)]
     return found[0] if len(found) == 1 else None
@@ -90,7 +90,7 @@ def below(held: Holders, *first: str) -> dict[tuple[str, ...], int]:
 
 
 def main_depth(held: Holders) -> int | None:
-    """How many folders deep nearly all images lie; None without images, or where they lie in several depths."""
+    """How many folders deep nearly all images lie; None without images, or if they lie at several depths."""
     depths: Counter[int] = Counter()
     for parts, count in held.items():
         depths[len(parts)] += count
@@ -118,8 +118,8 @@ def found_sources(data_root: Path, layout: Layout) -> Sources:
         )
     if "val" in folders and main_depth(inside["val"]) != main_depth(inside["train"]):
         raise ValueError(
-            f"the images of {data_root / folders['val']} do not lie as those of {data_root / train} do "
-            f"({chosen}/<image>): lay them out alike, or move the folder away (split= then holds images out)"
+            f"the images of {data_root / folders['val']} are not laid out like those of {data_root / train} "
+            f"({chosen}/<image>): use one layout for both, or move the folder away (split= then holds images out)"
         )
     level = class_level(chosen)
     classes = {parts[level] for parts in inside["train"] if len(parts) > level}
@@ -224,7 +224,7 @@ def layout_of(data_root: Path, folder: str, held: Holders) -> str:
     raise ValueError(
         f"the folders of {top} can be read in several ways ({example(held)}): the {len(firsts)} folders "
         f"{', '.join(firsts[:3])}{', ...' if len(firsts) > 3 else ''} may be contexts "
-        "(track.layout='<context>/<class>'), classes with a context below (track.layout='<class>/<context>') or "
+        "(track.layout='<context>/<class>'), classes with contexts below (track.layout='<class>/<context>') or "
         "classes with folders that say nothing (track.layout='<class>/**')"
     )
 

@@ -27,7 +27,7 @@ ADVICE = "replace or remove it; in training, datamodule.on_bad_image=skip leaves
 
 
 def read_bytes(path: Path | str, most: int = 0, advice: str = ADVICE) -> bytes:
-    """A regular file's content; whatever else has its name (a pipe would wait for ever) is an error.
+    """A regular file's content; anything else of that name is an error (a pipe would wait for ever).
 
     Args:
         path: a file.
@@ -53,7 +53,7 @@ def read_bytes(path: Path | str, most: int = 0, advice: str = ADVICE) -> bytes:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             if os.path.islink(path):
                 raise FileNotFoundError(
-                    f"{path} is a link to {os.readlink(path)}, which is not there: fetch it (git annex get, git lfs "
+                    f"{path} is a link to {os.readlink(path)}, which does not exist: fetch it (git annex get, git lfs "
                     f"pull), or {advice}"
                 ) from error
             raise FileNotFoundError(
@@ -62,10 +62,10 @@ def read_bytes(path: Path | str, most: int = 0, advice: str = ADVICE) -> bytes:
             ) from error
         if error.errno in SHORTAGES:
             raise OSError(
-                f"{path} cannot be opened ({error.strerror}): the system ran short, close other programs or lower "
+                f"{path} cannot be opened ({error.strerror}): the system ran short; close other programs or lower "
                 "datamodule.num_workers"
             ) from error
-        right = "give yourself the right to (chmod), or " if error.errno in (errno.EACCES, errno.EPERM) else ""
+        right = "change its permissions (chmod), or " if error.errno in (errno.EACCES, errno.EPERM) else ""
         raise OSError(f"{path} cannot be read ({error.strerror or error}): {right}{advice}") from error
     kind = next((name for test, name in KINDS if test(status.st_mode)), "something else")
     raise ValueError(f"{path} is {kind}, not an image file: {advice}")
@@ -75,7 +75,7 @@ SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Whether an error in reading a file says that the system ran short of something, and nothing about the file."""
+    """Whether an error in reading a file is due to a shortage in the system, and not to the file."""
     cause = error.__cause__ or error
     return isinstance(cause, OSError) and cause.errno in SHORTAGES
 
@@ -98,8 +98,8 @@ def reduced(size: tuple[int, int], factor: int) -> tuple[int, int]:
 def decode_image(path: Path | str, min_side: int = 0, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
     """Decode an image to (H, W, 3) uint8 RGB, EXIF rotation applied, whatever its mode.
 
-    Transparent pixels are composed on white, 16-bit values scaled to 8 bits; of an animation, or of several pages,
-    the first is taken.
+    Transparent pixels are composed on white, 16-bit values scaled to 8 bits; an animation gives its first frame,
+    several pages the first one.
 
     Args:
         path: an image file.
@@ -109,7 +109,7 @@ def decode_image(path: Path | str, min_side: int = 0, max_pixels: int = MAX_PIXE
 
     Raises:
         OSError, ValueError: as read_bytes; the file cannot be decoded completely, or is too large.
-        MemoryError: the image is not too large, and yet there is no memory for it.
+        MemoryError: the image is not too large, but there is no memory for it.
     """
     return decode_reduced(path, min_side, max_pixels)[0]
 
@@ -119,7 +119,7 @@ def decode_reduced(
 ) -> tuple[npt.NDArray[np.uint8], int, list[tuple[int, int]]]:
     """As decode_image, with the factor 1, 2, 4 or 8 by which it was reduced, and the whole image's height and width.
 
-    Of an image that is square only when it is reduced, both orders: it does not tell whether EXIF turned it.
+    For an image that is square only once it is reduced, both orders: it does not show whether EXIF turned it.
     """
     data = read_bytes(path, most_bytes(max_pixels))
     header = checked_header(data, path, max_pixels)
@@ -155,7 +155,7 @@ def checked_header(data: bytes, path: Path | str, max_pixels: int) -> Header:
     header = read_header(data)
     if header is None:
         if data.startswith(b"version https://git-lfs"):
-            raise ValueError(f"{path} stands for an image that Git LFS has: fetch it (git lfs pull), or {ADVICE}")
+            raise ValueError(f"{path} is a Git LFS pointer to an image: fetch it (git lfs pull), or {ADVICE}")
         raise ValueError(f"{path} cannot be decoded (empty, cut off, or no image): {ADVICE}")
     if header.refused:
         raise ValueError(
@@ -170,10 +170,10 @@ def checked_header(data: bytes, path: Path | str, max_pixels: int) -> Header:
 
 
 def decode(data: bytes, flag: int, header: Header | None = None) -> npt.NDArray[np.generic] | None:
-    """cv2.imdecode, None for all that it cannot decode (of an empty or an enormous image it would raise).
+    """cv2.imdecode, None for anything it cannot decode (for an empty or enormous image it would raise).
 
     Raises:
-        MemoryError: for want of memory.
+        MemoryError: for lack of memory.
     """
     image = None
     try:
@@ -228,7 +228,7 @@ def on_white(image: npt.NDArray[np.generic], premultiplied: bool) -> npt.NDArray
 
 
 def find_bad_images(data_root: Path, paths: Sequence[str], threads: int = 4, max_pixels: int = MAX_PIXELS) -> list[str]:
-    """Decode every image completely and return the paths of those that cannot be, for whatever reason of their own.
+    """Decode every image completely and return the paths of those that cannot be decoded, whatever is wrong with them.
 
     Raises:
         MemoryError, OSError: the system ran short of memory or of open files, which is no image's fault.

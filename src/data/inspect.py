@@ -1,7 +1,7 @@
 """What a data set holds, and what is wrong with it: `python -m src.data.inspect data=/photos`.
 
-Counts by class and context, images that cannot be read, and images that are there twice: across training and test
-images (an accuracy on those is of no use) and across classes.
+Counts by class and context, images that cannot be read, and duplicates: across training and test images (accuracy on
+those is meaningless), contexts and classes.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ USAGE = """python -m src.data.inspect data=<folder or CSV>: what a data set hold
 
   data=/photos                     the layout that is found; track=1 data=/nico: that of conf/track/1.yaml
   track.layout='<class>/<context>' any setting of conf/track
-  near=10                          of 63 bits that may differ in two images of one picture; -1: the same bytes alone
-  max_pixels=100000000             an image of more is a bad one
+  near=10                          of 63 bits that may differ in two images of one picture; -1: identical bytes only
+  max_pixels=100000000             an image with more counts as bad
   shown=5                          names in each list
 """
 NUMBERS = {"near": NEAR, "max_pixels": MAX_PIXELS, "shown": 5}
@@ -113,7 +113,7 @@ def contexts_of(rows: Sequence[Row]) -> list[str]:
 
 
 def findings(root: Path, rows: Sequence[Row], tests: Sequence[Row], numbers: Mapping[str, int]) -> list[str]:
-    """What is wrong: images that cannot be read, and images that are there twice."""
+    """What is wrong: images that cannot be read, and duplicates."""
     every, shown, near = [*rows, *tests], numbers["shown"], numbers["near"]
     cv2.setNumThreads(0)
     prints = fingerprints([root / row.image_path for row in every], cores(), numbers["max_pixels"])
@@ -129,7 +129,7 @@ def findings(root: Path, rows: Sequence[Row], tests: Sequence[Row], numbers: Map
         "classes": [row.label_name or "" for row in every],
     }
     exact = exact_pairs([one.digest for one in prints])
-    lines += duplicates("of the same bytes", exact, every, labels, shown)
+    lines += duplicates("with the same bytes", exact, every, labels, shown)
     if near >= 0:
         alike = alike_pairs(prints, near)
         title = f"that look alike (DCT hash, at most {near} of 63 bits differ; correlation at least {ALIKE})"
@@ -154,8 +154,8 @@ def duplicates(
 
 
 ACROSS = {
-    "parts": ": the accuracy on them is of no use",
-    "contexts": ": what is left out is seen in training",
+    "parts": ": accuracy on them is meaningless",
+    "contexts": ": what is left out would be seen in training",
     "classes": ": one of the labels is wrong",
 }
 

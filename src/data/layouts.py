@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 LAYOUTS = ("<class>", "<context>/<class>", "<class>/<context>", "<class>/**")
-"""Folders of an image below a part's folder; ** stands for any folders, which say nothing."""
+"""Folders of an image below a part's folder; ** stands for any folders, which mean nothing."""
 FLAT = ""
 """The layout of test images without truth."""
 RESERVED = ("manifests", "multirun", "debug")
-"""Names that a data set cannot have: files and folders of ours have them."""
+"""Names that a data set cannot have: this project's files and folders use them."""
 
 
 class Layout(NamedTuple):
@@ -30,7 +30,7 @@ class Layout(NamedTuple):
 
     @property
     def is_found(self) -> bool:
-        """Whether anything is left to the folders to tell."""
+        """Whether anything is to be inferred from the folders."""
         return self.table is None and (self.train_dir is None or self.layout is None)
 
     def check(self) -> None:

@@ -57,7 +57,7 @@ def batch_of(batch_size: int, images: int, world_size: int, train: bool) -> int:
         )
     if train and batch_size // world_size < 2:
         raise ValueError(
-            f"{given} leaves each of {world_size} process(es) one image or pair: mixing and BatchNorm need two at least"
+            f"{given} leaves each of {world_size} process(es) one image or pair: mixing and BatchNorm need at least two"
         )
     if not train or images >= batch_size:
         return batch_size
@@ -70,8 +70,8 @@ def batch_of(batch_size: int, images: int, world_size: int, train: bool) -> int:
 
     if is_rank_zero():
         warnings.warn(
-            f"{given} is lowered to {lowered}, as this split has {images} training images: consider a smaller one, and "
-            "a lower learning rate",
+            f"{given} is lowered to {lowered}, as this split has {images} training images: consider a smaller batch "
+            "and a lower learning rate",
             stacklevel=2,
         )
     return lowered

@@ -96,12 +96,12 @@ def labels_of(rows: Sequence[Row], path: Path) -> dict[str, int]:
             unnamed.add(row.label)
         elif ids.setdefault(row.label_name, row.label) != row.label:
             raise ValueError(
-                f"entry {i} of {path} gives {row.label_name!r} the label {row.label}, an entry before it "
+                f"entry {i} of {path} gives {row.label_name!r} the label {row.label}, an earlier one "
                 f"{ids[row.label_name]}: correct one of them (manifest.rebuild=true rewrites the manifest)"
             )
         elif names.setdefault(row.label, row.label_name) != row.label_name:
             raise ValueError(
-                f"entry {i} of {path} gives the label {row.label} to {row.label_name!r}, an entry before it to "
+                f"entry {i} of {path} gives the label {row.label} to {row.label_name!r}, an earlier one to "
                 f"{names[row.label]!r}: correct one of them (manifest.rebuild=true rewrites the manifest)"
             )
     for label in unnamed - names.keys():
@@ -109,8 +109,8 @@ def labels_of(rows: Sequence[Row], path: Path) -> dict[str, int]:
     return {names[label]: label for label in sorted(names)}
 
 
-REBUILD = "manifest.rebuild=true writes the manifest again from the images"
-"""What mends a manifest of the training or test images."""
+REBUILD = "manifest.rebuild=true rewrites the manifest from the images"
+"""What repairs a manifest of the training or test images."""
 
 
 def read_manifest(path: Path, mend: str = REBUILD) -> list[Row]:
@@ -190,7 +190,7 @@ def fault_of(row: Row) -> str:
         return f"has the split {row.split!r:.60}: expected val, or none"
     for key in ("label_name", "image_name", "domain_name"):
         if getattr(row, key) is not None and type(getattr(row, key)) is not str:
-            return f"has the {key} {getattr(row, key)!r:.60}: expected a text"
+            return f"has the {key} {getattr(row, key)!r:.60}: expected a string"
     for path in (row.image_path, row.image_seg_path):
         if path is not None and type(path) is not str:
             return f"has the image_seg_path {path!r:.60}: expected a path"
@@ -200,7 +200,7 @@ def fault_of(row: Row) -> str:
 
 
 def path_fault(path: str) -> str | None:
-    """What is wrong with a manifest's path, one that could leave the root that it is relative to among them."""
+    """What is wrong with a manifest's path, such as that it could leave the root that it is relative to."""
     if path[:1] == "/" or os.path.isabs(path) or path in ("", "."):
         return "paths must be relative to the data root, without .."
     if ".." in path and ".." in re.split(r"[/\\]", path):
@@ -208,7 +208,7 @@ def path_fault(path: str) -> str | None:
     if os.sep == "\\" and "\\" in path:
         return "paths must be relative to the data root, with / between folders"
     if not path.isprintable() and UNREADABLE.search(path):
-        return "paths must be relative to the data root, without control characters or what is no Unicode"
+        return "paths must be relative to the data root, without control characters or invalid Unicode"
     return None
 
 

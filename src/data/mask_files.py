@@ -1,4 +1,4 @@
-"""Decode masks, ours and those of others."""
+"""Decode masks, made here or elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AGAIN = "replace it, or make the masks again with stage=wsss"
 
 
 def decode_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.bool_]:
-    """Decode a mask to (H, W) bool, True on the foreground, for what its values mean.
+    """Decode a mask to (H, W) bool, True on the foreground, by what its values mean.
 
     0 and 1: 1 is foreground. 0 and 255, or grey levels between them: what exceeds 127 (of 16 bits: 32767). A palette
     of colours whose first is black, as Pascal VOC has: every index but 0 and 255, which is void. A picture of one
@@ -52,7 +52,7 @@ def decode_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> npt.NDArray[n
     mask = None if layer is None else foreground_of(layer, lossy)
     if mask is None:
         raise ValueError(
-            f"the mask {path} has values or colours that can be read in several ways: write it as an 8-bit PNG, 0 on "
+            f"the mask {path} has values or colours that can be read in several ways: save it as an 8-bit PNG, 0 on "
             "the background and 255 on the foreground"
         )
     return mask
@@ -115,7 +115,7 @@ NEARLY = (0.02, 0.9)
 
 
 def says_nothing(share: float, empty: float, full: float) -> str:
-    """What is wrong with a set of masks that are nearly all background or foreground, "" where nothing is.
+    """What is wrong with a set of masks that are nearly all background or foreground, "" if nothing is.
 
     Args:
         share: mean share of foreground.
@@ -125,8 +125,8 @@ def says_nothing(share: float, empty: float, full: float) -> str:
         return ""
     return (
         f"the masks are {100 * share:.1f} % foreground on average, {100 * empty:.0f} % of them empty and "
-        f"{100 * full:.0f} % full: they tell no object from its background, and mixing by context is then plain mixup; "
-        "look at them before they are used"
+        f"{100 * full:.0f} % full: they do not separate objects from backgrounds, and mixing by context becomes plain "
+        "mixup; look at them before using them"
     )
 
 

@@ -1,4 +1,4 @@
-"""Which data set a manifest belongs to: data_root.json next to the manifests says it, by name.
+"""Which data set a manifest belongs to: data_root.json next to the manifests says so, by name.
 
 The manifests of the first data root lie in manifest_dir itself, those of another one in a folder of its name there:
 
@@ -40,15 +40,15 @@ class Home(NamedTuple):
 def home_of(manifest_dir: Path, data_root: Path, name: str, rebuild: bool) -> Home:
     """Find the folder of a data root's manifests; nothing is written.
 
-    Manifests without a record (made by hand, or by an older version) are those of the first data root that holds half
-    of their images at least: one of which more is missing is another data set. Those whose data root is gone belong
-    to the one that holds all of their images: it was moved.
+    Manifests without a record (made by hand, or by an older version) belong to the first data root that holds at least
+    half of their images; one that lacks more is another data set. Those whose data root is gone belong to the one that
+    holds all of their images: it was moved.
 
     Args:
         manifest_dir: the setting.
         data_root: the data root, spelled in any way.
         name: the data set's, in those of its files.
-        rebuild: a manifest that cannot be read stands in nobody's way: it is rewritten.
+        rebuild: a manifest that cannot be read is no obstacle: it is rewritten.
 
     Raises:
         ValueError: a manifest without a record cannot be read.

@@ -16,10 +16,10 @@ def keyed_seed(*key: int | str) -> int:
 
 
 def balanced_order(groups: Sequence[int], generator: torch.Generator) -> list[int]:
-    """As many indices as there are images, in random order, and of each group equally many (up to one).
+    """As many indices as there are images, in random order, with the same number from each group (up to one).
 
-    A small group's images come several times, each of them once before any comes again; of a large group's some are
-    left out, others in the next epoch.
+    Images of a small group are repeated, each of them once before any comes again; some of a large group's are left
+    out, others in the next epoch.
 
     Args:
         groups: the group of each image, from 0 on without gaps.

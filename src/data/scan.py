@@ -39,7 +39,7 @@ def scan_images(data_root: Path, part: Part, title: str) -> list[tuple[str, ...]
         found = [(parts, look_into(os.path.join(top, *parts), root, left_out)) for parts in folders]
         for parts, inside in found:
             for name in inside.images:
-                left_out.add(f"image(s) above their place; it is {its_place}", os.path.join(top, *parts, name))
+                left_out.add(f"image(s) not deep enough; expected {its_place}", os.path.join(top, *parts, name))
         folders = sorted((*parts, name) for parts, inside in found for name in inside.folders)
     images = []
     for parts in progress(folders, f"scanning {title}"):
@@ -54,7 +54,7 @@ def scan_images(data_root: Path, part: Part, title: str) -> list[tuple[str, ...]
                 if part.layout.endswith("/**"):
                     images.append(tuple(os.path.relpath(path, top).split(os.sep)))
                 else:
-                    left_out.add(f"image(s) in deeper folders; their place is {its_place}", path)
+                    left_out.add(f"image(s) too deep; expected {its_place}", path)
             if os.path.splitext(name)[1].lower() in EXTENSIONS:
                 left_out.add("folder(s) named like an image", deeper)
     left_out.warn(title)
@@ -95,8 +95,8 @@ def scan_train(data_root: Path, sources: Sources, name: str) -> tuple[list[Row],
     """Build a data set's training rows, those of its held-out folder among them, and its label map.
 
     The label map is read from `sources.label_map` where that file exists, and made from the classes where it does
-    not: in the order of their names, or as numbers where all of them are. A context's id is its index in the sorted
-    list of contexts.
+    not: in the order of their names, numerically if all are numbers. A context's id is its index in the sorted list of
+    contexts.
 
     Raises:
         FileNotFoundError, ValueError: the tree has another layout, or the label map does not fit it.
@@ -258,8 +258,8 @@ def check_names(top: Path, images: Sequence[tuple[str, ...]], known: Mapping[str
                     "their case" if name.isascii() and other.isascii() else "their case or accents (Unicode's NFC, NFD)"
                 )
                 raise ValueError(
-                    f"the folders {other!r} ({other!a}) and {name!r} ({name!a}) in {top} differ in {how} "
-                    "alone: rename one of them, or move the images of one into the other"
+                    f"the folders {other!r} ({other!a}) and {name!r} ({name!a}) in {top} differ only in "
+                    f"{how}: rename one of them, or move the images of one into the other"
                 )
 
 

@@ -94,7 +94,7 @@ def leave_context_out(
     """
     if not names:
         raise ValueError(
-            "split=leave_context_out needs images with contexts, which this track has not: use split=holdout"
+            "split=leave_context_out needs images with contexts, which this track does not have: use split=holdout"
         )
     wanted = [contexts] if isinstance(contexts, str | int | float) else list(contexts or [])
     found = [context_meant(word, names) for word in wanted]
@@ -129,5 +129,5 @@ def number(word: str) -> float | None:
 
 
 def no_split(rows: Sequence[Row], contexts: Sequence[str]) -> Split:
-    """Train on everything: for a final run, whose accuracy nobody can know from these images."""
+    """Train on everything: for a final run, whose accuracy cannot be known from these images."""
     return Split(list(range(len(rows))), [], [])

@@ -57,7 +57,7 @@ class ManifestStore:
     # the work done.
 
     def prepare(self, check: bool, rehearse: Callable[[], None]) -> Listing:
-        """Make what is missing on disk: the manifest, a label map beside it, the record of whose they are.
+        """Make what is missing on disk: the manifest, a label map next to it, the record of whose they are.
 
         Args:
             check: compare the manifest with the tree.
@@ -123,7 +123,7 @@ class ManifestStore:
 
     @property
     def label_map(self) -> Path:
-        """The user's label map, or where there is none the one that lies beside the manifests."""
+        """The user's label map or, without one, the one next to the manifests."""
         own = self.own_label_map
         return own if own.exists() else self.folder / f"{self.layout.name}_label_map.json"
 
@@ -143,13 +143,13 @@ class ManifestStore:
             if home.note and not self.rebuild and not manifests_in(home.folder, self.layout.name):
                 if self.layout.train_dir is None and self.layout.table is None:
                     raise ValueError(
-                        f"{home.note}: two data sets have the name {self.layout.name}; give this one another with "
+                        f"{home.note}: two data sets have the name {self.layout.name}; give this one another name with "
                         "track.name="
                     )
                 # A data root that was mistyped, or a data set that is here for the first time: the user knows.
                 raise ValueError(
-                    f"{home.note}: manifest.rebuild=true makes them there, and is needed this once; or set data_root "
-                    "or manifest_dir to those that belong together"
+                    f"{home.note}: manifest.rebuild=true, needed this once, makes them there; or set data_root and "
+                    "manifest_dir to those that belong together"
                 )
             rows, labels = self.scan()
             return Listing(home, rows, labels, True)
@@ -182,7 +182,7 @@ class ManifestStore:
             write_record(folder, self.data_root, self.layout.name)
 
     def made_map_is_old(self, listing: Listing) -> bool:
-        """Whether the label map beside the manifests does not say what the manifest says, whose ids count."""
+        """Whether the label map next to the manifests disagrees with the manifest, whose ids count."""
         path = listing.home.folder / f"{self.layout.name}_label_map.json"
         if self.part == "test" or self.label_map != path:
             return False

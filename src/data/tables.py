@@ -29,7 +29,7 @@ class Line(NamedTuple):
 
 
 def separator_of(header: str) -> str:
-    """What parts the columns of a table."""
+    """What separates the columns of a table."""
     return max(SEPARATORS, key=header.count)
 
 
@@ -93,7 +93,7 @@ def line_of(path: Path, number: int, row: list[str], index: dict[str, int]) -> L
     """
     where = f"line {number} of {path}"
     if len(row) <= max(index.values()):
-        raise ValueError(f"{where} has {len(row)} columns, the first line {max(index.values()) + 1} at least")
+        raise ValueError(f"{where} has {len(row)} columns: the first line asks for at least {max(index.values()) + 1}")
     values = {name: row[i].strip() for name, i in index.items()}
     image = cleaned(values["path"])
     if path_fault(image) is not None:

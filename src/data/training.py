@@ -70,7 +70,7 @@ def check_training(
     path, own = masks.manifest if masks else store.manifest, store.own_label_map
     labels = store.read().labels
     whose = f"the label map {store.label_map}" if own.exists() else f"the manifest {store.manifest}"
-    mend = "make the masks again with stage=wsss" if masks else "manifest.rebuild=true writes the manifest by the map"
+    mend = "make the masks again with stage=wsss" if masks else "manifest.rebuild=true rewrites the manifest by the map"
     classes = check_label_map(labels, whose, own)
     check_labels(rows, labels, path, whose, mend)
     if masks:
@@ -85,7 +85,7 @@ def check_training(
     kept = [row if contexts else row._replace(domain=None) for row in rows if row.image_path not in bad]
     parts = split(kept, contexts)
     if not parts.train:
-        raise ValueError(f"the split leaves no training image of the {len(kept)} in {path}")
+        raise ValueError(f"the split leaves none of the {len(kept)} images in {path} to train on")
     by_label = [row.label for row in kept if row.label is not None]
     name_unseen_classes(classes, set(by_label), {by_label[i] for i in parts.train}, whose)
     return TrainingRows(kept, classes, contexts, parts)

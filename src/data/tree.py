@@ -11,12 +11,12 @@ from typing import NamedTuple
 from src.data.headers import STRONG_MAGIC
 
 EXTENSIONS = frozenset(re.findall(r"\S+", ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm"))
-"""Of files that are read as images, in small letters."""
+"""Of files that are read as images, in lower case."""
 RAW = ".dng .cr2 .cr3 .crw .nef .arw .raf .orf .rw2 .pef .srw .raw"
 CONVERT = frozenset(re.findall(r"\S+", f".heic .heif .avif .jxl .jp2 .psd .svg .exr .hdr {RAW}"))
 """Of images in formats that are not read, or not everywhere."""
 THUMBNAILS = frozenset(("@eadir", ".thumbnails", "__macosx", "#recycle", "@recycle", "$recycle.bin", "#snapshot"))
-"""Folders that a NAS, a desktop or an archive fills with small copies and remains, in small letters."""
+"""Folders that a NAS, a desktop or an archive fills with thumbnails and leftovers, in lower case."""
 SYSTEM_FILES = frozenset(("thumbs.db", "desktop.ini"))
 LOOKS = 8  # files of an unknown extension whose first bytes a scan looks at
 
@@ -87,12 +87,12 @@ def look_into(path: str, root: str, left_out: LeftOut) -> Folder:
             entries = sorted(scanned, key=lambda entry: entry.name)
     except OSError as error:
         raise OSError(
-            f"the folder {path} cannot be read ({error.strerror}): give yourself the right to, or move it away"
+            f"the folder {path} cannot be read ({error.strerror}): change its permissions, or move it away"
         ) from error
     for entry in entries:
         ending = os.path.splitext(entry.name)[1].lower()
         if entry.name.lower() in THUMBNAILS:
-            left_out.add("folder(s) of thumbnails or remains", entry.path)
+            left_out.add("folder(s) of thumbnails or leftovers", entry.path)
         elif entry.name.startswith("."):
             if ending in EXTENSIONS:
                 left_out.add("hidden image(s)", entry.path)

@@ -1,4 +1,4 @@
-"""A data set named by words of a command line, for commands that do without Hydra."""
+"""A data set named by words of a command line, for commands that do not use Hydra."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read_data_set(words: Sequence[str]) -> DataSet:
             raise ValueError(f"{word!r} is not a setting: expected key=value")
     given = dict(word.split("=", 1) for word in with_data_set(list(words)))
     if "track" not in given:
-        raise ValueError("no data set is named: data=<folder or CSV>, or track=1 data=<folder>")
+        raise ValueError("no data set is named: add data=<folder or CSV>, or track=1 data=<folder>")
     track = given.pop("track").strip("'")
     path = TRACKS / f"{track}.yaml"
     if path.parent != TRACKS or "/" in track or not path.is_file():

@@ -220,7 +220,7 @@ def test_what_is_no_file_gets_a_sentence_and_never_waits(tmp_path: Path, photo: 
     expected = {
         "pipe.jpg": "is a pipe, not an image file",
         "folder.jpg": "is a folder, not an image file",
-        "annex.jpg": "is a link to .git/annex/x.jpg, which is not there",
+        "annex.jpg": "is a link to .git/annex/x.jpg, which does not exist",
         "loop.jpg": r"cannot be read \(Too many levels of symbolic links\)",
         "zero.jpg": "is a device, not an image file",
         "socket.jpg": "is a socket, not an image file",
@@ -305,7 +305,7 @@ def test_a_palette_that_is_cut_off_makes_no_colours(tmp_path: Path, photo: np.nd
 
 def test_files_that_stand_for_images_elsewhere_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
-    with pytest.raises(ValueError, match="a.jpg stands for an image that Git LFS has: fetch it"):
+    with pytest.raises(ValueError, match="a.jpg is a Git LFS pointer to an image: fetch it"):
         decode_image(tmp_path / "a.jpg")
 
 
@@ -435,7 +435,7 @@ def test_masks_that_can_be_read_in_two_ways_are_refused(tmp_path: Path, kind: st
         values[0, 0] = 255
     if kind == "colours":
         values = np.dstack([values * 20, values, values])
-    with pytest.raises(ValueError, match=r"mask\.png has values or colours that can be read in several ways: write it"):
+    with pytest.raises(ValueError, match=r"mask\.png has values or colours that can be read in several ways: save it"):
         decode_mask(mask_file(tmp_path, values))
 
 
@@ -512,7 +512,7 @@ def test_what_cannot_be_read_is_one_sentence_with_and_without_workers(tmp_path: 
     cv2.imwrite(str(tmp_path / "large.png"), np.zeros((20, 30), np.uint8))
     for name, text in {
         "pipe.jpg": "is a pipe, not an image file: ",
-        "link.jpg": "is a link to nothing.jpg, which is not there: ",
+        "link.jpg": "is a link to nothing.jpg, which does not exist: ",
         "gone.jpg": "does not exist: ",
         "cut.png": "cannot be decoded (empty, cut off, or no image): ",
         "large.png": "has 30x20 pixels, more than datamodule.max_pixels=500: ",

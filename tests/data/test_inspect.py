@@ -91,7 +91,7 @@ def test_the_inspection_names_what_is_wrong(tmp_path: Path, data: Path) -> None:
     assert "10 training images, 0 held out by the data set, 2 test images (with truth); 2 classes, 2 contexts" in text
     assert "class  rock  sea  all\ncar       3    2    5\ndog       2    3    5\nall       5    5   10" in text
     assert "1 of 12 images cannot be read:" in text and "broken.jpg" in text
-    assert "2 pair(s) of images of the same bytes\n  1 across parts" in text
+    assert "2 pair(s) of images with the same bytes\n  1 across parts" in text
     assert "train/rock/car/0.jpg (training), test/sky/car/known.jpg (test)" in text
     assert "1 across contexts" not in text.split("across parts")[0]
     assert "train/rock/car/0.jpg (car), train/sea/dog/wrong.jpg (dog)" in text

@@ -75,7 +75,7 @@ def test_layouts_that_are_found(
         (["train/car", "train/dog", "training/car"], "both train and training.*track.train_dir="),
         (["val/car", "test/dog"], "no folder of training images.*track.train_dir="),
         (["train/car", "train/dog", "test/car", "a/car", "b/car", "c/car"], "other folders.*track.train_dir=train"),
-        (["train/car", "train/dog", "val"], "do not lie as those of"),
+        (["train/car", "train/dog", "val"], "are not laid out like those of"),
     ],
 )
 def test_what_fits_none_or_several_names_the_setting(tmp_path: Path, folders: list[str], said: str) -> None:

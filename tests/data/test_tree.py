@@ -73,9 +73,9 @@ def test_what_a_scan_leaves_out_is_said_by_kind_and_number_in_one_warning(tmp_pa
         "1 .txt (water/car/notes.txt)",
         "1 .jpg_large with an image inside (water/car/u.jpg_large): give such files the extension of their format",
         "1 hidden image(s) (water/car/._1.jpg)",
-        "1 image(s) in deeper folders (water/car/more/2.jpg): their place is <context>/<class>/<image>",
-        "1 image(s) above their place (water/above.jpg): it is <context>/<class>/<image>",
-        "3 folder(s) of thumbnails or remains (__MACOSX, water/@eaDir, ...)",
+        "1 image(s) too deep (water/car/more/2.jpg): expected <context>/<class>/<image>",
+        "1 image(s) not deep enough (water/above.jpg): expected <context>/<class>/<image>",
+        "3 folder(s) of thumbnails or leftovers (__MACOSX, water/@eaDir, ...)",
         "1 folder(s) named like an image (water/car/album.jpg)",
         "2 link(s) to nothing (water/car/annex.jpg, water/car/loop.jpg): fetch what they stand for",
         "2 pipe(s), socket(s) or device(s) (water/car/pipe.jpg, water/car/pipe.unknown)",
@@ -94,7 +94,7 @@ def test_any_folder_leaves_thumbnails_alone_and_follows_no_linked_folder(tmp_pat
         assert scan_folder(tmp_path) == ["a/1.jpg"]
     (text,) = [str(warning.message) for warning in caught]
     for part in (
-        "1 folder(s) of thumbnails or remains (a/@eaDir)",
+        "1 folder(s) of thumbnails or leftovers (a/@eaDir)",
         "1 hidden folder(s) with images (.trash)",
         "1 link(s) to folders (a/again): they are not followed here",
     ):
