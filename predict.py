@@ -32,7 +32,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def predict(cfg: DictConfig) -> None:
-    """Members, their predictions (kept ones where nothing changed), the vote, and what a person wants to read of it."""
+    """Members, their predictions (kept ones where nothing changed), the vote, and what a person reads about it."""
     cli.say("predict.py: loading PyTorch")
     from src.prediction import export, selection, soups
     from src.prediction.run import Predictor
@@ -79,7 +79,7 @@ def hand_over(
     training: NicoDataModule,
     predictor: Predictor,
 ) -> None:
-    """Write the members' networks, or one of all; of export=hf a model card beside each, with figures where it can."""
+    """Write the members' networks, or all in one; for export=hf each with a model card, and figures if possible."""
     from src.prediction import image_sets
     from src.prediction.export import export
     from src.prediction.voting_network import export_ensemble
@@ -134,7 +134,7 @@ def without_test(settings: PredictionSettings, sets: list[ImageSet]) -> tuple[li
     if settings.select == "greedy":
         raise ValueError(
             "ensemble.select=greedy chooses on the held-out images, which stand in for test images here: its figures "
-            "would be of the images that it chose on; use another ensemble, or split=leave_context_out"
+            "would come from the images it chose on; use another ensemble, or split=leave_context_out"
         )
     return sets, "the held-out images stand in for test images"
 

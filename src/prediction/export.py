@@ -113,7 +113,7 @@ def merged(member: Member, network: Network) -> nn.Module:
     if why:
         raise ValueError(
             f"the head of {member.folder} cannot be merged into timm's {arguments['model_name']} ({why}): "
-            "export=safetensors writes backbone and head beside each other"
+            "export=safetensors writes backbone and head side by side"
         )
     return whole
 
@@ -156,7 +156,9 @@ def preprocessing(member: Member) -> dict[str, Any]:
     """
     view, module = member.view["eval_transform"], member.config["module"]
     if view["_target_"] != "src.transforms.Evaluate":
-        raise ValueError(f"{member.folder} is evaluated by {view['_target_']}: only Evaluate is known in plain numbers")
+        raise ValueError(
+            f"{member.folder} is evaluated by {view['_target_']}: only Evaluate can be given in plain numbers"
+        )
     return {
         "layout": "NCHW",
         "dtype": "float32",

@@ -37,7 +37,7 @@ class ImageSet(NamedTuple):
         rows: the images; their names differ.
         truth: where it is known.
         unreadable: names of images whose files cannot be read, once members have tried.
-        note: what a reader must know of them.
+        note: what a reader must know about them.
     """
 
     name: str

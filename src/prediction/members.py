@@ -1,4 +1,4 @@
-"""Members: finished runs, read with every doubt and rebuilt from their config.yaml and weights."""
+"""Members: finished runs, read without trust and rebuilt from their config.yaml and weights."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Member(NamedTuple):
 
     @property
     def title(self) -> str:
-        """How tables name it."""
+        """The name it has in tables."""
         return f"{self.stage}/{self.name}"
 
     @property
@@ -95,8 +95,8 @@ def rebuild(member: Member) -> Network:
     """The member's network with its weights, in evaluation mode: without optimiser, schedule and mixing.
 
     Raises:
-        ValueError: its config.yaml asks for code or files that a member has no business with, or for a network that
-            cannot be built or does not fit the weights.
+        ValueError: its config.yaml asks for code or files that a member must not use, or for a network that cannot be
+            built or does not fit the weights.
     """
     settings = member.config["module"]
     check_rebuildable(member.config, f"the settings of {member.folder}")
@@ -120,9 +120,9 @@ def backbone_arguments(member: Member) -> dict[str, Any]:
 def check_rebuildable(config: Mapping[str, Any], whose: str) -> None:
     """Raise ValueError for a classifier that `rebuild` would not build again from the settings alone.
 
-    A member may come from elsewhere: its settings name networks of timm, their plain arguments, and an evaluation
-    transform of ours; nothing that is imported, downloaded, unpickled or filled in later. A stage that trains no
-    classifier may have any.
+    A member may come from elsewhere: its settings may name only timm's networks with plain arguments and one of this
+    project's evaluation transforms; nothing that is imported, downloaded, unpickled or filled in later. A stage that
+    trains no classifier may have any settings.
     """
     module, datamodule = config.get("module"), config.get("datamodule")
     if not isinstance(module, Mapping) or not isinstance(datamodule, Mapping):
@@ -132,7 +132,7 @@ def check_rebuildable(config: Mapping[str, Any], whose: str) -> None:
     backbone, view = module.get("backbone"), datamodule.get("eval_transform")
     network_of(str(module.get("_target_")), whose)
     if not isinstance(backbone, Mapping) or backbone.get("_target_") != "timm.create_model":
-        raise ValueError(f"{whose} name a backbone that is not made by timm.create_model, so that it could not predict")
+        raise ValueError(f"{whose} name a backbone that is not made by timm.create_model, and could not predict")
     name = backbone.get("model_name")
     if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
         raise ValueError(f"{whose} name the backbone {name!r}: expected a name of timm's, without a hub or a path")
@@ -157,7 +157,7 @@ def network_of(target: str, whose: str) -> type[Network]:
     """The network that a LightningModule hands on, by the module's name in the settings.
 
     Raises:
-        ValueError: the name is not that of a module of ours that trains a classifier.
+        ValueError: the name is not that of one of this project's modules that train a classifier.
     """
     if MODULES.fullmatch(target):
         home, name = target.rsplit(".", 1)
@@ -178,7 +178,7 @@ def check_plain(settings: Any, whose: str) -> None:
         for value in settings:
             check_plain(value, whose)
     elif isinstance(settings, str) and "${" in settings:
-        raise ValueError(f"{whose} ask for {settings}: a finished run's are filled in")
+        raise ValueError(f"{whose} ask for {settings}: in a finished run's settings everything is filled in")
 
 
 def held_out(members: Sequence[Member]) -> dict[str, list[str]]:

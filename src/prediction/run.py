@@ -49,8 +49,8 @@ class Panel(pl.LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Positions (N,) and probabilities (M, N, K) float32, the views' logits averaged; on the CPU.
 
-        For a network that does not take the images they are NaN, with the reason in `failed`; for an image that could
-        not be read they are UNREADABLE.
+        For a network that does not accept the images they are NaN, with the reason in `failed`; for an image that
+        could not be read they are UNREADABLE.
         """
         views = self.tta.views(batch.image, [self.names[i] for i in batch.position.tolist()], self.bank)
         logits = torch.stack([self.logits(i, views) for i in range(len(self.networks))])
@@ -73,7 +73,7 @@ class Panel(pl.LightningModule):
 
 
 OpenImages = Callable[..., NicoDataModule]
-"""Makes a data module that shows images as a member wants them, from the settings in Member.view."""
+"""Makes a data module that shows images as a member needs them, from the settings in Member.view."""
 
 Result = Probabilities | str
 """A member's probabilities (N, K) float32 of N images, or why it has none."""
@@ -143,7 +143,7 @@ class Predictor:
         kept = self.kept(tasks, images)
         for i, (task, known) in enumerate(zip(tasks, kept, strict=True), 1):
             if self.trainer.is_global_zero:
-                again = " (changed: made again)" if task.path.exists() else ""
+                again = " (changed: predicting again)" if task.path.exists() else ""
                 state = again if known is None else " (predictions kept)"
                 print(f"member {i} of {len(tasks)}: {task.member.folder}, {images.name}{state}", flush=True)
         results: dict[int, Result] = {i: known for i, known in enumerate(kept) if known is not None}

@@ -16,7 +16,7 @@ from src.progress import progress
 from src.runs.lineage import description_of
 
 DEFAULT_SPLIT = "holdout"
-"""train.py's own split: that of the members where there are runs of several and ensemble.split names none."""
+"""train.py's default split: the members' if there are runs of several splits and ensemble.split names none."""
 
 
 class Wanted(NamedTuple):
@@ -35,7 +35,7 @@ class Wanted(NamedTuple):
     split: str | None = None
 
     def words(self, joint: str) -> str:
-        """Behind "run of": its stages with `joint` between them, then what else is asked, the split excepted."""
+        """What follows "run of": its stages joined by `joint`, then what else is asked for, except the split."""
         words = f" {joint} ".join(self.stages)
         if self.runs:
             words += f" whose name fits {' or '.join(self.runs)}"
@@ -66,7 +66,7 @@ def find_members(logs_dir: Path, data_name: str, wanted: Wanted) -> tuple[list[M
         unfinished = f" ({len(left_out)} left out: {left_out[0][0]}: {left_out[0][1]})" if left_out else ""
         raise FileNotFoundError(
             f"no finished run of {wanted.words('or')} in {runs}{unfinished}: "
-            f"train one (python train.py {words_for(data_name)} stage={wanted.stages[0]}) or choose another ensemble="
+            f"train one (python train.py {words_for(data_name)} stage={wanted.stages[0]}), or choose another ensemble="
         )
     for rule in (partial(of_one_split, glob=wanted.split), each_once, of_one_label_map):
         members, others = rule(members)
@@ -107,7 +107,7 @@ def find_runs(runs: Path, wanted: Wanted) -> list[Path]:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder below a stage's is meant as a run, whatever became of it."""
+    """Whether a folder below a stage's is meant to be a run, whatever its state."""
     return any((folder / name).exists() for name in ("config.yaml", "finished.json", "weights.safetensors"))
 
 
@@ -128,14 +128,14 @@ def of_one_split(members: Sequence[Member], glob: str | None) -> tuple[list[Memb
     What one split holds out another may train on: figures on held-out images would be too good.
 
     Raises:
-        ValueError: it fits none, or several are there and it is None.
+        ValueError: it fits none, or it is None and there are several.
     """
     counts = Counter(member.split for member in members)
     there = ", ".join(f"{name} ({count} run{'s' if count > 1 else ''})" for name, count in sorted(counts.items()))
     if glob is None:
         glob = DEFAULT_SPLIT if DEFAULT_SPLIT in counts else next(iter(counts))
         if len(counts) > 1 and glob != DEFAULT_SPLIT:
-            raise ValueError(f"the runs have several splits, {there}: choose one by ensemble.split=, or '*' for all")
+            raise ValueError(f"the runs have several splits, {there}: choose one with ensemble.split=, or '*' for all")
     if not any(fnmatchcase(name, glob) for name in counts):
         raise ValueError(f"no finished run has a split that fits ensemble.split={glob}: there are {there}")
     others = [member for member in members if not fnmatchcase(member.split, glob)]
@@ -144,7 +144,7 @@ def of_one_split(members: Sequence[Member], glob: str | None) -> tuple[list[Memb
 
 
 def each_once(members: Sequence[Member]) -> tuple[list[Member], LeftOut]:
-    """The first member of each weights, and the others: a copied run has no second vote."""
+    """The first member with each set of weights, and the others: a copied run gets no second vote."""
     first: dict[str, Member] = {}
     left_out = []
     for member in members:
@@ -157,7 +157,7 @@ def of_one_label_map(members: Sequence[Member]) -> tuple[list[Member], LeftOut]:
     """The members whose classes are those of most of them, and the others.
 
     Raises:
-        ValueError: as many have one list of classes as another.
+        ValueError: two lists of classes are equally common.
     """
     maps = Counter(tuple(member.classes) for member in members).most_common(2)
     if len(maps) > 1 and maps[0][1] == maps[1][1]:

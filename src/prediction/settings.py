@@ -19,8 +19,8 @@ class PredictionSettings(NamedTuple):
     Attributes:
         data_name: the name of the data set whose runs vote.
         logs_dir: where the runs lie.
-        folder: where to: <results_dir>/<track.name>; the last vote lies in it.
-        vote_name: of the folder below votes/ there that keeps this vote.
+        folder: where results go, <results_dir>/<track.name>; it holds the latest vote.
+        vote_name: of the folder in its votes/ that keeps this vote.
         wanted: which runs vote.
         select: one of SELECTIONS.
         rounds: choices of select=greedy.
@@ -78,7 +78,7 @@ def read_settings(composed: Mapping[str, Any]) -> PredictionSettings:
     """The settings of a call, from the composed conf/predict.yaml.
 
     Raises:
-        ValueError: no call can fulfil them.
+        ValueError: they cannot be fulfilled.
     """
     ensemble = composed["ensemble"]
     settings = PredictionSettings(
@@ -117,7 +117,7 @@ def read_settings(composed: Mapping[str, Any]) -> PredictionSettings:
 
 
 def listed(value: Any) -> list[Any]:
-    """A setting that is a list, of which a single value need not stand in one, and null is none."""
+    """A setting that is a list; a single value need not be in one, and null is an empty one."""
     return [] if value is None else list(value) if isinstance(value, list) else [value]
 
 
@@ -127,7 +127,7 @@ def words(value: Any) -> list[str]:
 
 
 def check(settings: PredictionSettings) -> None:
-    """Raise ValueError for settings that no call can fulfil, before anything is computed."""
+    """Raise ValueError for settings that cannot be fulfilled, before anything is computed."""
     for name, value, choices in (
         ("vote", settings.vote, tuple(RULES)),
         ("ensemble.select", settings.select, SELECTIONS),

@@ -15,9 +15,9 @@ from src.runs.weights import read_weights, uniform_soup, write_weights
 def make_soups(members: Sequence[Member], folder: Path) -> list[Member]:
     """Replace members that share network, input and start by one member with their mean weights (weights.uniform_soup).
 
-    A start is what a run began with, backbone and head; a member that others started from is one of them. A soup is a
-    run directory below `folder`, so it is rebuilt, exported and started from like any other. A member that shares its
-    start with no other stays as it is.
+    A start is what a run began with, backbone and head; a member that others started from belongs to them. A soup is a
+    run directory below `folder`, so it can be rebuilt, exported and started from like any other. A member that shares
+    its start with no other stays as it is.
 
     Raises:
         ValueError: there are several members and no two share a start, or two that do hold out different images.

@@ -37,7 +37,7 @@ def settle(
 
 
 def check_unreadable(images: ImageSet, on_bad_image: str, max_bad_share: float) -> None:
-    """Raise ValueError where the settings do not want a prediction with so many unreadable images; nothing is written.
+    """Raise ValueError where the settings rule out a prediction with so many unreadable images; nothing is written.
 
     Args:
         images: a settled set, with all its images.

@@ -48,7 +48,7 @@ class VotingNetwork(nn.Module):
 
 
 def export_ensemble(members: Sequence[Member], settings: PredictionSettings) -> Path:
-    """Write ensemble.onnx, from `image` to `label` and `probabilities`, and its preprocessing as config.json beside it.
+    """Write ensemble.onnx, from `image` to `label` and `probabilities`, with its preprocessing in a config.json.
 
     The same facts are in the file's own metadata. It is compared with the members by ONNX Runtime before it is written.
 
@@ -66,8 +66,8 @@ def export_ensemble(members: Sequence[Member], settings: PredictionSettings) -> 
         ):
             if own != other:
                 raise ValueError(
-                    f"{first.folder} and {member.folder} differ in {what}, and one ONNX has one input and one list of "
-                    "classes: choose members by ensemble.runs= or ensemble.stages="
+                    f"{first.folder} and {member.folder} differ in {what}, and an ONNX file has one input and one list "
+                    "of classes: choose members with ensemble.runs= or ensemble.stages="
                 )
     network = VotingNetwork(
         [rebuild(member) for member, _ in voters], [weight for _, weight in voters], settings.vote != "soft"
@@ -75,7 +75,7 @@ def export_ensemble(members: Sequence[Member], settings: PredictionSettings) -> 
     size = sum(value.numel() * value.element_size() for value in network.state_dict().values())
     if size >= LIMIT:
         raise ValueError(
-            f"the {len(voters)} members take {size / 2**30:.1f} GiB, and an ONNX file less than 2: choose fewer "
+            f"the {len(voters)} members take {size / 2**30:.1f} GiB, and an ONNX file holds less than 2: choose fewer "
             "(ensemble.runs=), or average them (ensemble=soup)"
         )
     facts = description(voters, settings)
@@ -117,14 +117,14 @@ def weights_of(members: Sequence[Member], settings: PredictionSettings) -> list[
     strangers = known.keys() - {member.digest for member in members}
     missing = [m.folder for m in members if m.digest not in known and str(m.folder) not in left_out]
     if strangers or missing or vote != settings.vote:
-        raise ValueError(f"the vote kept in {settings.vote_folder} is one of other members or by another rule: {again}")
+        raise ValueError(f"the vote kept in {settings.vote_folder} has other members or another rule: {again}")
     weights = [known.get(member.digest, 0.0) for member in members]
     # The adaptive vote counts with the integers behind the rates: their sums are exact, so that a tie is one.
     return [float(round(weight * count)) for weight in weights] if vote == "adaptive" else weights
 
 
 def description(voters: Sequence[tuple[Member, float]], settings: PredictionSettings) -> dict[str, Any]:
-    """What the user of the file must know; mean and std by member where they differ, all of them applied inside."""
+    """What the user of the file must know; mean and std per member if they differ, all applied inside the network."""
     shown = [preprocessing(member) for member, _ in voters]
     same: Mapping[str, Any] = shown[0]
     if any(one != same for one in shown):
@@ -152,6 +152,6 @@ def compare(model: bytes, network: VotingNetwork, size: int) -> None:
             apart = float((torch.from_numpy(probabilities) - network(batch)[1]).abs().max())
         if not apart < TOLERANCE:
             raise ValueError(
-                f"the ONNX network's probabilities are up to {apart:.1g} from the members': nothing is written; "
-                "export=safetensors does without ONNX"
+                f"the ONNX network's probabilities differ from the members' by up to {apart:.1g}: nothing is written; "
+                "export=safetensors does not use ONNX"
             )

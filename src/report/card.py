@@ -84,7 +84,7 @@ def model_card(
 ---
 # {name} of the run {member.title}
 
-An image classifier of {len(member.classes)} classes, trained on {settings.data_name} for contexts that it has not seen
+An image classifier of {len(member.classes)} classes, trained on {settings.data_name} for contexts it has not seen
 (a rebuild of Decoupled-Mixup, [arXiv:2210.14783](https://arxiv.org/abs/2210.14783)).
 Weights of the last epoch; sha256 of the run's: {member.digest}.
 
@@ -103,7 +103,7 @@ print(network.pretrained_cfg["label_names"][int(logits.argmax())])
 The figures below are of {seen["order"]} images with the shorter side resized to {seen["resize_shorter_side"]} pixels
 ({seen["resize_filter"]}), cropped at the {seen["crop"]} to {seen["size"]} x {seen["size"]},
 and normalised, as pixels in [0, 1], by the mean {seen["mean"]} and the standard deviation {seen["std"]}.
-timm's transform resizes by another filter: probabilities differ a little.
+timm's transform resizes with another filter: probabilities differ slightly.
 
 Classes, by id: {", ".join(member.classes)}.
 

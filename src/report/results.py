@@ -75,7 +75,7 @@ def set_report_aside(settings: PredictionSettings, before: Path) -> list[str]:
             else:
                 before.mkdir(parents=True, exist_ok=True)
                 os.replace(last / name, before / name)
-        said.append(f"{' and '.join(old)} of the vote before {'is' if len(old) == 1 else 'are'} in {before}")
+        said.append(f"{' and '.join(old)} of the previous vote {'is' if len(old) == 1 else 'are'} now in {before}")
     for folder in (last, settings.vote_folder):
         old = [name for name in REPORT if (folder / name).exists()]
         for name in old:

@@ -179,7 +179,9 @@ class Study:
             ValueError: every trial failed.
         """
         if not self.finished():
-            raise ValueError(f"no trial of the study {self.name} has a figure: what the jobs say above is the reason")
+            raise ValueError(
+                f"no trial of the study {self.name} has a figure: the jobs' messages above give the reason"
+            )
         best = self.study.best_trial
         words = " ".join(self.words(best.params)[-len(self.keys) :])
         return f"best of {self.finished()} trials, with {self.objective} {best.value:.4f}: {words}"

@@ -127,8 +127,8 @@ def test_what_was_kept_is_made_again_when_anything_changed(
         capsys.readouterr()
         predict(*words)
         printed = capsys.readouterr().out
-        assert printed.count("(predictions kept)") + printed.count("(changed: made again)") == 2
-        return printed.count("(changed: made again)")
+        assert printed.count("(predictions kept)") + printed.count("(changed: predicting again)") == 2
+        return printed.count("(changed: predicting again)")
 
     root = tmp_path / "data"
     shutil.copytree(data / "data", root)
@@ -250,9 +250,9 @@ def test_what_stood_in_an_images_way_need_not_be_its_file(
     assert f"{large} has 500x600 pixels, more than datamodule.max_pixels=299999: " in capsys.readouterr().out
     with pytest.raises(SystemExit, match="1 of"):
         predict(*words, "datamodule.max_pixels=299999")
-    assert "changed: made again" not in capsys.readouterr().out  # kept, as nothing changed
+    assert "changed: predicting again" not in capsys.readouterr().out  # kept, as nothing changed
     results = predict(*words, "datamodule.max_pixels=300000")
-    assert "changed: made again" in capsys.readouterr().out and not (results / "bad_images.json").exists()
+    assert "changed: predicting again" in capsys.readouterr().out and not (results / "bad_images.json").exists()
     assert (kept(results, two_members[0])["probabilities"] >= 0).all()
 
 

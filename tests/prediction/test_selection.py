@@ -97,7 +97,7 @@ def test_members_share_a_split(two_members: list[Path]) -> None:
         found(logs, split="none")
     for run in two_members:
         shutil.rmtree(run)
-    with pytest.raises(ValueError, match="several splits, leave_context_out-rock .*: choose one by ensemble.split="):
+    with pytest.raises(ValueError, match="several splits, leave_context_out-rock .*: choose one with ensemble.split="):
         found(logs)
     shutil.rmtree(rock)
     assert found(logs)[0] == {"water"}

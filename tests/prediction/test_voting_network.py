@@ -82,7 +82,7 @@ def test_weights_come_from_a_vote_that_was_made(two_members: list[Path], predict
     with pytest.raises(SystemExit, match="error: the members' weights come .*votes/baselines keeps no vote: predict"):
         predict("export=onnx_ensemble")
     results = predict("ensemble.runs=[*seed0]", "vote_name=baselines")
-    with pytest.raises(SystemExit, match="votes/baselines is one of other members or by another rule: predict"):
+    with pytest.raises(SystemExit, match="votes/baselines has other members or another rule: predict"):
         predict("export=onnx_ensemble")
     (results / "votes/baselines/ensemble.json").write_text("{}")
     with pytest.raises(SystemExit, match="error: .*votes/baselines/ensemble.json is damaged: predict with"):
@@ -95,7 +95,9 @@ def test_members_of_another_size_do_not_share_a_file(two_members: list[Path], pr
     config["datamodule"]["size"] = 48
     (two_members[1] / "config.yaml").write_text(yaml.safe_dump(config))
     sign(two_members[1])
-    with pytest.raises(SystemExit, match="seed0 and .*seed1 differ in the size of images, and one ONNX has one input"):
+    with pytest.raises(
+        SystemExit, match="seed0 and .*seed1 differ in the size of images, and an ONNX file has one input"
+    ):
         predict("export=onnx_ensemble", "vote=soft")
 
 
@@ -106,5 +108,5 @@ def test_a_file_that_computes_something_else_is_not_written(two_members: list[Pa
 
     networks = [rebuild(member) for run in two_members if isinstance(member := read_member(run), Member)]
     compare(path.read_bytes(), VotingNetwork(networks[:1], [1.0], False).eval(), 32)
-    with pytest.raises(ValueError, match="probabilities are up to .* from the members': nothing is written"):
+    with pytest.raises(ValueError, match="probabilities differ from the members' by up to .*: nothing is written"):
         compare(path.read_bytes(), VotingNetwork(networks[1:], [1.0], False).eval(), 32)

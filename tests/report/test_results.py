@@ -143,7 +143,7 @@ def test_each_vote_is_kept_and_no_report_stays_beside_another_vote(
         assert (results / name).read_bytes() == (adaptive / name).read_bytes()
     kept = {path.name: path.read_bytes() for path in adaptive.iterdir()}
     predict("vote=soft")  # another vote, without a report
-    words = f"report.html and runs.csv and runs.md of the vote before are in {adaptive}"
+    words = f"report.html and runs.csv and runs.md of the previous vote are now in {adaptive}"
     assert words in capsys.readouterr().out and there(results) == there(soft) == [False] * 3
     assert {path.name: path.read_bytes() for path in adaptive.iterdir()} == kept
     assert json.loads((results / "ensemble.json").read_text())["vote"] == "soft"
