@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -e -o pipefail -c
 PYTHON ?= python3
 BIN := .venv/bin
-# Exact versions of the tested environment, but for the CUDA libraries, which torch pins itself.
+# Exact versions of the tested environment, except for the CUDA libraries, which torch pins itself.
 CONSTRAINTS ?= constraints.txt
 DEMO := scale=demo resume=true
 
@@ -40,10 +40,10 @@ demo-track1 demo-track2: demo-track%:
 report: install  ## results/track{1,2}/report.html of the finished runs; OVERRIDES="ensemble=baselines ..." changes settings
 	$(BIN)/python predict.py -m track=1,2 report=true $(OVERRIDES)
 
-test: install  ## the tests, but for the slow ones
+test: install  ## the tests, except the slow ones
 	$(BIN)/python -m pytest -q -n 2 -m "not slow"
 
-test-fast: install  ## those of them that train nothing, in a minute
+test-fast: install  ## only those that train nothing, in a minute
 	$(BIN)/python -m pytest -q -n 2 -m "not slow and not training"
 
 test-slow: install  ## the slow ones: kills, signals, fuzz

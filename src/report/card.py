@@ -166,7 +166,7 @@ def measured(member: Member, figures: Mapping[str, dict[str, Any]], temperature:
     sets = [(TITLES[name], own) for name, own in figures.items()]
     keys = {key: None for _, own in sets for key in own if key.startswith("accuracy/") and "_interval" not in key}
     rows = [[key.removeprefix("accuracy/"), *(percent(own.get(key)) for _, own in sets)] for key in keys]
-    text = "In percent, but for counts and the likelihood (nats); intervals are of 95 %, by a bootstrap over images.\n"
+    text = "In percent, except for counts and the likelihood (nats); intervals are 95 %, by a bootstrap over images.\n"
     if temperature is not None:
         text += f"Behind an arrow: logits divided by the temperature {temperature:.3f}, fitted on held-out images.\n"
     text += f"\n{as_markdown(headline_table(sets))}"

@@ -34,7 +34,7 @@ class LeftOutRun(NamedTuple):
 
     Attributes:
         method: stage, model and mixing.
-        settings: its flat settings, but for those that every run has of its own.
+        settings: its flat settings, except those that every run has of its own.
         context: the one that it left out.
         seed: its seed.
         epochs: in their order.

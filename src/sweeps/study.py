@@ -59,7 +59,7 @@ class Study:
         self.waiting: list[FrozenTrial | optuna.Trial] = []
 
     def default_space(self) -> list[Override]:
-        """The ranges of hparams.space, but for settings that the command line fixes."""
+        """The ranges of hparams.space, except for settings that the command line fixes."""
         words = OmegaConf.to_container(self.settings.space)  # as they stand: resolved below, where they are wanted
         assert isinstance(words, list)
         wanted = [i for i, word in enumerate(words) if word.partition("=")[0] not in self.fixed]
