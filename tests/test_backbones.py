@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import re
+import shutil
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -42,7 +44,7 @@ EXPECTED = (
 
 
 @pytest.fixture
-def few(tmp_path: Path) -> list[str]:
+def few(tmp_path: Path) -> Iterator[list[str]]:
     """Four training images of two classes, and two test images: one step is an epoch."""
     generator = np.random.default_rng(0)
     names = [f"train/dim/{kind}/{i}" for kind in ("cat", "dog") for i in range(2)] + [
@@ -53,8 +55,10 @@ def few(tmp_path: Path) -> list[str]:
         path = tmp_path / "data/public_dg_0416" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), generator.integers(0, 255, (SIDE, SIDE, 3), np.uint8))
-    return [f"data_root={tmp_path / 'data'}", f"manifest_dir={tmp_path / 'json'}", f"logs_dir={tmp_path / 'logs'}",
-            "scale=demo", "track=1"]  # fmt: skip
+    yield [f"data_root={tmp_path / 'data'}", f"manifest_dir={tmp_path / 'json'}", f"logs_dir={tmp_path / 'logs'}",
+           "scale=demo", "track=1"]  # fmt: skip
+    shutil.rmtree(tmp_path)  # up to 1.4 GB of weights for each of thirty networks, and several times that of memory
+    gc.collect()
 
 
 @pytest.mark.slow
