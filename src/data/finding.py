@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-import re
+import posixpath
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from src.data.folders import Holders, below, example, folder_parts, images_by_folder, main_depth, part_of
 from src.data.layouts import FLAT, LAYOUTS, Layout, Part, Sources
-from src.data.manifest import read_label_map
-from src.data.tables import PARTS, columns_of
-from src.data.tree import EXTENSIONS, LeftOut, listing, look_into
+from src.data.manifest import read_label_map, spelled_in
+from src.data.tables import PARTS, columns_of, read_table
+from src.data.tree import EXTENSIONS, listing
 
-DEEPEST = 6  # levels of folders that are looked at
-MOSTLY = 0.9  # share of the images in one depth that makes it the tree's; a scan names the others
+NO_CLASS = ("unknown", "unlabeled", "unlabelled", "images", "imgs", "img", "all", "data", "0")
 
 
 def find_sources(data_root: Path, layout: Layout) -> Sources:
@@ -25,13 +26,52 @@ def find_sources(data_root: Path, layout: Layout) -> Sources:
         ValueError: its folders fit no layout, or several; the setting that decides is named.
     """
     layout.check()
+    layout = in_short(layout)
     if not data_root.is_dir():
         raise FileNotFoundError(
             f"the data root {data_root} does not exist: put the data set there or set data_root=<folder>; "
             f"{layout.name} expects {expected_of(layout)}"
         )
     if layout.table is not None:
-        return Sources(None, None, None, layout.label_map, layout.table)
+        return table_source(data_root, layout, layout.table)
+    sources = folder_sources(data_root, layout)
+    check_apart(data_root, sources)
+    return sources
+
+
+def in_short(layout: Layout) -> Layout:
+    """A layout whose folders are spelled as the scan spells them: `train` for `./train/`."""
+    given = {key: getattr(layout, key) for key in ("train_dir", "val_dir", "test_dir", "label_map", "table")}
+    return layout._replace(**{key: posixpath.normpath(value) for key, value in given.items() if value})
+
+
+def table_source(data_root: Path, layout: Layout, table: str) -> Sources:
+    """The table, and the user's label map of its classes."""
+    label_map = layout.label_map
+    if label_map is None:
+        lines = read_table(data_root / table)
+        label_map = label_map_in(data_root, {str(line.label) for line in lines if line.part == "train"})
+    return Sources(None, None, None, label_map, table)
+
+
+def check_apart(data_root: Path, sources: Sources) -> None:
+    """Raise ValueError where the images of a part are those of another one, links followed."""
+    parts = [("training", sources.train), ("held-out", sources.val), ("test", sources.test)]
+    there = [(kind, part, Path(os.path.realpath(data_root / part.folder))) for kind, part in parts if part]
+    for (one, a, above), (other, b, under) in itertools.permutations(there, 2):
+        if not under.is_relative_to(above):
+            continue
+        deeper = len(under.relative_to(above).parts) + b.levels - a.levels
+        if deeper == 0 or (deeper > 0 and a.layout.endswith("/**")) or (b.layout.endswith("/**") and deeper < 0):
+            raise ValueError(
+                f"the {other} images {data_root / b.folder} are {one} images as well ({data_root / a.folder}): "
+                "move one of these folders out of the other, or name others with track.train_dir=, track.val_dir= "
+                "and track.test_dir="
+            )
+
+
+def folder_sources(data_root: Path, layout: Layout) -> Sources:
+    """The parts that settings name, or that are found."""
     if not layout.is_found:
         assert layout.train_dir is not None and layout.layout is not None
         val = Part(layout.val_dir, layout.layout) if layout.val_dir else None
@@ -50,73 +90,35 @@ def expected_of(layout: Layout) -> str:
 
 def test_part(data_root: Path, folder: str, layout: str) -> Part:
     """The test images of a folder: in folders as those of training, or flat."""
-    held = images_by_folder(data_root / folder) if (data_root / folder).is_dir() else {}
+    held = images_by_folder(data_root / folder, data_root) if (data_root / folder).is_dir() else {}
     depth = main_depth(held)
     return Part(folder, FLAT if depth in (None, 0) else layout)
 
 
-def part_of(folder: str) -> str | None:
-    """Which part a folder holds by its name: train, val or test, as one of its words; None for any other name."""
-    words = set(re.split(r"[^a-z]+", folder.casefold()))
-    found = [part for part, names in PARTS.items() if words & set(names)]
-    return found[0] if len(found) == 1 else None
-
-
-Holders = Mapping[tuple[str, ...], int]
-"""Folders that hold images, as path parts below one, with their numbers of images."""
-
-
-def images_by_folder(top: Path) -> dict[tuple[str, ...], int]:
-    """The folders that hold images, in `top` and below, with how many each."""
-    root, ignored = os.path.realpath(top), LeftOut(str(top))
-    found: dict[tuple[str, ...], int] = {}
-    waiting: list[tuple[str, ...]] = [()]
-    while waiting:
-        parts = waiting.pop()
-        try:
-            inside = look_into(os.path.join(top, *parts), root, ignored)
-        except ValueError:  # a link that leads out: the scan says so
-            continue
-        if inside.images:
-            found[parts] = len(inside.images)
-        if len(parts) < DEEPEST:
-            waiting += [(*parts, name) for name in inside.folders]
-    return dict(sorted(found.items()))
-
-
-def below(held: Holders, *first: str) -> dict[tuple[str, ...], int]:
-    """The part of it that lies in a folder, seen from there."""
-    return {parts[len(first) :]: count for parts, count in held.items() if parts[: len(first)] == first}
-
-
-def main_depth(held: Holders) -> int | None:
-    """How many folders deep nearly all images lie; None without images, or if they lie at several depths."""
-    depths: Counter[int] = Counter()
-    for parts, count in held.items():
-        depths[len(parts)] += count
-    ranked = depths.most_common(1)
-    return ranked[0][0] if ranked and ranked[0][1] >= MOSTLY * depths.total() else None
-
-
 def found_sources(data_root: Path, layout: Layout) -> Sources:
     """The parts and their layout, as the folders of a data root tell them."""
-    held, tables = images_by_folder(data_root), tables_in(data_root)
+    held, tables = images_by_folder(data_root, data_root), tables_in(data_root)
     if not held and not tables:
         raise ValueError(f"no image found in {data_root} or below: {looked_for()}; found {listing(data_root)}")
     if tables and len(held) < 2:  # one folder of images is no layout: it tells no classes
         if len(tables) > 1:
             raise ValueError(f"{data_root} holds several tables of images: choose one with track.table={tables[0]}")
-        return Sources(None, None, None, layout.label_map, tables[0])
-    folders, passed_over = part_folders(data_root, layout, held)
-    inside = {which: below(held, *folder_parts(folder)) for which, folder in folders.items()}
-    train = folders["train"]
-    chosen = layout.layout or layout_of(data_root, train, inside["train"])
+        return table_source(data_root, layout, tables[0])
+    try:
+        folders, passed_over = part_folders(data_root, layout, held)
+        inside = {which: below(held, *folder_parts(folder)) for which, folder in folders.items()}
+        train = folders["train"]
+        chosen = layout.layout or layout_of(data_root, train, inside["train"])
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; or data={data_root / tables[0]}, a table there" if tables else str(error)
+        ) from error
     if tables:
         raise ValueError(
             f"{data_root} holds images in folders ({Part(train, chosen).expected}) and a table of images: choose with "
             f"data={data_root / tables[0]} or track.layout='{chosen}' track.train_dir={train}"
         )
-    if "val" in folders and main_depth(inside["val"]) != main_depth(inside["train"]):
+    if "val" in folders and chosen != "<class>/**" and main_depth(inside["val"]) != main_depth(inside["train"]):
         raise ValueError(
             f"the images of {data_root / folders['val']} are not laid out like those of {data_root / train} "
             f"({chosen}/<image>): use one layout for both, or move the folder away (split= then holds images out)"
@@ -135,17 +137,17 @@ def found_sources(data_root: Path, layout: Layout) -> Sources:
 def part_folders(data_root: Path, layout: Layout, held: Holders) -> tuple[dict[str, str], list[str]]:
     """The folders of the parts that there are, by settings or by their names; and folders with images of no part."""
     given = {"train": layout.train_dir, "val": layout.val_dir, "test": layout.test_dir}
+    for which, folder in given.items():
+        if folder and not (data_root / folder).is_dir():
+            raise ValueError(
+                f"there is no folder {folder} in {data_root}, which track.{which}_dir names: found {listing(data_root)}"
+            )
     if layout.train_dir is not None:
         return {which: folder for which, folder in given.items() if folder}, []
     top, inner = unwrapped(held)
     named, passed_over = named_parts(data_root, top, inner)
     folders = {"train": "/".join(top) or "."} | named
     return folders | {which: folder for which, folder in given.items() if folder}, passed_over
-
-
-def folder_parts(folder: str) -> tuple[str, ...]:
-    """A folder below the data root as path parts."""
-    return tuple(word for word in folder.split("/") if word not in ("", "."))
 
 
 def class_level(layout: str) -> int:
@@ -168,10 +170,10 @@ def unwrapped(held: Holders) -> tuple[tuple[str, ...], Holders]:
 def named_parts(data_root: Path, top: Sequence[str], held: Holders) -> tuple[dict[str, str], list[str]]:
     """The folders train, val and test, where the first level of folders is that of the parts; and the others there.
 
-    A class may be called train: a single such name among others is a class, or a context.
+    A class may be called train: a single such name among class folders is one.
 
     Raises:
-        ValueError: two folders of one part, no training images, or as many folders of other names.
+        ValueError: two folders of one part, no training images, or folders that may be classes or contexts as well.
     """
     first = sorted({parts[0] for parts in held if parts})
     kinds: dict[str, list[str]] = {}
@@ -179,9 +181,12 @@ def named_parts(data_root: Path, top: Sequence[str], held: Holders) -> tuple[dic
         if (part := part_of(name)) is not None:
             kinds.setdefault(part, []).append(name)
     others = [name for name in first if part_of(name) is None]
-    if not kinds or (others and (len(kinds) == 1 or "train" not in kinds)):
+    alike = all(parts[1:] == () for parts in held if parts)  # no folder below any: these are classes, if not parts
+    if not kinds or (alike and list(kinds) == ["train"]):
         return {}, []
     where = data_root.joinpath(*top)
+    if alike or (others and (len(kinds) == 1 or "train" not in kinds)):
+        raise ValueError(unclear(where, top, kinds, others, alike))
     settings = "say which are which with track.train_dir=, track.val_dir= and track.test_dir="
     twice = [names for names in kinds.values() if len(names) > 1]
     if twice:
@@ -189,13 +194,26 @@ def named_parts(data_root: Path, top: Sequence[str], held: Holders) -> tuple[dic
     if "train" not in kinds:
         raise ValueError(f"{where} has no folder of training images among {', '.join(first)}: {settings}")
     if len(others) > len(kinds):
-        raise ValueError(
-            f"{where} holds the parts {', '.join(names[0] for names in kinds.values())} and other folders with images "
-            f"({', '.join(others[:4])}{', ...' if len(others) > 4 else ''}): say where the training images are with "
-            f"track.train_dir={'/'.join([*top, kinds['train'][0]])} (those folders are parts) or "
-            f"track.train_dir={'/'.join(top) or '.'} track.layout='<class>' (they are classes)"
-        )
+        raise ValueError(unclear(where, top, kinds, others, alike))
     return {part: "/".join([*top, names[0]]) for part, names in kinds.items()}, ["/".join([*top, n]) for n in others]
+
+
+def unclear(
+    where: Path, top: Sequence[str], kinds: Mapping[str, Sequence[str]], others: Sequence[str], alike: bool
+) -> str:
+    """What to say where folders that are called as parts lie among others."""
+    named = [name for part in PARTS for name in kinds.get(part, ())]
+    meant = f"track.train_dir={'/'.join(top) or '.'} track.layout="
+    meant += "'<class>' (all of them are classes)" if alike else "'<context>/<class>' (all of them are contexts)"
+    if alike:
+        parts = "move the folders of the classes into a folder train (the others are parts)"
+    else:
+        dirs = {part: names[0] for part, names in kinds.items()}
+        dirs.setdefault("train", others[0])
+        words = [f"track.{part}_dir={'/'.join([*top, dirs[part]])}" for part in PARTS if part in dirs]
+        parts = f"{' '.join(words)} (those folders are parts)"
+    more = f" and other folders with images ({', '.join(others[:4])}{', ...' if len(others) > 4 else ''})"
+    return f"{where} holds {', '.join(named)}{more if others else ''}: set {meant}, or {parts}"
 
 
 def layout_of(data_root: Path, folder: str, held: Holders) -> str:
@@ -239,11 +257,21 @@ def found_test(folder: str, held: Holders, layout: str, classes: set[str]) -> Pa
         classes: their names.
     """
     depth = main_depth(held)
-    if depth == 0 or depth is None:
+    if depth == 0 or not held:
         return Part(folder, FLAT)
-    if depth == 1 and len(held) == 1 and not {parts[0] for parts in held} & classes:
+    if depth is None and layout != "<class>/**":
+        raise ValueError(
+            f"the test images in {folder} lie in several depths ({example(held)}): lay them out as the training images "
+            "are, or all of them flat"
+        )
+    if depth == 1 and len(held) == 1 and not {parts[0] for parts in held} & classes and says_nothing(next(iter(held))):
         return Part("/".join([folder, *next(iter(held))]), FLAT)  # test/unknown/, test/test/
     return Part(folder, "<class>" if depth == 1 and layout != "<class>/**" else layout)
+
+
+def says_nothing(parts: Sequence[str]) -> bool:
+    """Whether the only folder of test images is no class's by its name."""
+    return part_of(parts[0]) is not None or parts[0].casefold() in NO_CLASS
 
 
 def tables_in(data_root: Path) -> list[str]:
@@ -260,7 +288,11 @@ def label_map_in(data_root: Path, classes: set[str]) -> str | None:
     found = []
     for path in sorted(data_root.glob("*.json")):
         try:
-            if classes and classes <= read_label_map(path).keys():
+            labels = read_label_map(path)
+            # One of this name is meant, and is refused where it lacks a class.
+            if path.name == "label_map.json" or (
+                classes and all(spelled_in(labels, name) in labels for name in classes)
+            ):
                 found.append(path.name)
         except (OSError, ValueError):
             continue
@@ -279,9 +311,3 @@ def looked_for() -> str:
         f"expected {shown}, both with or without folders train, val, test above, or a CSV of path and label; images "
         f"have an extension of {' '.join(sorted(EXTENSIONS))}"
     )
-
-
-def example(held: Holders) -> str:
-    """A folder with images, for messages."""
-    deepest = max(held, key=len, default=())
-    return f"such as {'/'.join(deepest)}/<image>" if deepest else "such as <image>"

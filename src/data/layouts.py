@@ -40,6 +40,17 @@ class Layout(NamedTuple):
                 f"track.name is {self.name!r}: expected up to 60 letters, digits and . _ + -, and none of "
                 f"{', '.join(RESERVED)}"
             )
+        for key in ("train_dir", "val_dir", "test_dir", "label_map", "table"):
+            value = getattr(self, key)
+            if value is None:
+                continue
+            if not isinstance(value, str) or not value or value[0] == "/" or ".." in value.split("/"):
+                raise ValueError(f"track.{key} is {value!r}: expected a path below the data root (a text, without ..)")
+            if key == "table" and "/" in value.removeprefix("./"):
+                raise ValueError(
+                    f"track.table is {value!r}: expected a file in the data root itself, to whose folder its paths are "
+                    f"relative: data=<data root>/{value}"
+                )
         if self.layout is not None and self.layout not in LAYOUTS:
             raise ValueError(f"track.layout is {self.layout!r}: expected one of {', '.join(map(repr, LAYOUTS))}")
 
@@ -53,6 +64,11 @@ class Part(NamedTuple):
     @property
     def has_contexts(self) -> bool:
         return "<context>" in self.layout
+
+    @property
+    def levels(self) -> int:
+        """How many folders of an image are its class's or context's."""
+        return self.layout.count("<")
 
     @property
     def expected(self) -> str:

@@ -35,7 +35,7 @@ def scan_images(data_root: Path, part: Part, title: str) -> list[tuple[str, ...]
     left_out = LeftOut(top)
     folders: list[tuple[str, ...]] = [()]
     its_place = f"{part.layout}/<image>".removeprefix("/")
-    for _ in range(part.layout.count("<")):
+    for _ in range(part.levels):
         found = [(parts, look_into(os.path.join(top, *parts), root, left_out)) for parts in folders]
         for parts, inside in found:
             for name in inside.images:
@@ -108,14 +108,16 @@ def scan_train(data_root: Path, sources: Sources, name: str) -> tuple[list[Row],
         lines = [line for line in read_table(top) if line.part != "test"]
         if not any(line.part == "train" for line in lines):
             raise ValueError(f"{top} lists no training image: its column split names none as train")
-        check_names(top, [(line.context or "", line.label or "", *line.path.split("/")) for line in lines], known or {})
+        check_names(top, table_names(lines), known or {}, 2)
     else:
         assert sources.train is not None
         top = data_root / sources.train.folder
         parts = [(which, part) for which, part in (("train", sources.train), ("val", sources.val)) if part]
         lines = [line for which, part in parts for line in list_part(data_root, part, name, which)]
         for _, part in parts:
-            check_names(data_root / part.folder, inside(lines, part), known or {})
+            check_names(data_root / part.folder, inside(lines, part), known or {}, part.levels)
+        if sources.val:  # Car in one and car in the other are one class as well
+            check_names(data_root, [(line.context or "", line.label or "", "") for line in lines], known or {}, 2)
         warn_empty_classes(top, inside(lines, sources.train), sources.train)
     class_names = sorted({str(line.label) for line in lines})
     labels = known if known is not None else {name: i for i, name in enumerate(in_order(class_names))}
@@ -165,13 +167,13 @@ def scan_test(data_root: Path, sources: Sources, name: str, labels: Callable[[],
         if not lines:
             raise ValueError(f"{top} lists no test image")
         paths = [tuple(line.path.split("/")) for line in lines]
-        check_names(top, [(line.context or "", line.label or "", *line.path.split("/")) for line in lines], {})
+        check_names(top, table_names(lines), {}, 2)
     else:
         assert sources.test is not None
         top = data_root / sources.test.folder
         lines = list_part(data_root, sources.test, name, "test")
         paths = inside(lines, sources.test)
-        check_names(top, paths, {})
+        check_names(top, paths, {}, sources.test.levels)
     ids = labels() if any(line.label is not None for line in lines) else {}
     spelling = {line.label: spelled_in(ids, line.label) for line in lines if line.label is not None}
     strange = sorted(given for given, spelled in spelling.items() if spelled not in ids)
@@ -179,7 +181,8 @@ def scan_test(data_root: Path, sources: Sources, name: str, labels: Callable[[],
         more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
         raise ValueError(
             f"{top} has test images of the class {strange[0]!r}{more}, which training does not have "
-            f"({', '.join(list(ids)[:5])}{', ...' if len(ids) > 5 else ''}): move them away, or add training images"
+            f"({', '.join(list(ids)[:5])}{', ...' if len(ids) > 5 else ''}): move them away, add training images, or "
+            f"put the images straight into the test folder where that is no class"
         )
     short = {parts[-1] for parts in paths}  # names alone, where they tell the images apart
     return [
@@ -234,13 +237,19 @@ def lacks_classes(map_path: Path, labels: Mapping[str, int], missing: Sequence[s
     )
 
 
-def check_names(top: Path, images: Sequence[tuple[str, ...]], known: Mapping[str, int]) -> None:
+def table_names(lines: Sequence[Line]) -> list[tuple[str, ...]]:
+    """The names in a table's lines, as check_names takes them: context and label first."""
+    return [(line.context or "", line.label or "", *line.path.split("/")) for line in lines]
+
+
+def check_names(top: Path, images: Sequence[tuple[str, ...]], known: Mapping[str, int], levels: int) -> None:
     """Raise ValueError for names that could not be told apart, or not be written down.
 
     Args:
         top: where the images lie.
         images: path parts below it.
         known: the user's label map: classes that it names separately are meant.
+        levels: of the first parts, which are names of classes and contexts.
     """
     for parts in images:
         for name in parts:
@@ -249,7 +258,8 @@ def check_names(top: Path, images: Sequence[tuple[str, ...]], known: Mapping[str
                     f"the name {shown(name)} in {shown(str(Path(top, *parts).parent))} holds a control character or "
                     "bytes that are not UTF-8: rename it"
                 )
-    for level in range(max(map(len, images), default=1) - 1):
+    kind = "folders" if top.is_dir() else "names"
+    for level in range(levels):
         twins: dict[str, str] = {}
         for name in sorted({parts[level] for parts in images}):
             other = twins.setdefault(unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()), name)
@@ -258,7 +268,7 @@ def check_names(top: Path, images: Sequence[tuple[str, ...]], known: Mapping[str
                     "their case" if name.isascii() and other.isascii() else "their case or accents (Unicode's NFC, NFD)"
                 )
                 raise ValueError(
-                    f"the folders {other!r} ({other!a}) and {name!r} ({name!a}) in {top} differ only in "
+                    f"the {kind} {other!r} ({other!a}) and {name!r} ({name!a}) in {top} differ only in "
                     f"{how}: rename one of them, or move the images of one into the other"
                 )
 
@@ -271,7 +281,7 @@ def check_folder(data_root: Path, top: Path, expected: str) -> None:
 
 def warn_empty_classes(train_top: Path, images: Sequence[tuple[str, ...]], part: Part) -> None:
     """Warn for each class folder without an image."""
-    levels = part.layout.count("<")
+    levels = part.levels
     filled = {parts[:levels] for parts in images}
     for path in sorted(train_top.glob("/".join("*" * levels))):
         parts = path.relative_to(train_top).parts

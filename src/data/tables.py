@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
+import posixpath
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from src.data.manifest import cleaned, path_fault, shown
+from src.data.tree import CONVERT, EXTENSIONS
 
 PARTS = {
     "train": ("train", "training", "tr"),
@@ -29,18 +33,24 @@ class Line(NamedTuple):
 
 
 def separator_of(header: str) -> str:
-    """What separates the columns of a table."""
-    return max(SEPARATORS, key=header.count)
+    """What separates the columns of a table: what makes a path and a label of its first line, else the most frequent."""
+    ours = [mark for mark in SEPARATORS if set(COLUMNS[:2]) <= set(names_in(header, mark))]
+    return ours[0] if ours else max(SEPARATORS, key=header.count)
+
+
+def names_in(header: str, separator: str) -> list[str]:
+    """The names of the columns, in small letters."""
+    return [name.strip().casefold() for name in next(csv.reader([header], delimiter=separator), [])]
 
 
 def columns_of(path: Path) -> set[str]:
     """The columns of a CSV that are ours, by its first line; none of a file that cannot be read."""
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:  # read_table says what is wrong
             header = file.readline(10_000)
     except (OSError, ValueError):
         return set()
-    return {name.strip().casefold() for name in next(csv.reader([header], delimiter=separator_of(header)), [])}
+    return set(names_in(header, separator_of(header)))
 
 
 def read_table(path: Path) -> list[Line]:
@@ -58,9 +68,11 @@ def read_table(path: Path) -> list[Line]:
             text = file.read()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text: save it as such") from error
-    first = text.partition("\n")[0]
+    except OSError as error:
+        raise FileNotFoundError(f"the table {path} cannot be read ({error.strerror})") from error
+    first = (text.splitlines() or [""])[0]
     try:
-        header, *rows = csv.reader(text.splitlines(keepends=True), delimiter=separator_of(first), strict=True)
+        header, *rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator_of(first), strict=True)
     except (csv.Error, ValueError) as error:
         raise ValueError(f"{path} is not a CSV of images ({error or 'it is empty'}): expected the columns path, label"
                          "[, context][, split]") from error  # fmt: skip
@@ -74,7 +86,13 @@ def read_table(path: Path) -> list[Line]:
         )
     index = {name: names.index(name) for name in COLUMNS if name in names}
     lines = [line_of(path, number, row, index) for number, row in enumerate(rows, 2) if any(map(str.strip, row))]
-    missing = [line.path for line in lines if not os.path.lexists(path.parent / line.path)]
+    check_listed(path, lines)
+    return lines
+
+
+def check_listed(path: Path, lines: Sequence[Line]) -> None:
+    """Raise ValueError or FileNotFoundError for the lines of the table `path` that are no images, and for none."""
+    missing = [line.path for line in lines if not os.path.isfile(path.parent / line.path)]
     if missing:
         raise FileNotFoundError(
             f"{len(missing)} of the {len(lines)} images of {path} are missing (first: {path.parent / missing[0]}): "
@@ -82,7 +100,22 @@ def read_table(path: Path) -> list[Line]:
         )
     if not lines:
         raise ValueError(f"{path} lists no image")
-    return lines
+    other = [line.path for line in lines if posixpath.splitext(line.path)[1].lower() not in EXTENSIONS]
+    if other:
+        raise ValueError(
+            f"{len(other)} of the {len(lines)} files of {path} have no image's extension (first: {other[0]}): "
+            f"expected {' '.join(sorted(EXTENSIONS))}"
+            + ("; convert such images to JPEG or PNG" if posixpath.splitext(other[0])[1].lower() in CONVERT else "")
+        )
+    first: dict[str, Line] = {}
+    twice = [(first[line.path], line) for line in lines if first.setdefault(line.path, line) is not line]
+    if twice:
+        a, b = max(twice, key=lambda pair: pair[0] != pair[1])  # one that says two things comes first
+        said = [f"{name} {x!r} and {y!r}" for name, x, y in zip(COLUMNS, a, b, strict=True) if x != y]
+        raise ValueError(
+            f"{path} lists {len({line.path for _, line in twice})} image(s) more than once (first: {a.path}"
+            f"{', with ' + ', '.join(said) if said else ''}): keep one row of each"
+        )
 
 
 def line_of(path: Path, number: int, row: list[str], index: dict[str, int]) -> Line:

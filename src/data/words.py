@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,9 +10,15 @@ from typing import Any, NamedTuple
 import yaml
 
 from src.data.layouts import Layout
-from src.overrides import folder_name, with_data_set
+from src.overrides import folder_name, fully_quoted, with_data_set
 
 TRACKS = Path(__file__).resolve().parents[2] / "conf/track"
+
+
+def plain(value: str) -> str:
+    """A value without the quotes around it, and `~` as the home, as the commands of Hydra take it."""
+    value = value[1:-1] if fully_quoted(value) and not os.path.exists(value) else value
+    return os.path.expanduser(value) if value.startswith("~/") or value == "~" else value
 
 
 class DataSet(NamedTuple):
@@ -39,7 +46,7 @@ def read_data_set(words: Sequence[str]) -> DataSet:
     if path.parent != TRACKS or "/" in track or not path.is_file():
         known = ", ".join(sorted(one.stem for one in TRACKS.glob("*.yaml")))
         raise ValueError(f"track={track} is not one of conf/track: {known}")
-    root = Path(given.pop("data_root", "data"))
+    root = Path(plain(given.pop("data_root", "data")))
     settings: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     if "${" in str(settings["name"]):
         settings["name"] = folder_name(str(root))
@@ -47,5 +54,5 @@ def read_data_set(words: Sequence[str]) -> DataSet:
         name, value = key.removeprefix("track."), given.pop(key)
         if name not in Layout._fields:
             raise ValueError(f"{key} is not a setting: expected one of {', '.join(Layout._fields)}")
-        settings[name] = None if value == "null" else value.strip("'\"")
+        settings[name] = None if value == "null" else plain(value)
     return DataSet(root, Layout(**settings), given)
