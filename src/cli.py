@@ -190,7 +190,8 @@ def start(main: Any, name: str, expand: Callable[[list[str]], list[str]] | None 
     stopping.install()
     register_resolvers()
     sys.path.insert(0, str(ROOT))
-    prepare_arguments()
+    with clear_errors():
+        prepare_arguments()
     try:
         if expand is not None:
             with clear_errors():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -85,7 +86,13 @@ def with_data_set(words: list[str]) -> list[str]:
     """`data=<folder>` as the settings that it stands for: the data root, and the layout that is found there.
 
     A table (`data=<file>.csv`) has its folder as the data root. A track that is named keeps its own folders.
+
+    Raises:
+        ValueError: no folder is named, or several where one is meant.
     """
+    roots = [word for word in words if word.startswith(("data=", "data_root="))]
+    if len(roots) > 1 and any(word.startswith("data=") for word in roots):
+        raise ValueError(f"{' and '.join(roots)} name two data sets: leave one of them out")
     found: list[str] = []
     for word in words:
         key, equals, value = word.partition("=")
@@ -94,6 +101,10 @@ def with_data_set(words: list[str]) -> list[str]:
             continue
         plain = value[1:-1] if fully_quoted(value) and "," not in value else value
         plain = os.path.expanduser(plain) if plain.startswith("~/") else plain
+        if not plain.strip():
+            raise ValueError("data= names no folder: expected data=<folder or CSV>")
+        if re.search(r"\.csv['\"]?(,|$)", plain, re.I) and "," in plain and not os.path.exists(plain):
+            raise ValueError(f"there is no file {plain}; of several tables each needs a command of its own")
         if not any(other.startswith("track=") for other in words):
             found.append("track=found")
         if plain.lower().endswith(".csv") and not os.path.isdir(plain):
@@ -127,7 +138,8 @@ def as_typed(words: list[str]) -> list[str]:
 
 def folder_name(path: str) -> str:
     """The name of a data set that is not given one: its folder's, reduced to what a file's name can hold."""
-    return re.sub(r"[^\w.+-]+", "_", os.path.basename(os.path.realpath(path))).strip("._+-")[:60] or "data"
+    name = unicodedata.normalize("NFC", os.path.basename(os.path.realpath(path)))  # accents as letters
+    return re.sub(r"[^\w.+-]+", "_", name).strip("._+-")[:60] or "data"
 
 
 def quoted(word: str, sweep: bool = False) -> str:

@@ -31,8 +31,15 @@ def check_links(data_root: Path, paths: Sequence[str]) -> None:
             refuse_outside(full, root)
 
 
-def check_against_tree(path: Path, rows: Sequence[Row], scanned: Sequence[Row]) -> None:
-    """Raise ValueError where a manifest and its tree no longer list the same images."""
+def check_against_tree(path: Path, rows: Sequence[Row], scanned: Sequence[Row], meanings: bool = False) -> None:
+    """Raise ValueError where a manifest and its tree no longer list the same images.
+
+    Args:
+        path: of the manifest.
+        rows: its own.
+        scanned: those of the tree, or of the table.
+        meanings: compare class, context and part as well: they may be read in another way, or be another table's.
+    """
     listed, present = {row.image_path for row in rows}, {row.image_path for row in scanned}
     gone, new = sorted(listed - present), sorted(present - listed)
     if gone or new:
@@ -45,6 +52,29 @@ def check_against_tree(path: Path, rows: Sequence[Row], scanned: Sequence[Row]) 
             f"{path} no longer matches its tree: {' and '.join(parts)}; "
             f"manifest.rebuild=true rewrites it{' (without its labels)' if known else ''}{other}"
         )
+    by_path = {row.image_path: row for row in scanned}
+    for row in rows if meanings else ():
+        differing = [(old, now) for old, now in zip(meaning_of(row), meaning_of(by_path[row.image_path]), strict=True)
+                     if old != now]  # fmt: skip
+        if differing:
+            old, now = (", ".join(words) for words in zip(*differing, strict=True))
+            raise ValueError(
+                f"{path} no longer matches its data set: {row.image_path} was of {old} and is of {now}; "
+                "manifest.rebuild=true rewrites it, manifest.check=false uses it as it is"
+            )
+
+
+def meaning_of(row: Row) -> tuple[str, str, str]:
+    """What an image is: its class, context and part, in words."""
+    context = "no context" if row.domain is None else f"the context {context_name(row)}"
+    return f"the class {row.label_name}", context, "the held-out part" if row.split == "val" else "the others"
+
+
+def context_name(row: Row) -> str:
+    """The name of an image's context: its own, or the folder above the class folder."""
+    if isinstance(row.domain, str):
+        return row.domain
+    return row.domain_name or "".join(row.image_path.split("/")[-3:-2])
 
 
 MASKS_AGAIN = "make the masks again with stage=wsss"

@@ -155,7 +155,8 @@ class ManifestStore:
             return Listing(home, rows, labels, True)
         rows = read_manifest(manifest)
         if check:
-            check_against_tree(manifest, rows, self.scan()[0])
+            found = self.layout.is_found or self.layout.table is not None
+            check_against_tree(manifest, rows, self.scan()[0], meanings=found)
         own = self.own_label_map
         labels = {} if self.part == "test" else read_label_map(own) if own.exists() else labels_of(rows, manifest)
         return Listing(home, rows, labels, False)

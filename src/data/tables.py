@@ -33,7 +33,7 @@ class Line(NamedTuple):
 
 
 def separator_of(header: str) -> str:
-    """What separates the columns of a table: what makes a path and a label of its first line, else the most frequent."""
+    """What separates the columns of a table: what makes path and label of the first line, or the most frequent."""
     ours = [mark for mark in SEPARATORS if set(COLUMNS[:2]) <= set(names_in(header, mark))]
     return ours[0] if ours else max(SEPARATORS, key=header.count)
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -128,9 +129,10 @@ def compared(words: Sequence[str]) -> str:
         raise ValueError(f"{what} is not a setting of the comparison\n\n{USAGE}")
     logs = Path(settings["logs_dir"]) / data.layout.name
     runs = read_left_out(logs)
+    about = [word for word in words if word.startswith(("data", "track"))]
     if not runs:
         raise ValueError(
-            f"no finished run in {logs} left one context out: python train.py -m {' '.join(words[:1])} stage=baseline "
+            f"no finished run in {logs} left one context out: python train.py -m {shlex.join(about)} stage=baseline "
             "split=each_context seed=0,1,2"
         )
     made = compare(runs)
@@ -139,7 +141,8 @@ def compared(words: Sequence[str]) -> str:
     else:
         write = FORMATS[settings["format"]]
         parts = [f"{title(rule, settings['format'])}\n{write(table).rstrip()}" for rule, table in made.tables.items()]
-        text = "\n\n".join([*parts, *(["\n".join(made.notes)] if made.notes and write is as_text else [])])
+        notes = [f"% {note}" if write is as_latex else note for note in made.notes]
+        text = "\n\n".join([*parts, *(["\n".join(notes)] if notes else [])])
     if not settings["output"]:
         return text
     write_text(Path(settings["output"]), text + "\n")

@@ -7,6 +7,7 @@ Search of Lost Domain Generalization", ICLR 2021, section 3).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from src.callbacks.metrics_file import read_metrics
-from src.overrides import MAY_DIFFER_ON_RESUME
+from src.overrides import MAY_DIFFER_ON_RESUME, START
 from src.report.comparison import mean_error, strategy_of
 from src.report.tables import Table
 from src.runs.records import is_finished, model_name_of, read_config
@@ -70,7 +71,7 @@ def read_left_out(logs: Path) -> list[LeftOutRun]:
         try:
             config = read_config(folder)
             contexts = config["split"].get("contexts")
-            contexts = [contexts] if isinstance(contexts, str) else contexts
+            contexts = [contexts] if isinstance(contexts, str | int | float) else contexts
             if not is_finished(folder) or not isinstance(contexts, list) or len(contexts) != 1:
                 continue
             epochs = [
@@ -80,7 +81,8 @@ def read_left_out(logs: Path) -> list[LeftOutRun]:
             ]
             method = (folder.parent.name, model_name_of(config), strategy_of(config))
             if epochs:
-                runs.append(LeftOutRun(method, flat(config), str(contexts[0]), int(config["seed"]), epochs))
+                settings = flat(config) | {"split.fraction": config["split"].get("fraction")}
+                runs.append(LeftOutRun(method, settings, str(contexts[0]), int(config["seed"]), epochs))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # a damaged run: it is listed where it would vote
     return runs
@@ -93,8 +95,8 @@ def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, value in settings.items():
         name = f"{prefix}.{key}" if prefix else str(key)
-        if str(key) not in OWN and name not in MAY_DIFFER_ON_RESUME:
-            values |= flat(value, name)
+        if name in START or (str(key) not in OWN and name not in MAY_DIFFER_ON_RESUME):
+            values |= {name: value} if name in START else flat(value, name)
     return values
 
 
@@ -165,11 +167,16 @@ def cell(values: Sequence[float]) -> str:
 
 
 def missing(method: tuple[str, ...], runs: Sequence[LeftOutRun], contexts: Sequence[str]) -> list[str]:
-    """A sentence for each seed of a method that lacks contexts, which average and worst are without."""
+    """A sentence for each seed of a method that lacks contexts, or has one twice."""
     name = " ".join(word for word in method if word)
     notes = []
     for seed in sorted({run.seed for run in runs}):
         lacking = [context for context in contexts if context not in {run.context for run in runs if run.seed == seed}]
+        twice = [c for c, n in Counter(run.context for run in runs if run.seed == seed).items() if n > 1]
+        if twice:
+            notes.append(
+                f"{name}: seed {seed} has several runs without {', '.join(twice)}, and the last by name counts"
+            )
         if lacking:
             notes.append(f"{name}: seed {seed} has no finished run without {', '.join(lacking)}, and no average")
     return notes

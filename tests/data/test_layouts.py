@@ -9,7 +9,9 @@ from src.data.layouts import FLAT, Layout, Part, Sources
 from src.data.manifest import Row
 from src.data.scan import scan_test, scan_train
 from src.data.splits import holdout, leave_context_out
+from src.data.store import ManifestStore
 from src.data.tables import read_table
+from src.data.words import read_data_set
 from src.overrides import folder_name, with_data_set
 
 FOUND = Layout("birds")
@@ -229,6 +231,7 @@ def test_data_is_a_data_root_with_the_layout_that_is_found(tmp_path: Path) -> No
     assert with_data_set(["seed=1"]) == ["seed=1"]
     (tmp_path / "Fotos (2024)!").mkdir()
     assert folder_name(str(tmp_path / "Fotos (2024)!")) == "Fotos_2024"
+    assert folder_name("/x/cafe\u0301") == folder_name("/x/caf\u00e9") == "caf\u00e9"
     assert Layout(folder_name("/")).check() is None
 
 
@@ -346,3 +349,48 @@ def test_tables_with_images_in_several_depths_and_separators_in_names(tmp_path: 
     (tmp_path / "t.csv").write_bytes("path,label\n0.jpg,caf\u00e9\n".encode("latin-1"))
     with pytest.raises(ValueError, match="not UTF-8"):
         find_sources(tmp_path, Layout("birds", table="t.csv"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["data="], "data= names no folder"),
+        (["data=/a", "data=/b"], "data=/a and data=/b name two data sets"),
+        (["data=/a", "data_root=/b"], "name two data sets"),
+        (["data=/a.csv,/b.csv"], "no file /a.csv,/b.csv; of several tables each needs a command of its own"),
+    ],
+)
+def test_words_that_name_no_data_set_or_two(words: list[str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        with_data_set(words)
+
+
+def test_commands_without_hydra_take_quotes_and_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert read_data_set([f"data='{tmp_path}/my birds'"]).root == tmp_path / "my birds"
+    assert read_data_set(["data=~/birds", "track.layout='<class>/**'"])[:2] == (
+        tmp_path / "birds", Layout("birds", layout="<class>/**")
+    )  # fmt: skip
+
+
+def test_a_table_that_says_other_things_than_its_manifest_is_noticed(tmp_path: Path) -> None:
+    touch(tmp_path, "x/1.jpg", "x/2.jpg")
+    table = tmp_path / "t.csv"
+
+    def prepare(text: str, rebuild: bool = False, check: bool = True) -> None:
+        table.write_text("path,label,context,split\n" + text)
+        layout = Layout("birds", table="t.csv")
+        ManifestStore(tmp_path, tmp_path / "manifests", layout, "train", rebuild).prepare(check, lambda: None)
+
+    prepare("x/1.jpg,car,rock,\nx/2.jpg,dog,sea,\n")
+    prepare("x/2.jpg,dog,sea,train\nx/1.jpg,car,rock,\n")
+    for text, said in (
+        ("x/1.jpg,dog,rock,\nx/2.jpg,dog,sea,\n", "1.jpg was of the class car and is of the class dog"),
+        ("x/1.jpg,car,sea,\nx/2.jpg,dog,sea,\n", "was of the context rock and is of the context sea"),
+        ("x/1.jpg,car,rock,\nx/2.jpg,dog,sea,val\n", "2.jpg was of the others and is of the held-out part"),
+    ):
+        with pytest.raises(ValueError, match=f"{said}; manifest.rebuild=true"):
+            prepare(text)
+        prepare(text, check=False)
+        prepare(text, rebuild=True)
+        prepare("x/1.jpg,car,rock,\nx/2.jpg,dog,sea,\n", rebuild=True)

@@ -4,9 +4,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from src.report.comparison import compared
-from src.report.left_out import RULES, Epoch, LeftOutRun, compare, exact, flat
+from src.report.left_out import RULES, Epoch, LeftOutRun, compare, exact, flat, read_left_out
 from src.report.tables import as_latex
 from tests.conftest import TINY, command
 
@@ -68,6 +69,40 @@ def test_what_every_run_has_of_its_own_is_not_compared() -> None:
         "split": {"contexts": ["sea"]}, "datamodule": {"num_workers": 3, "size": 32},
     }  # fmt: skip
     assert flat(settings) == {"module.lr": 0.1, "datamodule.size": 32}
+
+
+def test_weights_that_runs_start_from_are_settings_that_differ() -> None:
+    started = [flat({"model": {"pretrained": words, "weights": path}, "module": {"backbone": {"pretrained": words}}})
+               for words, path in ((None, None), ("imagenet", None), (None, "/w/a.pt"), (None, "/w/b.pt"))]  # fmt: skip
+    made = compare([run("rock", 0, 0.6, **settings) for settings in started])
+    assert len(made.tables["oracle"]) == 5 and made.notes == []
+
+
+def test_two_runs_of_one_seed_and_context_are_named() -> None:
+    made = compare([run("rock", 0, 0.6), run("rock", 0, 0.8)])
+    assert made.tables["oracle"][1][4] == "80.0"
+    assert made.notes == ["baseline net none: seed 0 has several runs without rock, and the last by name counts"]
+
+
+def test_a_share_that_is_held_out_is_a_setting_and_a_context_may_be_a_number(tmp_path: Path) -> None:
+    for i, (context, fraction) in enumerate(((2016, 0.2), ("2017", 0.2), (["2016"], 0.5))):
+        folder = tmp_path / f"baseline/{i}"
+        folder.mkdir(parents=True)
+        config = {
+            "seed": 0,
+            "split": {"contexts": context, "fraction": fraction},
+            "module": {},
+            "model": {},
+            "tag": None,
+        }
+        (folder / "config.yaml").write_text(yaml.safe_dump(config | {"model": {"model_name": "net"}}))
+        (folder / "finished.json").write_text('{"weights_sha256": "a", "metrics": {}}')
+        (folder / "metrics.csv").write_text("epoch,val/in_domain/accuracy,val/out_of_domain/accuracy\n0,0.5,0.25\n")
+    runs = read_left_out(tmp_path)
+    assert [run.context for run in runs] == ["2016", "2017", "2016"]
+    assert [row[3] for row in compare(runs).tables["oracle"]] == ["settings", "fraction=0.2", "fraction=0.5"]
+    (folder / "metrics.csv").write_text("epoch,val/in_domain/accuracy,val/out_of_domain/accuracy\n0,much,0.25\n")
+    assert len(read_left_out(tmp_path)) == 2
 
 
 def test_the_exact_table_has_a_column_for_each_number() -> None:
