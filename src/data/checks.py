@@ -54,8 +54,8 @@ def check_against_tree(path: Path, rows: Sequence[Row], scanned: Sequence[Row], 
         )
     by_path = {row.image_path: row for row in scanned}
     for row in rows if meanings else ():
-        differing = [(old, now) for old, now in zip(meaning_of(row), meaning_of(by_path[row.image_path]), strict=True)
-                     if old != now]  # fmt: skip
+        both = zip(meaning_of(row, row), meaning_of(by_path[row.image_path], row), strict=True)
+        differing = [(old, now) for old, now in both if old != now]
         if differing:
             old, now = (", ".join(words) for words in zip(*differing, strict=True))
             raise ValueError(
@@ -64,10 +64,14 @@ def check_against_tree(path: Path, rows: Sequence[Row], scanned: Sequence[Row], 
             )
 
 
-def meaning_of(row: Row) -> tuple[str, str, str]:
-    """What an image is: its class, context and part, in words."""
+def meaning_of(row: Row, listed: Row) -> tuple[str, str, str]:
+    """What an image is: its class (where its entry `listed` in the manifest names one), context and part, in words."""
     context = "no context" if row.domain is None else f"the context {context_name(row)}"
-    return f"the class {row.label_name}", context, "the held-out part" if row.split == "val" else "the others"
+    return (
+        f"the class {row.label_name}" if listed.label_name else "",
+        context,
+        "the held-out part" if row.split == "val" else "the others",
+    )
 
 
 def context_name(row: Row) -> str:

@@ -28,8 +28,9 @@ def find_sources(data_root: Path, layout: Layout) -> Sources:
     layout.check()
     layout = in_short(layout)
     if not data_root.is_dir():
+        what = "is no folder" if data_root.exists() else "does not exist"
         raise FileNotFoundError(
-            f"the data root {data_root} does not exist: put the data set there or set data_root=<folder>; "
+            f"the data root {data_root} {what}: put the data set there or set data_root=<folder>; "
             f"{layout.name} expects {expected_of(layout)}"
         )
     if layout.table is not None:
@@ -226,6 +227,13 @@ def layout_of(data_root: Path, folder: str, held: Holders) -> str:
     if depth == 1:
         return "<class>"
     if depth != 2:
+        several = sorted({parts[0] for parts in held if len(parts) > 2 and part_of(parts[1]) == "train"})
+        if len(several) > 1:
+            choices = " or ".join(f"data={top / name}" for name in several[:4])
+            raise ValueError(
+                f"{top} holds several data sets, with a folder of training images each: choose {choices} (of the "
+                "challenge's two: track=1 or track=2)"
+            )
         by_depth = Counter(len(parts) for parts in held)
         found = ", ".join(f"{count} folder(s) with images {depth} deep" for depth, count in sorted(by_depth.items()))
         raise ValueError(

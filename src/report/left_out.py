@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from src.callbacks.metrics_file import read_metrics
+from src.data.splits import context_meant
 from src.overrides import MAY_DIFFER_ON_RESUME, START
 from src.report.comparison import mean_error, strategy_of
 from src.report.tables import Table
@@ -82,7 +83,9 @@ def read_left_out(logs: Path) -> list[LeftOutRun]:
             method = (folder.parent.name, model_name_of(config), strategy_of(config))
             if epochs:
                 settings = flat(config) | {"split.fraction": config["split"].get("fraction")}
-                runs.append(LeftOutRun(method, settings, str(contexts[0]), int(config["seed"]), epochs))
+                names = (config.get("dataset") or {}).get("contexts") or []
+                context = context_meant(contexts[0], names) or str(contexts[0])  # 1e3 and true are names as well
+                runs.append(LeftOutRun(method, settings, context, int(config["seed"]), epochs))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # a damaged run: it is listed where it would vote
     return runs

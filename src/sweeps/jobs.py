@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from src import stopping
 from src.cli import ROOT
@@ -59,7 +59,8 @@ def run_job(script: str, cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
 
     config = HydraConfig.get()
-    words = list(config.overrides.task)
+    words = OmegaConf.to_container(config.overrides.task)  # as typed: `\${x}` in a name stays one
+    assert isinstance(words, list)
     if SWEEP in os.environ and not held:
         watch_sweep()
     if "objective" in cfg:

@@ -78,6 +78,10 @@ def test_layouts_that_are_found(
         (["val/car", "test/dog"], "no folder of training images.*track.train_dir="),
         (["train/car", "train/dog", "test/car", "a/car", "b/car", "c/car"], "other folders.*track.train_dir=train"),
         (["train/car", "train/dog", "val"], "are not laid out like those of"),
+        (
+            ["dg/train/sea/car", "dg/flat", "ood/train/car", "ood/flat"],
+            "several data sets.*data=.*/dg or data=.*/ood.*track=1",
+        ),
     ],
 )
 def test_what_fits_none_or_several_names_the_setting(tmp_path: Path, folders: list[str], said: str) -> None:

@@ -85,21 +85,22 @@ def test_two_runs_of_one_seed_and_context_are_named() -> None:
 
 
 def test_a_share_that_is_held_out_is_a_setting_and_a_context_may_be_a_number(tmp_path: Path) -> None:
-    for i, (context, fraction) in enumerate(((2016, 0.2), ("2017", 0.2), (["2016"], 0.5))):
+    for i, (context, fraction) in enumerate(((2016, 0.2), (True, 0.2), (["2016"], 0.5))):
         folder = tmp_path / f"baseline/{i}"
         folder.mkdir(parents=True)
         config = {
             "seed": 0,
             "split": {"contexts": context, "fraction": fraction},
             "module": {},
-            "model": {},
             "tag": None,
         }
-        (folder / "config.yaml").write_text(yaml.safe_dump(config | {"model": {"model_name": "net"}}))
+        (folder / "config.yaml").write_text(
+            yaml.safe_dump(config | {"model": {"model_name": "net"}, "dataset": {"contexts": ["2016", "true"]}})
+        )
         (folder / "finished.json").write_text('{"weights_sha256": "a", "metrics": {}}')
         (folder / "metrics.csv").write_text("epoch,val/in_domain/accuracy,val/out_of_domain/accuracy\n0,0.5,0.25\n")
     runs = read_left_out(tmp_path)
-    assert [run.context for run in runs] == ["2016", "2017", "2016"]
+    assert [run.context for run in runs] == ["2016", "true", "2016"]
     assert [row[3] for row in compare(runs).tables["oracle"]] == ["settings", "fraction=0.2", "fraction=0.5"]
     (folder / "metrics.csv").write_text("epoch,val/in_domain/accuracy,val/out_of_domain/accuracy\n0,much,0.25\n")
     assert len(read_left_out(tmp_path)) == 2

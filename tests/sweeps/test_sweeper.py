@@ -76,6 +76,11 @@ def test_a_sweep_prints_a_line_for_each_job_and_a_table(sweep: Sweep) -> None:
     assert "train/loss" in sweep(f"{LR}=0.01", "objective=train/loss", "seed=1").splitlines()[-2]
 
 
+def test_a_name_that_looks_like_an_interpolation_stays_a_name_in_a_job(sweep: Sweep) -> None:
+    text = sweep(f"{LR}=0.01", "split=leave_context_out", "split.contexts=['\\${x}'],['sea']")
+    assert "split.contexts=['\\${x}']\n" in text and "split.contexts=['sea']\n" in text
+
+
 def test_a_job_that_fails_does_not_stop_the_others(sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match=f"error: 1 of the sweep's jobs failed: .*{LR}=5 seed=0$"):
         sweep(f"{LR}=5,0.3", "seed=0")
