@@ -303,6 +303,8 @@ def label_map_in(data_root: Path, classes: set[str]) -> str | None:
             ):
                 found.append(path.name)
         except (OSError, ValueError):
+            if path.name == "label_map.json":
+                raise
             continue
     if len(found) > 1:
         raise ValueError(

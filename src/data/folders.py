@@ -20,7 +20,7 @@ Holders = Mapping[tuple[str, ...], int]
 
 def part_of(folder: str) -> str | None:
     """Which part a folder holds by its name: train, val or test, as one of its words; None for any other name."""
-    words = set(re.split(r"[^a-z]+", folder.casefold()))
+    words = {word.casefold() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", folder)}  # TestData is test as well
     found = [part for part, names in PARTS.items() if words & set(names)]
     return found[0] if len(found) == 1 else None
 

@@ -14,9 +14,9 @@ from src.data.manifest import cleaned, path_fault, shown
 from src.data.tree import CONVERT, EXTENSIONS
 
 PARTS = {
-    "train": ("train", "training", "tr"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing", "eval", "evaluation"),
+    "train": ("train", "training", "tr", "trainset", "traindata"),
+    "val": ("val", "valid", "validation", "dev", "valset", "valdata"),
+    "test": ("test", "testing", "eval", "evaluation", "testset", "testdata"),
 }
 """Words for the parts, of folders and in a table."""
 COLUMNS = ("path", "label", "context", "split")

@@ -100,6 +100,16 @@ def test_label_maps_of_tables_and_in_other_accents_are_found(tmp_path: Path) -> 
     (tmp_path / "label_map.json").write_text('{"dog": 0}')  # its name says that it is meant
     with pytest.raises(ValueError, match="lacks the class"):
         scan_train(tmp_path, find_sources(tmp_path, Layout("birds", table="t.csv")), "birds")
+    (tmp_path / "label_map.json").write_text('{"dog": 0, "cat": 0}')
+    with pytest.raises(ValueError, match="gives the id 0 to two classes"):
+        find_sources(tmp_path, Layout("birds", table="t.csv"))
+
+
+@pytest.mark.parametrize("names", [("trainA", "testA"), ("TrainingData", "TestData"), ("trainset", "testset")])
+def test_words_that_are_written_together_name_parts_as_well(tmp_path: Path, names: tuple[str, str]) -> None:
+    tree(tmp_path, *(f"{part}/{name}" for part in names for name in ("car", "dog")))
+    sources = find_sources(tmp_path, FOUND)
+    assert (sources.train, sources.test) == (Part(names[0], "<class>"), Part(names[1], "<class>"))
 
 
 @pytest.mark.parametrize(
