@@ -148,7 +148,7 @@ def test_figures(tmp_path: Path) -> None:
     [
         ([f"{LR}r=0.1,0.2"], f"there is no setting {LR}r: did you mean {LR}"),
         (["hparams=optuna", "module.lr=interval(0.1,1)"], f"there is no setting module.lr: did you mean {LR}"),
-        ([f"{LR}=interval(0.1,1)"], "hparams=optuna searches it"),
+        ([f"{LR}=interval(0.1,1)"], "search it with hparams=optuna"),
     ],
 )
 def test_mistakes_in_a_search(words: list[str], message: str, tmp_path: Path) -> None:
