@@ -160,7 +160,7 @@ def test_a_study_of_another_search_is_refused(
     tmp_path: Path, words: list[str], changes: dict[str, str], what: str
 ) -> None:
     run(study(tmp_path, RANGE, trials=1))
-    with pytest.raises(ValueError, match=f"the study track1-baseline in .*{what}.*: study=<word> makes another"):
+    with pytest.raises(ValueError, match=f"the study track1-baseline in .*{what}.*: study=<word> starts another one"):
         study(tmp_path, *words, **changes)
     assert study(tmp_path, *words, study="mine", **changes).name == "mine"
 
