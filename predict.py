@@ -114,7 +114,7 @@ def images_of(
         shown = image_sets.folder_images(settings.images)
     else:
         tests = open_images()
-        if not tests.store.has_test:
+        if not tests.store.sources.has_test:
             return without_test(settings, image_sets.instead_of_test(training, voters))
         shown = image_sets.test_images(tests, settings.truth, voters[0].classes)
     greedy = settings.select == "greedy"

@@ -246,7 +246,7 @@ def clear_errors() -> Iterator[None]:
     quiet_libraries()
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # sorted below: the classes of errors would load torch before there is one
         from hydra.errors import InstantiationException
         from lightning_fabric.utilities.exceptions import MisconfigurationException  # loads torch
 

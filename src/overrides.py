@@ -78,8 +78,6 @@ UNNAMED = ("track", "stage", "scale", "debug", "trainer")
 """Groups that a run's name leaves out: those that its folder shows, and the trainer, which only computes it."""
 START = ("model.pretrained", "model.weights")
 """Settings that may differ when a run is resumed, as it has begun by then, but that distinguish a new run."""
-CONTEXTS = re.compile(r"[+~]*split\.contexts")
-"""The setting that is a list of names, which may look like numbers."""
 
 
 def with_data_set(words: list[str]) -> list[str]:
@@ -108,15 +106,9 @@ def with_data_set(words: list[str]) -> list[str]:
         if not any(other.startswith("track=") for other in words):
             found.append("track=found")
         if plain.lower().endswith(".csv") and not os.path.isdir(plain):
-            table = [f"data_root={os.path.dirname(plain) or '.'}", f"track.table={os.path.basename(plain)}"]
-            found += [
-                *table,
-                *(
-                    ()
-                    if any(other.startswith("track.name=") for other in words)
-                    else (f"track.name={folder_name(plain[:-4])}",)
-                ),
-            ]
+            found += [f"data_root={os.path.dirname(plain) or '.'}", f"track.table={os.path.basename(plain)}"]
+            if not any(other.startswith("track.name=") for other in words):
+                found.append(f"track.name={folder_name(plain[:-4])}")
         else:
             found.append(f"data_root={value}")
     return found

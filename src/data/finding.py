@@ -48,11 +48,10 @@ def in_short(layout: Layout) -> Layout:
 
 def table_source(data_root: Path, layout: Layout, table: str) -> Sources:
     """The table, and the user's label map of its classes."""
-    label_map = layout.label_map
-    if label_map is None:
-        lines = read_table(data_root / table)
-        label_map = label_map_in(data_root, {str(line.label) for line in lines if line.part == "train"})
-    return Sources(None, None, None, label_map, table)
+    lines = read_table(data_root / table)
+    classes = {str(line.label) for line in lines if line.part == "train"}
+    label_map = layout.label_map if layout.label_map is not None else label_map_in(data_root, classes)
+    return Sources(None, None, None, label_map, table, lines)
 
 
 def check_apart(data_root: Path, sources: Sources) -> None:

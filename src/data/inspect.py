@@ -14,6 +14,7 @@ from typing import Any
 
 import cv2
 
+from src.data.checks import with_contexts
 from src.data.duplicates import ALIKE, NEAR, alike_pairs, exact_pairs, fingerprints
 from src.data.finding import find_sources
 from src.data.images import MAX_PIXELS
@@ -21,8 +22,8 @@ from src.data.layouts import Layout
 from src.data.loading import cores
 from src.data.manifest import Row
 from src.data.scan import scan_test, scan_train
-from src.data.store import ManifestStore
 from src.data.words import read_data_set
+from src.text import in_columns
 
 USAGE = """python -m src.data.inspect data=<folder or CSV>: what a data set holds
 
@@ -54,16 +55,6 @@ def read_words(words: Sequence[str]) -> tuple[Path, Layout, dict[str, int]]:
         raise ValueError(f"{', '.join(NUMBERS)} are whole numbers") from error
 
 
-def table(rows: Sequence[Sequence[Any]]) -> str:
-    """Text in columns, the first one to the left."""
-    widths = [max(len(str(row[k])) for row in rows) for k in range(len(rows[0]))]
-    lines = []
-    for first, *others in rows:
-        cells = [str(cell).rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-        lines.append("  ".join([str(first).ljust(widths[0]), *cells]))
-    return "\n".join(lines)
-
-
 def counts(rows: Sequence[Row], contexts: Sequence[str]) -> str:
     """How many images there are of each class and context."""
     seen = Counter((str(row.label_name), context_of(row, contexts)) for row in rows)
@@ -73,7 +64,8 @@ def counts(rows: Sequence[Row], contexts: Sequence[str]) -> str:
         numbers = [seen[name, column] for column in columns]
         body.append([name, *(numbers if contexts else ()), sum(numbers)])
     total = ["all", *(sum(row[k] for row in body) for k in range(1, len(body[0])))]
-    return table([["class", *(columns if contexts else ()), "all"], *body, total])
+    lines = [["class", *(columns if contexts else ()), "all"], *body, total]
+    return in_columns([list(map(str, line)) for line in lines])
 
 
 def context_of(row: Row, contexts: Sequence[str]) -> str:
@@ -89,9 +81,8 @@ def inspect(root: Path, layout: Layout, numbers: Mapping[str, int]) -> list[str]
     """
     sources = find_sources(root, layout)
     rows, labels = scan_train(root, sources, layout.name)
-    contexts = contexts_of(rows)
-    has_test = ManifestStore(root, root, layout, "test", False).has_test
-    tests = scan_test(root, sources, layout.name, lambda: labels) if has_test else []
+    contexts = with_contexts(rows, root)[1] if rows[0].domain is not None else []
+    tests = scan_test(root, sources, layout.name, lambda: labels) if sources.has_test else []
     lines = [f"{root}: {sources.words}"]
     held = sum(row.split == "val" for row in rows)
     truth = "with truth" if any(row.label is not None for row in tests) else "without truth"
@@ -103,16 +94,12 @@ def inspect(root: Path, layout: Layout, numbers: Mapping[str, int]) -> list[str]
     lines += ["", f"training and held-out images {by}", counts(rows, contexts)]
     if any(row.label is not None for row in tests):
         lines += ["", "test images", counts(tests, contexts)]
-    return [*lines, "", *findings(root, rows, tests, numbers)]
+    return [*lines, "", *findings(root, rows, tests, contexts, numbers)]
 
 
-def contexts_of(rows: Sequence[Row]) -> list[str]:
-    """Names of the contexts by id."""
-    names = {row.domain: row.domain_name or row.image_path.split("/")[-3] for row in rows if row.domain is not None}
-    return [names[i] for i in sorted(names)]
-
-
-def findings(root: Path, rows: Sequence[Row], tests: Sequence[Row], numbers: Mapping[str, int]) -> list[str]:
+def findings(
+    root: Path, rows: Sequence[Row], tests: Sequence[Row], contexts: Sequence[str], numbers: Mapping[str, int]
+) -> list[str]:
     """What is wrong: images that cannot be read, and duplicates."""
     every, shown, near = [*rows, *tests], numbers["shown"], numbers["near"]
     cv2.setNumThreads(0)
@@ -122,7 +109,6 @@ def findings(root: Path, rows: Sequence[Row], tests: Sequence[Row], numbers: Map
     lines += [f"  {error}" for error in bad[:shown]] + (["  ..."] if len(bad) > shown else [])
     parts = ["test"] * len(every)
     parts[: len(rows)] = ["held-out" if row.split == "val" else "training" for row in rows]
-    contexts = contexts_of(rows)
     labels = {
         "parts": parts,
         "contexts": [context_of(row, contexts) for row in every],

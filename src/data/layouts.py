@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from src.data.tables import Line
+
 LAYOUTS = ("<class>", "<context>/<class>", "<class>/<context>", "<class>/**")
 """Folders of an image below a part's folder; ** stands for any folders, which mean nothing."""
 FLAT = ""
@@ -83,6 +85,7 @@ class Sources(NamedTuple):
         train, val, test: the parts that there are; of a table none.
         label_map: the user's, below the data root; None: there is none.
         table: a CSV in the data root, in place of folders.
+        lines: its images.
         passed_over: folders with images that belong to none of the parts.
     """
 
@@ -91,7 +94,13 @@ class Sources(NamedTuple):
     test: Part | None
     label_map: str | None
     table: str | None = None
+    lines: Sequence[Line] = ()
     passed_over: Sequence[str] = ()
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there are test images, or should be."""
+        return self.test is not None or any(line.part == "test" for line in self.lines)
 
     @property
     def words(self) -> str:

@@ -3,7 +3,7 @@
 The manifests of the first data root lie in manifest_dir itself, those of another one in a folder of its name there:
 
     dataset_json/track1_train_label.json  data_root.json                   {"track1": "/data/nico",
-                                                                            "manifests": "/work/dataset_json"}
+                                                                            "manifests": "<here>/dataset_json"}
     dataset_json/birds/track1_train_label.json  birds/data_root.json       {"track1": "/data/birds", ...}
 """
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from src.data.layouts import Part, Sources
 from src.data.manifest import UNREADABLE, Row, read_label_map, shown, spelled_in
-from src.data.tables import Line, read_table
+from src.data.tables import Line
 from src.data.tree import EXTENSIONS, LINKED, THUMBNAILS, LeftOut, images_below, listing, look_into, refuse_outside
 from src.progress import progress
 
@@ -85,7 +85,7 @@ def list_part(data_root: Path, part: Part, name: str, which: str) -> list[Line]:
     levels = part.layout.split("/") if part.layout else []
     lines = []
     for parts in images:
-        meant = dict(zip(levels, parts, strict=False))
+        meant = dict(zip(levels, parts, strict=False))  # the file's name, and folders of **, mean nothing
         path = posixpath.join(*(word for word in (part.folder,) if word != "."), *parts)
         lines.append(Line(path, meant.get("<class>"), meant.get("<context>"), which))
     return lines
@@ -105,7 +105,7 @@ def scan_train(data_root: Path, sources: Sources, name: str) -> tuple[list[Row],
     known = read_label_map(map_path) if map_path and map_path.exists() else None
     if sources.table:
         top = data_root / sources.table
-        lines = [line for line in read_table(top) if line.part != "test"]
+        lines = [line for line in sources.lines if line.part != "test"]
         if not any(line.part == "train" for line in lines):
             raise ValueError(f"{top} lists no training image: its column split names none as train")
         check_names(top, table_names(lines), known or {}, 2)
@@ -163,7 +163,7 @@ def scan_test(data_root: Path, sources: Sources, name: str, labels: Callable[[],
     """
     if sources.table:
         top = data_root / sources.table
-        lines = [line for line in read_table(top) if line.part == "test"]
+        lines = [line for line in sources.lines if line.part == "test"]
         if not lines:
             raise ValueError(f"{top} lists no test image")
         paths = [tuple(line.path.split("/")) for line in lines]

@@ -14,7 +14,6 @@ from src.data.layouts import Layout, Sources
 from src.data.manifest import Row, labels_of, read_label_map, read_manifest, write_manifest
 from src.data.ownership import Home, home_of, manifests_in, write_record
 from src.data.scan import scan_test, scan_train
-from src.data.tables import read_table
 from src.files import digest_files, read_json, write_json
 from src.locks import locked
 
@@ -103,13 +102,6 @@ class ManifestStore:
         return self.found
 
     @property
-    def has_test(self) -> bool:
-        """Whether the data set has test images, or should have."""
-        if self.sources.table is None:
-            return self.sources.test is not None
-        return any(line.part == "test" for line in read_table(self.data_root / self.sources.table))
-
-    @property
     def has_contexts(self) -> bool:
         """Whether the training images' contexts are known."""
         if self.sources.train is not None:
@@ -170,7 +162,9 @@ class ManifestStore:
 
     def training_labels(self) -> dict[str, int]:
         """The label map of the training images, by their manifest or, where there is none, by their tree."""
-        return ManifestStore(self.data_root, self.manifest_dir, self.layout, "train", False).find(check=False).labels
+        training = ManifestStore(self.data_root, self.manifest_dir, self.layout, "train", False)
+        training.found = self.sources
+        return training.find(check=False).labels
 
     def write(self, listing: Listing) -> None:
         """Write the manifest where it is new, the label map where the user has none, and whose they are."""

@@ -136,7 +136,7 @@ def write_timm(member: Member, network: Network, folder: Path) -> None:
         "mean": shown["mean"],
         "std": shown["std"],
         **{key: known[key] for key in ("first_conv", "classifier", "fixed_input_size") if key in known},
-    }  # type: ignore[assignment]
+    }  # type: ignore[assignment] # timm's
     arguments = {key: value for key, value in backbone_arguments(member).items() if key != "model_name"}
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as made:

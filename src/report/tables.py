@@ -10,6 +10,7 @@ from typing import Any
 
 from src.prediction.voting import agreement
 from src.report.evaluation import Evaluation, accuracies
+from src.text import in_columns
 
 Table = list[list[str]]
 """Rows of text, the first one being the head."""
@@ -80,11 +81,7 @@ def percent(share: float | None) -> str:
 
 def as_text(table: Table) -> str:
     """For a terminal: columns aligned."""
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *(word.rjust(w) for word, w in zip(row[1:], widths[1:], strict=True))])
-        for row in table
-    )
+    return in_columns(table)
 
 
 def as_markdown(table: Table) -> str:

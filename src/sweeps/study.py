@@ -65,7 +65,7 @@ class Study:
         wanted = [i for i, word in enumerate(words) if word.partition("=")[0] not in self.fixed]
         try:
             return parsed([self.settings.space[i] for i in wanted])
-        except Exception as error:
+        except Exception as error:  # OmegaConf's and Hydra's have no base in common
             raise ValueError(
                 f"hparams.space does not fit this stage ({str(error).splitlines()[0]}): name ranges of your own, "
                 "such as 'module.lr=tag(log,interval(1e-4,1e-2))'"
@@ -93,7 +93,7 @@ class Study:
                 load_if_exists=True,
             )
             known = self.study.user_attrs or kind
-        except Exception as error:
+        except Exception as error:  # SQLAlchemy's, SQLite's and Optuna's, of a file that is damaged
             if isinstance(error, ValueError):
                 raise
             reason = str(error).splitlines()[0]

@@ -137,7 +137,7 @@ class Sweeper(hydra_sweeper.Sweeper):
             try:
                 with wanted(lock):
                     results = self.launcher.launch(batch, initial_job_idx=number)
-            except Exception:
+            except Exception:  # a launcher's own, of any library
                 if not stopping.request.signum:
                     raise
                 results = []  # a launcher whose processes were stopped with this one
