@@ -15,6 +15,7 @@ from src.data.manifest import read_label_map, spelled_in
 from src.data.tables import PARTS, columns_of, read_table
 from src.data.tree import EXTENSIONS, listing
 
+MASKS = ("mask", "masks", "annotation", "annotations", "segmentation", "segmentations", "seg")
 NO_CLASS = ("unknown", "unlabeled", "unlabelled", "images", "imgs", "img", "all", "data", "0")
 
 
@@ -223,6 +224,14 @@ def layout_of(data_root: Path, folder: str, held: Holders) -> str:
         ValueError: they fit none, or two.
     """
     top, depth = data_root / folder, main_depth(held)
+    firsts = sorted({parts[0] for parts in held if parts})
+    images = [name for name in firsts if name.lower() in NO_CLASS]
+    if len(images) == 1 and len(firsts) > 1 and all(name.lower() in MASKS for name in firsts if name not in images):
+        beside = " and ".join(f"{name}/" for name in firsts if name not in images)
+        raise ValueError(
+            f"{top} holds {beside} beside {images[0]}/, which look like masks of these images: choose the images with "
+            f"data={top / images[0]}, or track.layout= if the folders are contexts or classes"
+        )
     if depth == 1:
         return "<class>"
     if depth != 2:
@@ -245,7 +254,6 @@ def layout_of(data_root: Path, folder: str, held: Holders) -> str:
     shared = [name for name, folders in above.items() if len(folders) > 1]
     if len(shared) >= len(above) / 2 and shared:
         return "<context>/<class>"
-    firsts = sorted({parts[0] for parts in held if parts})
     raise ValueError(
         f"the folders of {top} can be read in several ways ({example(held)}): the {len(firsts)} folders "
         f"{', '.join(firsts[:3])}{', ...' if len(firsts) > 3 else ''} may be contexts "

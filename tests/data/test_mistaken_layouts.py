@@ -23,6 +23,10 @@ from tests.data.test_layouts import FOUND, touch, tree
         (["car", "dog", "test"], "track.train_dir=. track.layout='<class>'.*, or move .* into a folder train"),
         (["train", "test"], "holds train, test: set track.train_dir=. track.layout='<class>'"),
         (["train/car", "train/dog", "test/car", "test"], "test images in test lie in several depths"),
+        ([f"{one}/{name}" for one in ("images", "masks") for name in ("car", "dog")],
+         "holds masks/ beside images/, which look like masks of these images: choose the images with data=.*/images"),
+        (["train/imgs/car", "train/imgs/dog", "train/annotations/car"], "annotations/ beside imgs"),
+        (["images", "seg", "mask"], "holds mask/ and seg/ beside images/"),
     ],
 )  # fmt: skip
 def test_folders_that_are_called_as_parts_among_others_are_no_classes_unless_said(
@@ -30,6 +34,13 @@ def test_folders_that_are_called_as_parts_among_others_are_no_classes_unless_sai
 ) -> None:
     with pytest.raises(ValueError, match=said):
         find_sources(tree(tmp_path, *folders), FOUND)
+
+
+def test_a_class_may_be_called_mask(tmp_path: Path) -> None:
+    assert find_sources(tree(tmp_path, "mask", "no mask"), FOUND).train == Part(".", "<class>")
+    layout = Layout("x", ".", None, None, None, "<context>/<class>")
+    chosen = find_sources(tree(tmp_path / "x", "images/car", "masks/car", "images/dog", "masks/dog"), layout)
+    assert chosen.train == Part(".", "<context>/<class>")
 
 
 def test_the_only_folder_of_a_test_folder_is_a_class_unless_its_name_says_nothing(tmp_path: Path) -> None:
