@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import torch
-
 from src.data.batch import Batch
-from src.mixing import Mixed
+from src.mixing import Mixed, Strategy, unmixed
 
 
-class NoMixing:
+class NoMixing(Strategy):
     """Empirical risk minimisation, the baseline of every comparison."""
 
-    def __call__(self, batch: Batch) -> Mixed:
-        partner = torch.arange(len(batch.image), device=batch.image.device)
-        return Mixed(batch.image, partner, torch.ones((), device=batch.image.device))
+    keeps_label = True
+
+    def __init__(self) -> None:
+        super().__init__(probability=1.0, per_image=False, until=1.0)
+
+    def mix(self, batch: Batch) -> Mixed:
+        """The images as they are."""
+        return unmixed(batch)
