@@ -7,6 +7,7 @@ Mixed. To add one, write `src/mixing/<name>.py` and `conf/mixing/<name>.yaml` (C
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import NamedTuple, TypedDict
 
 import torch
@@ -100,6 +101,16 @@ def choose(first: torch.Tensor, one: Mixed, other: Mixed) -> Mixed:
     first = first.to(one.image.device)
     image = torch.where(first.view(-1, 1, 1, 1), one.image, other.image)
     return Mixed(image, torch.where(first, one.partner, other.partner), torch.where(first, one.lam, other.lam))
+
+
+def check_parts(strategies: Mapping[str, Strategy]) -> None:
+    """Raise ValueError for strategies that another one is made of, if one has a clean finish of its own.
+
+    The module that trains asks the whole strategy alone.
+    """
+    for name, strategy in strategies.items():
+        if strategy.until != 1:
+            raise ValueError(f"mixing.strategies.{name}.until is {strategy.until}: set mixing.until, which is for all")
 
 
 def draw_partner(batch: Batch) -> torch.Tensor:

@@ -3,6 +3,7 @@ import pytest
 import torch
 from hydra.errors import InstantiationException
 
+from src import cli
 from src.data.batch import Batch
 from src.fourier import mix_amplitude
 from src.mixing.background import fill, grow
@@ -204,7 +205,36 @@ def test_in_turn_refuses_what_mixes_labels() -> None:
     from src.mixing.in_turn import InTurn
 
     with pytest.raises(ValueError, match=r"mixing.strategies.second mixes labels"):
-        InTurn(
-            strategies={"first": strategy_of("background"), "second": strategy_of("mixup")},
-            probability=1.0, per_image=True, until=1.0,
-        )  # fmt: skip
+        names = {"first": "background", "second": "mixup", "third": "fmix"}
+        strategies = {place: strategy_of(name) for place, name in names.items()}
+        InTurn(strategies=strategies, probability=1.0, per_image=True, until=1.0)
+
+
+def test_in_turn_the_last_may_mix_labels() -> None:
+    from src.mixing.in_turn import InTurn
+
+    strategies = {"first": strategy_of("amplitude", probability=1.0), "second": strategy_of("mixup", probability=0.5)}
+    both = InTurn(strategies=strategies, probability=1.0, per_image=True, until=1.0)
+    assert not both.keeps_label
+    batch, alone = batch_of(6), 0
+    for seed in range(20):
+        torch.manual_seed(seed)
+        mixed = both(batch)
+        torch.manual_seed(seed)
+        last = strategies["second"](batch._replace(image=strategies["first"](batch).image))
+        assert torch.equal(mixed.image, last.image) and torch.equal(mixed.lam, last.lam.expand(6))
+        assert torch.equal(mixed.partner, last.partner)  # where that is the image itself too: the labels are its
+        alone += int((last.partner == torch.arange(6)).sum())
+    assert alone > 20
+
+
+@pytest.mark.parametrize("word", ["background_amplitude", "mixup_cutmix_fmix"])
+def test_a_clean_finish_of_a_part_is_refused(word: str) -> None:
+    from tests.conftest import composed
+
+    cfg = composed("train", "track=1", f"mixing={word}").mixing
+    name = next(iter(cfg.strategies))
+    cfg.strategies[name].until = 0.5
+    with pytest.raises(InstantiationException) as error:
+        cli.instantiate(cfg)
+    assert str(error.value.__cause__) == f"mixing.strategies.{name}.until is 0.5: set mixing.until, which is for all"

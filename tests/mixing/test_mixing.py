@@ -17,7 +17,7 @@ from src.mixing.mixup import mixup
 from src.mixing.spectrum import spectrum
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "mixing"
-SHIPPED = ["cutmix", "decoupled", "foreground", "mixup", "none", "spectrum"]
+SHIPPED = ["cutmix", "decoupled", "fmix", "foreground", "mixup", "none", "spectrum"]
 """Strategies of this project, and their own laws here; what any strategy must keep is in test_contract.py."""
 
 

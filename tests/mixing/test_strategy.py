@@ -10,7 +10,7 @@ from src.lightning_modules.classifier import Classifier
 from src.mixing import choose, unmixed
 from tests.mixing.test_mixing import FAR, batch_of, beta_2_2, distance, strategy_of
 
-MIXES = ["amplitude", "background", "cutmix", "decoupled", "foreground", "mixup", "spectrum"]
+MIXES = ["amplitude", "background", "cutmix", "decoupled", "fmix", "foreground", "mixup", "spectrum"]
 
 
 @pytest.mark.parametrize("name", MIXES)
@@ -25,7 +25,9 @@ def test_probability_0_is_the_identity(name: str) -> None:
 def test_each_image_is_mixed_with_the_probability_and_alone(name: str) -> None:
     count, draws = 10, 300
     batch = batch_of(count, 8, 8)._replace(domain=torch.arange(count))
-    settings = {} if name in ("cutmix", "mixup") else {"other_context": True}  # else a partner is itself in one of ten
+    settings = (
+        {} if name in ("cutmix", "fmix", "mixup") else {"other_context": True}
+    )  # else a partner is itself in one of ten
     strategy = strategy_of(name, probability=0.3, per_image=True, **settings)
     torch.manual_seed(0)
     mixed = torch.stack([strategy(batch).partner for _ in range(draws)]) != torch.arange(count)
@@ -35,7 +37,7 @@ def test_each_image_is_mixed_with_the_probability_and_alone(name: str) -> None:
     assert mixed.sum(1).float().var().item() == pytest.approx(count * expected * (1 - expected), rel=0.3)
 
 
-@pytest.mark.parametrize("name", ["cutmix", "decoupled", "foreground", "mixup", "spectrum"])
+@pytest.mark.parametrize("name", ["cutmix", "decoupled", "fmix", "foreground", "mixup", "spectrum"])
 def test_one_weight_for_the_batch_or_one_for_each_image(name: str) -> None:
     batch = batch_of(40, 16, 16)
     torch.manual_seed(0)
