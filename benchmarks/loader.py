@@ -39,7 +39,7 @@ from src.transforms import Train
 CONF = Path(__file__).resolve().parent.parent / "conf"
 CROP = yaml.safe_load((CONF / "transform/crop.yaml").read_text())
 AUGMIX = CROP["augmix"]
-MORE = {name: CROP[name] for name in ("randaugment", "trivialaugment", "random_erasing")}
+MORE = {name: CROP[name] for name in ("jitter", "grey", "randaugment", "trivialaugment", "random_erasing")}
 NORMALISE = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 Work = Callable[[], None]
 

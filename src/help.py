@@ -23,7 +23,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
-NO_CHOICE = {"train": ("callbacks", "datamodule", "module", "scale/stage"), "predict": ("datamodule", "model")}
+NO_CHOICE = {
+    "train": ("callbacks", "datamodule", "module", "scale/recipe", "scale/stage"),
+    "predict": ("datamodule", "model"),
+}
 """Groups whose options are parts of a stage, or of a member: a person changes their settings, not the choice."""
 FLAGS = {"-h", "--help", "-m", "--multirun"}
 
@@ -111,6 +114,8 @@ def mistake(name: str, overrides: Sequence[Override]) -> str:
             if choice not in ("null", *there):
                 near = difflib.get_close_matches(choice, there, 2, 0.5)
                 return f"{group_of(one)}={choice} is none of {', '.join(there)}{meant(near)}"
+    if problem := misfit(own):
+        return problem
     words = {group_of(one): f"{prefix(one)}{group_of(one)}={next(alternatives(one), 'null')}" for one in chosen}
     try:
         cfg = composed(name, list(words.values()))
@@ -123,6 +128,19 @@ def mistake(name: str, overrides: Sequence[Override]) -> str:
         key = one.key_or_group
         if one not in chosen and not one.is_add() and not one.is_force_add() and "[" not in key and key not in known:
             return f"there is no setting {key}{meant(near_keys(key, [*groups, *known]))} ({script} --help lists all)"
+    return ""
+
+
+def misfit(overrides: Sequence[Override]) -> str:
+    """The sentence for a recipe and a stage that it is not for, in any job; "" where all fit."""
+    chosen = {one.key_or_group: [word.strip("'\"") for word in alternatives(one)] for one in overrides}
+    for recipe in chosen.get("recipe", []):
+        path = CONF / "recipe" / f"{recipe}.yaml"
+        settings = yaml.safe_load(path.read_text()) if path.exists() else None
+        fitting = settings["recipe"]["stages"] if settings else None  # published has no settings: it is for all
+        for stage in chosen.get("stage", []):
+            if fitting and stage not in fitting:
+                return f"recipe={recipe} is for stage={' and stage='.join(fitting)}: leave it out for stage={stage}"
     return ""
 
 

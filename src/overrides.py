@@ -71,6 +71,7 @@ MAY_DIFFER_ON_RESUME = (
     "trainer.profiler",
     "trainer.detect_anomaly",
     "mixing_name",
+    "cosine_epochs",  # module.scheduler.total counts
     "dataset",
 )
 """Settings that may differ between a run and its continuation: where things are and what computes them."""
@@ -235,7 +236,7 @@ def changes_of(words: Sequence[str], name: str) -> str | None:
     Returns:
         The changes in the order of their keys, joined by "-"; None where there are none.
     """
-    said = {"model.model_name": "model", "mixing_name": "mixing", "split_name": "split"}
+    said = {"model.model_name": "model", "mixing_name": "mixing", "split_name": "split", "recipe.name": "recipe"}
     named = {word for key in re.findall(r"[\w.]+", name) for word in (key, said.get(key))} | set(UNNAMED)
     if "split_name" in named:
         named.add("split.contexts")

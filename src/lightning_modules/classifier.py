@@ -15,7 +15,7 @@ from src.lightning_modules.backbone import check_sizes, run_sizes, width_of
 from src.lightning_modules.optimizer import optimizer_and_schedule
 from src.losses import mixed_cross_entropy
 from src.metrics import ContextAccuracy
-from src.mixing import Mixing
+from src.mixing import Mixed, Strategy, unmixed
 from src.precision import Linear
 
 
@@ -67,7 +67,7 @@ class Classifier(Network, pl.LightningModule):
         self,
         *,
         backbone: nn.Module,
-        mixing: Mixing,
+        mixing: Strategy,
         num_classes: int,
         label_smoothing: float,
         contexts: Sequence[str],
@@ -85,18 +85,37 @@ class Classifier(Network, pl.LightningModule):
 
     def on_fit_start(self) -> None:
         check_sizes(self.backbone, run_sizes(self.trainer))
+        epochs = self.trainer.max_epochs or 0
+        if self.mixing.until < 1 and epochs > 0 and (epochs - 1) / epochs < self.mixing.until:
+            raise ValueError(
+                f"mixing.until={self.mixing.until} begins the clean finish after the last of {epochs} epochs: lower "
+                "it, or set it to 1 for none"
+            )
+
+    def mixed(self, batch: Batch) -> Mixed:
+        """A batch as this epoch mixes it: in a clean finish it stays as it is."""
+        epochs = self.trainer.max_epochs or 0
+        clean = epochs > 0 and self.current_epoch / epochs >= self.mixing.until
+        return unmixed(batch) if clean else self.mixing(batch)
+
+    def log_mixed(self, mixed: Mixed) -> None:
+        """Log the share of the images that a partner took part in."""
+        alone = torch.arange(len(mixed.partner), device=mixed.partner.device)
+        share = (mixed.partner != alone).float().mean()
+        self.log("train/mixed", share, on_step=False, on_epoch=True, batch_size=len(alone), sync_dist=True)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        mixed = self.mixing(batch)
+        mixed = self.mixed(batch)
         logits = self(mixed.image)
         labels = batch.label, batch.label[mixed.partner], mixed.lam
         loss = mixed_cross_entropy(logits, *labels, self.label_smoothing)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.label), sync_dist=True)
+        self.log_mixed(mixed)
         return loss
 
     def training_images(self, batch: Batch) -> torch.Tensor:
         """What the network sees of a batch: (N, 3, H, W) in [0, 1]."""
-        return self.mixing(batch).image
+        return self.mixed(batch).image
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         accuracy = self.accuracy[dataloader_idx]

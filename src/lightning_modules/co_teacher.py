@@ -87,8 +87,8 @@ class CoTeacher(Classifier):
         # The same draws twice: with partners of their own, the consistency terms would pull unrelated pictures
         # together (docs/method.md, section 9).
         with torch.random.fork_rng(devices=[]):
-            mixed = self.mixing(batch)
-        return mixed, self.mixing(batch._replace(image=copies)).image
+            mixed = self.mixed(batch)
+        return mixed, self.mixed(batch._replace(image=copies)).image
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         mixed, copies = self.mix(batch)
@@ -116,6 +116,7 @@ class CoTeacher(Classifier):
         loss = torch.stack(list(losses.values())).sum()
         figures = {**losses, "train/loss": loss}
         self.log_dict(figures, on_step=False, on_epoch=True, batch_size=len(batch.label), sync_dist=True)
+        self.log_mixed(mixed)
         return loss
 
     def training_images(self, batch: Batch) -> torch.Tensor:

@@ -6,7 +6,9 @@ Mixed. To add one, write `src/mixing/<name>.py` and `conf/mixing/<name>.yaml` (C
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import NamedTuple, TypedDict
 
 import torch
 
@@ -24,22 +26,91 @@ class Mixed(NamedTuple):
     lam: torch.Tensor
 
 
-class Mixing(Protocol):
-    """A mixing strategy. Each of conf/mixing keeps this contract (tests/mixing/test_contract.py).
+class Settings(TypedDict):
+    """The settings that every strategy has: see Strategy."""
+
+    probability: float
+    per_image: bool
+    until: float
+
+
+class Strategy(ABC):
+    """A mixing strategy: `mix` says how a batch is mixed, and this class whether an image is.
+
+    What comes out keeps this contract, for each of conf/mixing (tests/mixing/test_contract.py):
 
     - It takes any N >= 1 and any H and W, and returns a Mixed whose tensors are on the images' device.
     - `image` has the batch's shape and dtype, is finite, and keeps the pixels' scale: where all images are of one
       colour and all masks alike, the typical pixel that comes out has about that colour. Noise, jitter and erased
       boxes are allowed; normalised pixels, or weights of two images that do not sum to 1, are not.
-    - `partner` is an index into the batch for each image; it may be the image's own, and several images may share one.
+    - `partner` is an index into the batch for each image; it may be the image's own (which is how an image that was
+      left as it is shows), and several images may share one.
     - `lam` is float. An image's label weighs lam and its partner's 1 - lam: other weights cannot be expressed.
     - It writes neither to the batch nor to anything that an earlier call returned.
     - All its draws come from torch's CPU generator, which it does not seed, and no call depends on earlier ones: a
       seed gives the same Mixed in every process, whether or not a run was resumed.
     - A batch that lacks what it needs (mask None, domain -1) is refused with a ValueError.
+
+    Args:
+        probability: that an image is mixed at all, in [0, 1]; each image's own draw.
+        per_image: weights, and what else a strategy draws, are each image's own; false: the batch's, as published.
+        until: share of the stage's epochs after which nothing is mixed, in [0, 1]; 1: all epochs mix. A clean finish
+            (Yu et al., Mixup Without Hesitation, 2021): the module that trains looks at the epoch (`unmixed`).
+
+    Raises:
+        ValueError: a setting outside of its range.
     """
 
-    def __call__(self, batch: Batch) -> Mixed: ...
+    keeps_label = False
+    """Whether lam is always 1."""
+
+    def __init__(self, *, probability: float, per_image: bool, until: float) -> None:
+        for name, value in {"probability": probability, "until": until}.items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"mixing.{name} is {value}: expected a number from 0 to 1")
+        self.probability, self.per_image, self.until = probability, per_image, until
+
+    @abstractmethod
+    def mix(self, batch: Batch) -> Mixed:
+        """All images mixed."""
+
+    def __call__(self, batch: Batch) -> Mixed:
+        """Each image mixed with this strategy's probability."""
+        mixed = self.mix(batch)
+        if self.probability == 1:
+            return mixed
+        return choose(torch.rand(len(batch.image)) < self.probability, mixed, unmixed(batch))
+
+    def draws(self, batch: Batch) -> int:
+        """How many weights are drawn: one for each image, or one."""
+        return len(batch.image) if self.per_image else 1
+
+
+def unmixed(batch: Batch) -> Mixed:
+    """The images as they are: each is its own partner."""
+    device = batch.image.device
+    return Mixed(batch.image, torch.arange(len(batch.image), device=device), torch.ones((), device=device))
+
+
+def choose(first: torch.Tensor, one: Mixed, other: Mixed) -> Mixed:
+    """Image by image one of two mixes of a batch.
+
+    Args:
+        first: (N,) bool on any device: where `one` is taken.
+    """
+    first = first.to(one.image.device)
+    image = torch.where(first.view(-1, 1, 1, 1), one.image, other.image)
+    return Mixed(image, torch.where(first, one.partner, other.partner), torch.where(first, one.lam, other.lam))
+
+
+def check_parts(strategies: Mapping[str, Strategy]) -> None:
+    """Raise ValueError for strategies that another one is made of, if one has a clean finish of its own.
+
+    The module that trains asks the whole strategy alone.
+    """
+    for name, strategy in strategies.items():
+        if strategy.until != 1:
+            raise ValueError(f"mixing.strategies.{name}.until is {strategy.until}: set mixing.until, which is for all")
 
 
 def draw_partner(batch: Batch) -> torch.Tensor:
@@ -65,6 +136,11 @@ def draw_other_context(batch: Batch) -> torch.Tensor:
     return keys.masked_fill(~eligible, -1).argmax(1)
 
 
-def draw_beta(alpha: float) -> torch.Tensor:
-    """One draw from Beta(alpha, alpha): a scalar float32 tensor on the CPU."""
-    return torch.distributions.Beta(alpha, alpha).sample()
+def draw_beta(alpha: float, count: int) -> torch.Tensor:
+    """`count` draws from Beta(alpha, alpha): (count,) float32 on the CPU."""
+    return torch.distributions.Beta(alpha, alpha).sample((count,))
+
+
+def by_pixel(weight: torch.Tensor) -> torch.Tensor:
+    """A weight of the batch (1,) or of each image (N,), or a scalar, beside images: (1 or N, 1, 1, 1)."""
+    return weight.view(-1, 1, 1, 1)

@@ -2,58 +2,67 @@
 
 from __future__ import annotations
 
-import math
+from typing import Unpack
 
 import torch
 
 from src.data.batch import Batch
-from src.mixing import Mixed, draw_beta, draw_partner
+from src.mixing import Mixed, Settings, Strategy, draw_beta, draw_partner
 
 
-def box_of(lam: float, height: int, width: int, centre: tuple[float, float]) -> tuple[int, int, int, int]:
-    """The box around `centre` that covers 1 - lam of an image, cut off at the border (CutMix, eq. 2).
+def boxes_of(lam: torch.Tensor, height: int, width: int, centre: torch.Tensor) -> torch.Tensor:
+    """Boxes around `centre` that cover 1 - lam of an image, cut off at the border (CutMix, eq. 2).
 
     Args:
-        lam: share of the image outside the box, before the border cuts it off.
-        centre: row and column as shares of height and width, in [0, 1).
+        lam: (B,) share of the image outside the box, before the border cuts it off.
+        height, width: of the images, in pixels.
+        centre: (B, 2) row and column as shares of height and width, in [0, 1).
 
     Returns:
-        (top, bottom, left, right) in pixels, bottom and right exclusive.
+        (B, 4) int64: top, bottom, left, right in pixels, bottom and right exclusive.
     """
-    half_height, half_width = height * math.sqrt(1 - lam) / 2, width * math.sqrt(1 - lam) / 2
-    row, column = centre[0] * height, centre[1] * width
-    top, bottom = max(0, round(row - half_height)), min(height, round(row + half_height))
-    left, right = max(0, round(column - half_width)), min(width, round(column + half_width))
-    return top, bottom, left, right
+    side = torch.tensor([height, width])
+    half = (1 - lam).sqrt()[:, None] * side / 2
+    start, end = ((centre * side + shift).round().long() for shift in (-half, half))
+    start, end = start.clamp(min=0), torch.minimum(end, side)
+    return torch.stack([start[:, 0], end[:, 0], start[:, 1], end[:, 1]], dim=1)
 
 
-def cutmix(x: torch.Tensor, partner: torch.Tensor, box: tuple[int, int, int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Paste the partner's pixels inside `box` (CutMix, eq. 1).
+def cutmix(x: torch.Tensor, partner: torch.Tensor, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Paste the partner's pixels inside a box (CutMix, eq. 1).
 
     Args:
         x: (N, C, H, W).
         partner: (N,) int64.
-        box: (top, bottom, left, right).
+        boxes: (1, 4), or (N, 4) one for each image: top, bottom, left, right.
 
     Returns:
-        The mixed images (N, C, H, W), and lam: the share of pixels that are the image's own, a scalar.
+        The mixed images (N, C, H, W), and lam (N,): the share of pixels that are the image's own.
     """
-    top, bottom, left, right = box
-    mixed = x.clone(memory_format=torch.preserve_format)
-    mixed[:, :, top:bottom, left:right] = x[partner, :, top:bottom, left:right]
-    inside = (bottom - top) * (right - left) / (x.shape[2] * x.shape[3])
-    return mixed, torch.tensor(1 - inside, device=x.device)
+    height, width = x.shape[2:]
+    row, column = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
+    top, bottom, left, right = boxes.to(x.device)[..., None].unbind(1)
+    inside = ((row >= top) & (row < bottom))[:, :, None] & ((column >= left) & (column < right))[:, None]
+    mixed = torch.where(inside[:, None], x[partner], x)
+    return mixed, 1 - inside.float().mean((1, 2)).expand(len(x))
 
 
-class CutMix:
-    """One box per batch, of area 1 - lambda with lambda ~ Beta(alpha, alpha)."""
+class CutMix(Strategy):
+    """A box of area 1 - lambda with lambda ~ Beta(alpha, alpha).
 
-    def __init__(self, alpha: float) -> None:
+    Args:
+        alpha: of lambda's distribution.
+        settings: as in Strategy.
+    """
+
+    def __init__(self, *, alpha: float, **settings: Unpack[Settings]) -> None:
+        super().__init__(**settings)
         self.alpha = alpha
 
-    def __call__(self, batch: Batch) -> Mixed:
-        partner, lam = draw_partner(batch), draw_beta(self.alpha).item()
+    def mix(self, batch: Batch) -> Mixed:
+        """All images mixed."""
+        partner, count = draw_partner(batch), self.draws(batch)
+        lam, centre = draw_beta(self.alpha, count), torch.rand(count, 2)
         height, width = batch.image.shape[2:]
-        row, column = torch.rand(2).tolist()
-        image, share = cutmix(batch.image, partner, box_of(lam, height, width, (row, column)))
+        image, share = cutmix(batch.image, partner, boxes_of(lam, height, width, centre))
         return Mixed(image, partner, share)

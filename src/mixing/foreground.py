@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 
 from src.data.batch import Batch
 from src.fourier import images_at_once
-from src.mixing import Mixed, draw_beta, draw_other_context, draw_partner
+from src.mixing import Mixed, Settings, Strategy, by_pixel, draw_beta, draw_other_context, draw_partner
 
 
 def mix_regions(
@@ -29,13 +30,13 @@ def mix_regions(
         x: (N, 3, H, W) float in [0, 1].
         mask: (N, H, W) bool, True on the foreground.
         partner: (N,) int64, an index into the batch for each image.
-        lam_f, lam_b: scalars in [0, 1], weights of the image's own foreground and background.
+        lam_f, lam_b: weights of the image's own foreground and background in [0, 1], (N,), (1,) or scalars.
         mean: (3, 1, 1), the origin: the channels' means that the network subtracts.
 
     Returns:
         (N, 3, H, W), not clipped.
     """
-    weight = torch.lerp(lam_b, lam_f, mask.unsqueeze(1).to(x.dtype))
+    weight = torch.lerp(by_pixel(lam_b), by_pixel(lam_f), mask.unsqueeze(1).to(x.dtype))
     mixed = torch.empty_like(x)
     parts = (torch.split(t, images_at_once(x)) for t in (x, weight, partner, mixed))
     for own, of_own, indices, into in zip(*parts, strict=True):
@@ -45,21 +46,25 @@ def mix_regions(
     return mixed
 
 
-class Foreground:
-    """lam_f ~ Beta(alpha, alpha) and lam_b ~ U(0, 1), drawn once per batch; lam_f is the labels' weight.
+class Foreground(Strategy):
+    """lam_f ~ Beta(alpha, alpha) and lam_b ~ U(0, 1); lam_f is the labels' weight.
 
     Args:
         alpha: of the distribution of lam_f.
         mean: of the pixels, by channel.
         other_context: partners come from another context.
+        settings: as in Strategy.
     """
 
-    def __init__(self, *, alpha: float, mean: Sequence[float], other_context: bool) -> None:
+    def __init__(
+        self, *, alpha: float, mean: Sequence[float], other_context: bool, **settings: Unpack[Settings]
+    ) -> None:
+        super().__init__(**settings)
         self.alpha, self.mean = alpha, torch.tensor(mean).view(3, 1, 1)
         self.draw_partner = draw_other_context if other_context else draw_partner
 
-    def __call__(self, batch: Batch) -> Mixed:
-        """Mix a batch.
+    def mix(self, batch: Batch) -> Mixed:
+        """All images mixed.
 
         Raises:
             ValueError: the batch has no masks.
@@ -69,8 +74,8 @@ class Foreground:
                 "mixing=foreground needs masks and this run has none: make them with stage=wsss and name their "
                 "manifest by masks=, or choose mixing=spectrum"
             )
-        device = batch.image.device
+        device, count = batch.image.device, self.draws(batch)
         partner = self.draw_partner(batch)
-        lam_f, lam_b = draw_beta(self.alpha).to(device), torch.rand(()).to(device)
+        lam_f, lam_b = draw_beta(self.alpha, count).to(device), torch.rand(count).to(device)
         image = mix_regions(batch.image, batch.mask, partner, lam_f, lam_b, self.mean.to(device))
-        return Mixed(image, partner, lam_f)
+        return Mixed(image, partner, lam_f.expand(len(image)))

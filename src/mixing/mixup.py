@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
 
 from src.data.batch import Batch
-from src.mixing import Mixed, draw_beta, draw_partner
+from src.mixing import Mixed, Settings, Strategy, by_pixel, draw_beta, draw_partner
 
 
 def mixup(x: torch.Tensor, partner: torch.Tensor, lam: torch.Tensor) -> torch.Tensor:
@@ -14,20 +16,27 @@ def mixup(x: torch.Tensor, partner: torch.Tensor, lam: torch.Tensor) -> torch.Te
     Args:
         x: (N, C, H, W) float.
         partner: (N,) int64, an index into the batch for each image.
-        lam: scalar in [0, 1].
+        lam: weight of the image itself in [0, 1], (N,), (1,) or a scalar.
 
     Returns:
         (N, C, H, W), of x's dtype.
     """
-    return torch.lerp(x[partner], x, lam)
+    return torch.lerp(x[partner], x, by_pixel(lam))
 
 
-class Mixup:
-    """One lambda ~ Beta(alpha, alpha) per batch (docs/method.md, section 2)."""
+class Mixup(Strategy):
+    """lambda ~ Beta(alpha, alpha) (docs/method.md, section 2).
 
-    def __init__(self, alpha: float) -> None:
+    Args:
+        alpha: of lambda's distribution.
+        settings: as in Strategy.
+    """
+
+    def __init__(self, *, alpha: float, **settings: Unpack[Settings]) -> None:
+        super().__init__(**settings)
         self.alpha = alpha
 
-    def __call__(self, batch: Batch) -> Mixed:
-        partner, lam = draw_partner(batch), draw_beta(self.alpha).to(batch.image.device)
-        return Mixed(mixup(batch.image, partner, lam), partner, lam)
+    def mix(self, batch: Batch) -> Mixed:
+        """All images mixed."""
+        partner, lam = draw_partner(batch), draw_beta(self.alpha, self.draws(batch)).to(batch.image.device)
+        return Mixed(mixup(batch.image, partner, lam), partner, lam.expand(len(batch.image)))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
 
 from src.data.batch import Batch
 from src.fourier import images_at_once, low_pass
-from src.mixing import Mixed, draw_beta, draw_other_context, draw_partner
+from src.mixing import Mixed, Settings, Strategy, by_pixel, draw_beta, draw_other_context, draw_partner
 
 
 def spectrum(
@@ -20,40 +22,46 @@ def spectrum(
     Args:
         x: (N, C, H, W) float.
         partner: (N,) int64, an index into the batch for each image.
-        lam_l, lam_h: scalars in [0, 1], weights of the image's own low and high frequencies.
+        lam_l, lam_h: weights of the image's own low and high frequencies in [0, 1], (N,), (1,) or scalars.
         ratio: r in (0, 1], side of the low frequencies' box; at 1 this is mixup with lam_l.
 
     Returns:
         (N, C, H, W), of x's dtype.
     """
     mixed = torch.empty_like(x)
-    for own, indices, into in zip(*(torch.split(t, images_at_once(x)) for t in (x, partner, mixed)), strict=True):
+    lam_l, lam_h = (by_pixel(lam).expand(len(x), 1, 1, 1) for lam in (lam_l, lam_h))
+    parts = (torch.split(t, images_at_once(x)) for t in (x, partner, lam_l, lam_h, mixed))
+    for own, indices, of_low, of_high, into in zip(*parts, strict=True):
         torch.index_select(x, 0, indices, out=into)
         low = low_pass(own - into, ratio)
-        into.lerp_(own, lam_h).addcmul_(low, lam_l - lam_h)
+        into.lerp_(own, of_high).addcmul_(low, of_low - of_high)
     return mixed
 
 
-class Spectrum:
-    """lam_l ~ Beta(alpha, alpha) and lam_h ~ U(0, 1), drawn once per batch; lam_l is the labels' weight.
+class Spectrum(Strategy):
+    """lam_l ~ Beta(alpha, alpha) and lam_h ~ U(0, 1); lam_l is the labels' weight.
 
     Args:
         alpha: of the distribution of lam_l.
         ratio: side of the low frequencies' box as a share of the spectrum's, in (0, 1].
         other_context: partners come from another context.
+        settings: as in Strategy.
 
     Raises:
         ValueError: a ratio outside (0, 1].
     """
 
-    def __init__(self, *, alpha: float, ratio: float, other_context: bool) -> None:
+    def __init__(self, *, alpha: float, ratio: float, other_context: bool, **settings: Unpack[Settings]) -> None:
+        super().__init__(**settings)
         if not 0 < ratio <= 1:
             raise ValueError(f"mixing.ratio is {ratio}: expected a number above 0 and at most 1")
         self.alpha, self.ratio = alpha, ratio
         self.draw_partner = draw_other_context if other_context else draw_partner
 
-    def __call__(self, batch: Batch) -> Mixed:
-        device = batch.image.device
+    def mix(self, batch: Batch) -> Mixed:
+        """All images mixed."""
+        device, count = batch.image.device, self.draws(batch)
         partner = self.draw_partner(batch)
-        lam_l, lam_h = draw_beta(self.alpha).to(device), torch.rand(()).to(device)
-        return Mixed(spectrum(batch.image, partner, lam_l, lam_h, self.ratio), partner, lam_l)
+        lam_l, lam_h = draw_beta(self.alpha, count).to(device), torch.rand(count).to(device)
+        image = spectrum(batch.image, partner, lam_l, lam_h, self.ratio)
+        return Mixed(image, partner, lam_l.expand(len(image)))

@@ -146,6 +146,8 @@ def method_table(member: Member) -> Table:
     if isinstance(mixing, Mapping):
         numbers = ", ".join(f"{key} {value}" for key, value in mixing.items() if key != "_target_")
         words["mixing"] = f"{config.get('mixing_name')}" + (f" ({numbers})" if numbers else "")
+    if recipe := (config.get("recipe") or {}).get("name"):
+        words["recipe"] = recipe
     words["starts from"] = config.get("init") or "none"
     words["masks"] = config.get("masks") or "none"
     words["epochs"] = config.get("trainer", {}).get("max_epochs")

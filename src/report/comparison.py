@@ -54,11 +54,16 @@ def read_runs(track_dir: Path) -> list[RunRow]:
 
 
 def strategy_of(config: Mapping[str, Any]) -> str:
-    """The name of a run's mixing strategy, that of its yaml; "" without one."""
+    """The name of a run's mixing strategy, that of its yaml; "" without one.
+
+    Behind it in brackets is the recipe, if it is not the published one.
+    """
     mixing = config["module"].get("mixing") or {}
     # Two files of one class are two strategies. Runs of older versions have the class alone.
     kind = config.get("mixing_name") if mixing else ""
-    return str(mixing.get("_target_", "")).split(".")[-2:][0] if kind is None else str(kind)
+    words = str(mixing.get("_target_", "")).split(".")[-2:][0] if kind is None else str(kind)
+    recipe = (config.get("recipe") or {}).get("name")
+    return f"{words} ({recipe})" if recipe else words
 
 
 def runs_table(rows: Sequence[RunRow], exact: bool = False) -> Table:

@@ -31,6 +31,13 @@ from src.runs.records import is_finished, last_row, read_config
 
 NEW = {
     "module.label_smoothing": 0.0,
+    **{
+        f"{place}.{name}": value
+        for place in ("mixing", "module.mixing")
+        for name, value in {"probability": 1.0, "per_image": False, "until": 1.0}.items()
+    },
+    "datamodule.train_transform.jitter": [0.0, 0.0, 0.0, 0.0],
+    "datamodule.train_transform.grey": 0.0,
     "datamodule.train_transform.randaugment.num_ops": 0,
     "datamodule.train_transform.randaugment.magnitude": 9,
     "datamodule.train_transform.trivialaugment": False,

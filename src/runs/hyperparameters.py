@@ -12,6 +12,7 @@ COMPARED_BY = {
     "model": "model.model_name",
     "mixing": "mixing_name",
     "ratio": "mixing.ratio",
+    "recipe": "recipe.name",
     "split": "split_name",
     "seed": "seed",
     "tag": "tag",

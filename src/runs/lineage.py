@@ -104,7 +104,8 @@ def find_run(cfg: DictConfig, name: str, before: DictConfig) -> Path:
     """The one finished run that a run is made from.
 
     It has the run's track and split; for `init` its model and seed too, for `masks` the seed of `before`. If several
-    fit, the one with this run's tag and changes counts, else one without any, else one with the mixing that `before`
+    fit, the one with this run's tag and changes counts, else one of the published recipe without
+    any, else one with the mixing that `before`
     names; never simply the newest.
 
     Args:
@@ -135,7 +136,7 @@ def find_run(cfg: DictConfig, name: str, before: DictConfig) -> Path:
             f"{command_for(folder / 'run', *same)}; or set {name}=<another>, or {name}={NONE} to do without"
         )
     of_this_run = {"tag": cfg.tag, "changes": cfg.get("changes")}
-    for chosen in (of_this_run, {"tag": None, "changes": None}, {"mixing": before.get("mixing")}):
+    for chosen in (of_this_run, {"tag": None, "changes": None, "recipe": None}, {"mixing": before.get("mixing")}):
         finished = [run for run in finished if chosen.items() <= described[run].items()] or finished
     if len(finished) > 1:
         raise ValueError(
@@ -157,6 +158,7 @@ def description_of(run: Path) -> dict[str, Any]:
         "seed": settings.get("seed"),
         "tag": settings.get("tag"),
         "changes": settings.get("changes"),
+        "recipe": (settings.get("recipe") or {}).get("name"),
         "mixing": settings.get("mixing_name"),
     }
 

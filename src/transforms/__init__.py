@@ -100,14 +100,17 @@ def resize(image: Image, size: int) -> Image:
 
 
 class Train(Transform):
-    """RandomResizedCrop, flips and AugMix (docs/method.md, sections 2, 3 and 5); the rest is not of the recipe.
+    """RandomResizedCrop, flips and AugMix (docs/method.md, sections 2, 3 and 5); the rest belongs to other recipes.
 
-    In this order. An image with a mask has its colours changed alone after the flips: the two stay together.
+    In the order of the arguments. After the flips an image with a mask has its colours changed alone: the two stay
+    together.
 
     Args:
         size: side of the result in pixels.
         scale: smallest and largest share of the image's area that a crop takes.
         horizontal_flip, vertical_flip: probability of each.
+        jitter: strength of brightness, contrast, saturation and hue, at least 0, hue at most 0.5; all 0: no jitter.
+        grey: probability of an image without colours.
         augmix: settings of AugMix; with 0 chains it is left out.
         randaugment: num_ops and magnitude of RandAugment; with 0 operations it is left out.
         trivialaugment: whether there is TrivialAugment.
@@ -124,6 +127,8 @@ class Train(Transform):
         scale: tuple[float, float],
         horizontal_flip: float,
         vertical_flip: float,
+        jitter: tuple[float, float, float, float],
+        grey: float,
         augmix: Mapping[str, Any],
         randaugment: Mapping[str, int],
         trivialaugment: bool,
@@ -134,15 +139,26 @@ class Train(Transform):
         chosen = [f"datamodule.train_transform.{name}={value}" for name, value in policies.items() if value]
         if len(chosen) > 1:
             raise ValueError(f"{' and '.join(chosen)} are two policies of augmentation: set all but one to 0 or false")
-        if not 0 <= random_erasing <= 1:
+        for name, probability in {"grey": grey, "random_erasing": random_erasing}.items():
+            if not 0 <= probability <= 1:
+                raise ValueError(
+                    f"datamodule.train_transform.{name} is {probability}: expected a probability from 0 to 1"
+                )
+        if len(jitter) != 4 or min(jitter) < 0 or jitter[3] > 0.5:
             raise ValueError(
-                f"datamodule.train_transform.random_erasing is {random_erasing}: expected a probability from 0 to 1"
+                f"datamodule.train_transform.jitter is {list(jitter)}: expected four strengths of at least 0, of "
+                "brightness, contrast, saturation and hue, the last at most 0.5"
             )
         steps: list[A.BasicTransform] = [Crop(size, scale)]
         if horizontal_flip:
             steps.append(A.HorizontalFlip(p=horizontal_flip))
         if vertical_flip:
             steps.append(A.VerticalFlip(p=vertical_flip))
+        if any(jitter):
+            brightness, contrast, saturation, hue = jitter
+            steps.append(A.ColorJitter(brightness, contrast, saturation, hue, p=1.0))
+        if grey:
+            steps.append(A.ToGray(p=grey))
         if augmix["chains"]:
             steps.append(AugMix(**augmix))
         if randaugment["num_ops"]:

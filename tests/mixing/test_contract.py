@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 from src import cli
 from src.data.batch import Batch
-from src.mixing import Mixed, Mixing, draw_beta, draw_partner
+from src.mixing import Mixed, draw_beta, draw_partner
 from tests.conftest import composed
 from tests.mixing.test_mixing import batch_of
 
@@ -27,8 +27,8 @@ STRATEGIES = sorted(path.stem for path in CONF.glob("*.yaml"))
 DRAWS = 5  # calls that are compared: one alone may agree by chance
 
 
-def check_contract(make: Callable[[], Mixing], n: int) -> None:
-    """Assert what `Mixing` states, of batches of n images."""
+def check_contract(make: Callable[[], Callable[[Batch], Mixed]], n: int) -> None:
+    """Assert what `Strategy` states, of batches of n images."""
     strategy, batch = make(), batch_of(n)
     drawn = draws(strategy, batch)
     for mixed in drawn:
@@ -50,7 +50,7 @@ def check_contract(make: Callable[[], Mixing], n: int) -> None:
             raise AssertionError(f"without masks and contexts: {error}") from error
 
 
-def draws(strategy: Mixing, batch: Batch, seed: int = 0) -> list[Mixed]:
+def draws(strategy: Callable[[Batch], Mixed], batch: Batch, seed: int = 0) -> list[Mixed]:
     """What DRAWS calls from one seed return; nothing that was there before a call may have changed at the end."""
     torch.manual_seed(seed)
     known: list[tuple[Any, Any, str]] = [(batch, copied(batch), "the batch was written to")]
@@ -77,7 +77,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 def check_mixed(mixed: Mixed, batch: Batch) -> None:
-    """Assert what `Mixed` and `Mixing` say of one result."""
+    """Assert what `Mixed` and `Strategy` say of one result."""
     n = len(batch.image)
     assert mixed.image.shape == batch.image.shape, "the images' shape"
     assert mixed.image.dtype == batch.image.dtype, "the images' dtype"
@@ -88,7 +88,7 @@ def check_mixed(mixed: Mixed, batch: Batch) -> None:
     assert bool(((mixed.lam >= 0) & (mixed.lam <= 1)).all()), "weights outside of [0, 1]"
 
 
-def check_scale(strategy: Mixing, n: int) -> None:
+def check_scale(strategy: Callable[[Batch], Mixed], n: int) -> None:
     """Assert that the typical pixel of images of one colour, their masks alike, keeps that colour.
 
     Typical is the median over many draws, which noise, jitter and erased boxes leave alone. No other check notices
@@ -105,7 +105,7 @@ def check_scale(strategy: Mixing, n: int) -> None:
 
 
 @functools.cache
-def strategy_of(name: str) -> Callable[[], Mixing]:
+def strategy_of(name: str) -> Callable[[], Callable[[Batch], Mixed]]:
     """Makes a strategy by its yaml, in a run's settings."""
     facts = ("dataset.num_classes=3", "dataset.contexts=[a,b]", "dataset.images=9")
     cfg = composed("train", "track=1", "stage=baseline", f"mixing={name}", *facts)
@@ -139,7 +139,7 @@ class FMix:
 
     def __call__(self, batch: Batch) -> Mixed:
         n, _, height, width = batch.image.shape
-        partner, lam = draw_partner(batch), draw_beta(1.0)
+        partner, lam = draw_partner(batch), draw_beta(1.0, 1)
         frequency = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width))
         decay = frequency.clamp(min=1 / max(height, width)) ** 3
         noise = torch.fft.irfft2(torch.fft.rfft2(torch.randn(n, height, width)) / decay, s=(height, width))
@@ -205,7 +205,7 @@ class Erased:
 
 @pytest.mark.parametrize("right", [ResizeMix, FMix, Constant, Chosen, MaskedAlone, Noisy, Jittered, Erased])
 @pytest.mark.parametrize("n", [1, 2, 7])
-def test_right_strategies_of_other_kinds_pass(right: Callable[[], Mixing], n: int) -> None:
+def test_right_strategies_of_other_kinds_pass(right: Callable[[], Callable[[Batch], Mixed]], n: int) -> None:
     check_contract(right, n)
 
 
@@ -268,7 +268,7 @@ class NeedsMasks(Constant):
         return super().__call__(batch)._replace(lam=batch.mask.float().mean((1, 2)))  # type: ignore[union-attr]
 
 
-def altered(**changes: Callable[[Mixed], torch.Tensor]) -> Callable[[], Mixing]:
+def altered(**changes: Callable[[Mixed], torch.Tensor]) -> Callable[[], Callable[[Batch], Mixed]]:
     """Makes a Constant with parts of its result replaced."""
 
     def strategy(batch: Batch) -> Mixed:
@@ -280,7 +280,7 @@ def altered(**changes: Callable[[Mixed], torch.Tensor]) -> Callable[[], Mixing]:
 
 MEAN, STD = (torch.tensor(values).view(3, 1, 1) for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
 LAM, PARTNER = "weights", "partners"
-WRONG: dict[str, tuple[Callable[[], Mixing], str]] = {
+WRONG: dict[str, tuple[Callable[[], Callable[[Batch], Mixed]], str]] = {
     "weights of both labels, in all 1.4": (altered(lam=lambda m: torch.full((*m.partner.shape, 2), 0.7)), LAM),
     "a weight above 1": (altered(lam=lambda m: torch.tensor(1.2)), LAM),
     "a weight below 0": (altered(lam=lambda m: torch.full(m.partner.shape, -0.1)), LAM),

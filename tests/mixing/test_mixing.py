@@ -10,14 +10,14 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from src.data.batch import Batch
-from src.mixing import Mixing
-from src.mixing.cutmix import box_of, cutmix
+from src.mixing import Strategy
+from src.mixing.cutmix import boxes_of, cutmix
 from src.mixing.foreground import mix_regions
 from src.mixing.mixup import mixup
 from src.mixing.spectrum import spectrum
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "mixing"
-SHIPPED = ["cutmix", "decoupled", "foreground", "mixup", "none", "spectrum"]
+SHIPPED = ["cutmix", "decoupled", "fmix", "foreground", "mixup", "none", "spectrum"]
 """Strategies of this project, and their own laws here; what any strategy must keep is in test_contract.py."""
 
 
@@ -28,10 +28,10 @@ def batch_of(n: int, height: int = 12, width: int = 17) -> Batch:
     return Batch(image, torch.arange(n) % 3, torch.arange(n) % 2, torch.arange(n), mask)
 
 
-def strategy_of(name: str, **settings: object) -> Mixing:
+def strategy_of(name: str, **settings: object) -> Strategy:
     """A strategy by its yaml, with what that takes from the stage's."""
     cfg = OmegaConf.create({"pixels": {"mean": [0.485, 0.456, 0.406]}, "mixing": OmegaConf.load(CONF / f"{name}.yaml")})
-    strategy: Mixing = instantiate(OmegaConf.merge(cfg, {"mixing": settings}).mixing)
+    strategy: Strategy = instantiate(OmegaConf.merge(cfg, {"mixing": settings}).mixing)
     return strategy
 
 
@@ -60,16 +60,17 @@ def test_mixup_equals_a_slow_loop() -> None:
 
 
 def test_cutmix_equals_a_slow_loop() -> None:
-    x, partner, (top, bottom, left, right) = batch_of(3).image, torch.tensor([1, 2, 0]), (2, 9, 0, 5)
-    mixed, lam = cutmix(x, partner, (top, bottom, left, right))
-    own = 0
-    for i in range(3):
-        for r in range(12):
-            for c in range(17):
-                inside = top <= r < bottom and left <= c < right
-                own += not inside
-                assert torch.equal(mixed[i, :, r, c], x[partner[i] if inside else i, :, r, c])
-    assert float(lam) == pytest.approx(own / (3 * 12 * 17))
+    x, partner = batch_of(3).image, torch.tensor([1, 2, 0])
+    for boxes in ([(2, 9, 0, 5)], [(2, 9, 0, 5), (0, 0, 3, 3), (11, 12, 16, 17)]):
+        mixed, lam = cutmix(x, partner, torch.tensor(boxes))
+        for i in range(3):
+            own, (top, bottom, left, right) = 0, boxes[i % len(boxes)]
+            for r in range(12):
+                for c in range(17):
+                    inside = top <= r < bottom and left <= c < right
+                    own += not inside
+                    assert torch.equal(mixed[i, :, r, c], x[partner[i] if inside else i, :, r, c])
+            assert float(lam[i]) == pytest.approx(own / (12 * 17))
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_cutmix_equals_a_slow_loop() -> None:
     ],
 )
 def test_box(lam: float, centre: tuple[float, float], box: tuple[int, int, int, int]) -> None:
-    assert box_of(lam, 8, 8, centre) == box
+    assert boxes_of(torch.tensor([lam]), 8, 8, torch.tensor([centre])).tolist() == [list(box)]
 
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
@@ -190,11 +191,13 @@ def test_a_batch_without_masks() -> None:
 
 
 @pytest.mark.parametrize(("by_context", "share"), [({}, 0.5), ({"by_context": 0.2}, 0.2), ({"by_context": 0.9}, 0.9)])
-def test_decoupled_takes_one_of_the_two_for_a_batch(by_context: dict[str, float], share: float) -> None:
+def test_decoupled_takes_one_of_the_two_for_a_batch(
+    by_context: dict[str, float], share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     batch, taken = batch_of(4, 4, 4), []
     strategy = strategy_of("decoupled", **by_context)
     for name in ("foreground", "spectrum"):
-        setattr(strategy, name, lambda batch, name=name: taken.append(name))
+        monkeypatch.setattr(getattr(strategy, name), "mix", lambda batch, name=name: taken.append(name))
     torch.manual_seed(0)
     for _ in range(400):
         strategy(batch)
@@ -209,7 +212,7 @@ def test_decoupled_at_its_ends() -> None:
             torch.manual_seed(seed)
             mixed = strategy(batch)
             torch.manual_seed(seed)
-            torch.rand(())  # the choice
+            torch.rand(1)  # the choice
             assert torch.equal(mixed.image, strategy_of(other)(batch).image)
 
 
@@ -246,7 +249,7 @@ def weights_of(name: str, count: int = 3000) -> dict[str, torch.Tensor]:
         if mixed.partner[0] == 0:  # mixup's permutation may leave all in its place
             continue
         one = mixed.image[0, 0].double()
-        seen["label"].append(float(mixed.lam))
+        seen["label"].append(float(mixed.lam[0]))
         seen["own"].append(float(one.mean() / 2 if name == "spectrum" else one[0, 0]))
         seen["other"].append(float((one[0, 0] - one[0, 1]) / 2 if name == "spectrum" else one[0, 3]))
     return {key: torch.tensor(values, dtype=torch.float64) for key, values in seen.items()}
@@ -290,11 +293,11 @@ def test_the_distribution_of_cutmixs_box(monkeypatch: pytest.MonkeyPatch) -> Non
 
     seen: list[tuple[float, float, float]] = []
 
-    def spy(lam: float, height: int, width: int, centre: tuple[float, float]) -> tuple[int, int, int, int]:
-        seen.append((lam, *centre))
-        return box_of(lam, height, width, centre)
+    def spy(lam: torch.Tensor, height: int, width: int, centre: torch.Tensor) -> torch.Tensor:
+        seen.append((lam.item(), *centre[0].tolist()))
+        return boxes_of(lam, height, width, centre)
 
-    monkeypatch.setattr(module, "box_of", spy)
+    monkeypatch.setattr(module, "boxes_of", spy)
     torch.manual_seed(0)
     strategy, batch = strategy_of("cutmix"), batch_of(2, 4, 4)
     for _ in range(3000):

@@ -34,7 +34,7 @@ from tests.conftest import ROOT
 
 CROP: dict[str, Any] = yaml.safe_load((ROOT / "conf/transform/crop.yaml").read_text())
 AUGMIX: dict[str, Any] = CROP["augmix"] | {"chains": 3}
-MORE = {key: CROP[key] for key in ("randaugment", "trivialaugment", "random_erasing")}
+MORE = {key: CROP[key] for key in ("jitter", "grey", "randaugment", "trivialaugment", "random_erasing")}
 """What the recipe leaves out."""
 
 
@@ -355,7 +355,8 @@ def test_a_strip_costs_no_gigabytes() -> None:
 import resource, numpy as np
 from src.transforms import Evaluate, Train, TwoViews
 augmix = {"chains": 3, "operations": ["equalize", "shear_x"], "depth": (1, 3), "severity": 3, "alpha": 1.0}
-more = {"randaugment": {"num_ops": 0, "magnitude": 0}, "trivialaugment": False, "random_erasing": 0.5}
+more = {"jitter": (0.3, 0.3, 0.3, 0.3), "grey": 0.5,
+        "randaugment": {"num_ops": 0, "magnitude": 0}, "trivialaugment": False, "random_erasing": 0.5}
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for shape in [(4, 20000), (20000, 4), (1, 1000000), (1000000, 1), (1, 1)]:
     image, mask = np.zeros((*shape, 3), np.uint8), np.ones(shape, bool)
@@ -380,9 +381,12 @@ def augmented(**settings: Any) -> Train:
 
 
 RAND = {"num_ops": 2, "magnitude": 9}
+JITTER = (0.3, 0.3, 0.3, 0.3)
 
 
-@pytest.mark.parametrize("settings", [{"randaugment": RAND}, {"trivialaugment": True}, {"random_erasing": 1.0}])
+@pytest.mark.parametrize(
+    "settings", [{"randaugment": RAND}, {"trivialaugment": True}, {"random_erasing": 1.0}, {"jitter": JITTER}]
+)
 def test_what_is_drawn_beyond_the_recipe_comes_from_the_seed_alone(image: np.ndarray, settings: dict[str, Any]) -> None:
     torch.manual_seed(0)
     state = torch.get_rng_state()
@@ -432,8 +436,44 @@ def test_random_erasing_leaves_the_mask_and_part_of_the_image(image: np.ndarray)
         ({"randaugment": RAND | {"magnitude": 31}}, "a magnitude from 0 to 30"),
         ({"randaugment": RAND | {"num_ops": -1}}, "expected 1 operation at least"),
         ({"random_erasing": 1.5}, "random_erasing is 1.5: expected a probability from 0 to 1"),
+        ({"grey": -0.1}, "grey is -0.1: expected a probability from 0 to 1"),
+        ({"jitter": (0.3, 0.3, 0.3, 0.6)}, r"jitter is \[0.3, 0.3, 0.3, 0.6\]: expected four strengths"),
+        ({"jitter": (0.3, -0.3, 0.3, 0.3)}, "expected four strengths of at least 0"),
+        ({"jitter": (0.3, 0.3)}, "expected four strengths"),
     ],
 )
 def test_settings_of_augmentation_that_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         augmented(**settings)
+
+
+def test_jitter_multiplies_brightness_within_its_strength_and_leaves_the_mask() -> None:
+    # A plain grey has no contrast, saturation or hue: its new value is the factor of its brightness.
+    flat, mask = np.full((8, 8, 3), 100, np.uint8), np.eye(8, dtype=bool)
+    made = [augmented(jitter=JITTER)(flat, mask, seed) for seed in range(400)]
+    assert all(np.ptp(one) == 0 for one, _ in made)
+    masks = [augmented()(flat, mask, seed)[1] for seed in range(400)]
+    assert all(np.array_equal(own, other) for (_, own), other in zip(made, masks, strict=True))  # type: ignore[arg-type]
+    factors = np.sort([one[0, 0, 0] / 100 for one, _ in made])
+    uniform = np.linspace(0.7, 1.3, len(factors))
+    assert np.abs(factors - uniform).max() < 1.95 / 20 * 0.6 + 0.01  # Kolmogorov and Smirnov's at one in a thousand
+    for i, strength in enumerate(JITTER):
+        alone = augmented(jitter=[strength if j == i else 0.0 for j in range(4)])
+        assert all(np.array_equal(alone(flat, None, seed)[0], flat) for seed in range(5)) == (i > 0)
+
+
+def test_grey_has_its_probability_and_comes_after_the_jitter(image: np.ndarray) -> None:
+    def colourless(transform: Train, seed: int) -> bool:
+        return bool(np.ptp(transform(image, None, seed)[0].astype(int), axis=2).max() == 0)
+
+    transform = augmented(jitter=JITTER, grey=0.3)
+    assert sum(colourless(transform, seed) for seed in range(400)) / 400 == pytest.approx(0.3, abs=0.08)
+    assert all(colourless(augmented(jitter=JITTER, grey=1.0), seed) for seed in range(10))
+    assert not any(colourless(augmented(), seed) for seed in range(10))
+
+
+def test_augmentation_that_is_off_draws_nothing() -> None:
+    """Runs of the published recipe see the images that they saw before there were jitter and grey."""
+    assert [type(step).__name__ for step in train().pipeline.transforms] == ["Crop", "HorizontalFlip", "VerticalFlip"]
+    names = [type(step).__name__ for step in augmented(jitter=JITTER, grey=0.1, randaugment=RAND).pipeline.transforms]
+    assert names == ["Crop", "ColorJitter", "ToGray", "AutoAugment"]

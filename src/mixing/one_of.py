@@ -1,0 +1,47 @@
+"""One strategy of several, drawn for each batch or for each image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Unpack
+
+import torch
+
+from src.data.batch import Batch
+from src.mixing import Mixed, Settings, Strategy, check_parts, choose
+
+
+class OneOf(Strategy):
+    """A batch, or with `per_image` each image, is mixed by one of the strategies.
+
+    Args:
+        strategies: by name.
+        weights: of each name in the draw, at least 0; their sum does not matter.
+        settings: as in Strategy.
+
+    Raises:
+        ValueError: weights of other names, or that cannot be drawn by.
+    """
+
+    def __init__(
+        self, *, strategies: Mapping[str, Strategy], weights: Mapping[str, float], **settings: Unpack[Settings]
+    ) -> None:
+        super().__init__(**settings)
+        check_parts(strategies)
+        if set(weights) != set(strategies) or min(weights.values()) < 0 or sum(weights.values()) <= 0:
+            raise ValueError(
+                f"mixing.weights is {dict(weights)}: expected a number of at least 0 for each of "
+                f"{', '.join(strategies)}, not all of them 0"
+            )
+        self.strategies = list(strategies.values())
+        self.weights = torch.tensor([float(weights[name]) for name in strategies])
+        self.keeps_label = all(strategy.keeps_label for strategy in self.strategies)
+
+    def mix(self, batch: Batch) -> Mixed:
+        """All images, each by the strategy that was drawn, with that one's own probability."""
+        drawn = torch.multinomial(self.weights, self.draws(batch), replacement=True)
+        first, *others = drawn.unique().tolist()
+        mixed = self.strategies[first](batch)
+        for other in others:
+            mixed = choose(drawn == other, self.strategies[other](batch), mixed)
+        return mixed
