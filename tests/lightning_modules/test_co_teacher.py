@@ -97,7 +97,7 @@ def terms(**changes: float) -> dict[str, float]:
     module.log_dict = lambda figures, **_: seen.append(figures)  # type: ignore[method-assign]
     torch.manual_seed(3)
     module.training_step(pairs(), 0)
-    return {name: float(value) for name, value in seen[0].items()}
+    return {name: float(value.detach()) for name, value in seen[0].items()}
 
 
 def test_t_squared_scales_both_consistency_terms_alone() -> None:
