@@ -93,7 +93,7 @@ def hand_over(
     if settings.export == "hf":
         from src.report.card import write_cards
 
-        sets, why_not = image_sets.held_out_images(training, voters, False)
+        sets, why_not = image_sets.held_out_images(training, voters)
         if settings.truth:
             sets.insert(0, image_sets.test_images(open_images(), settings.truth, voters[0].classes))
         members, stacks, failed = predictor.predict(voters, sets) if sets else (voters, [], [])
@@ -117,11 +117,11 @@ def images_of(
         if not tests.store.sources.has_test:
             return without_test(settings, image_sets.instead_of_test(training, voters))
         shown = image_sets.test_images(tests, settings.truth, voters[0].classes)
-    greedy = settings.select == "greedy"
     asked = shown.truth is not None or settings.report or settings.logged
-    if not greedy and (settings.images or not asked):
+    if not settings.chooses and (settings.images or not asked):
         return [shown], ""
-    held_out, why_not = image_sets.held_out_images(training, voters, greedy)
+    needed_by = f"ensemble.select={settings.select}" if settings.chooses else ""
+    held_out, why_not = image_sets.held_out_images(training, voters, needed_by)
     return [shown, *held_out], why_not
 
 
@@ -131,10 +131,10 @@ def without_test(settings: PredictionSettings, sets: list[ImageSet]) -> tuple[li
         raise ValueError("truth= labels test images, and there are none: leave it out, as held-out images have labels")
     if len(sets) > 1:
         return sets, ""
-    if settings.select == "greedy":
+    if settings.chooses:
         raise ValueError(
-            "ensemble.select=greedy chooses on the held-out images, which stand in for test images here: its figures "
-            "would come from the images it chose on; use another ensemble, or split=leave_context_out"
+            f"ensemble.select={settings.select} chooses on the held-out images, which stand in for test images here: "
+            "its figures would come from the images it chose on; use another ensemble, or split=leave_context_out"
         )
     return sets, "the held-out images stand in for test images"
 
@@ -158,11 +158,13 @@ def evaluated(
     ]
     if not settings.images:
         check_unreadable(settled[0][0], settings.on_bad_image, settings.max_bad_share)
-    chosen = list(range(len(voters)))
-    if settings.select == "greedy":
-        chosen = voting.greedy(settled[1][1], settled[1][0].label, settings.rounds)
-    votes = [EvaluatedSet(images, stack, voting.elect(stack, settings.vote, chosen)) for images, stack in settled]
-    return evaluate_all(settings, voters, left_out, chosen, votes, why_not)
+    choice = voting.Choice(list(range(len(voters))), [])
+    if settings.chooses:
+        choice = voting.SELECTIONS[settings.select](settled[1][1], settled[1][0].label, settings.rounds)
+    votes = [
+        EvaluatedSet(images, stack, voting.elect(stack, settings.vote, choice.members)) for images, stack in settled
+    ]
+    return evaluate_all(settings, voters, left_out, choice, votes, why_not)
 
 
 def show(evaluation: Evaluation, open_images: OpenImages, cfg: DictConfig) -> None:

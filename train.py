@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:  # loaded when there is something to do: --help answers at onc
     from pytorch_lightning import Trainer
 
     from src.datamodules.nico import NicoDataModule
+    from src.lightning_modules.distillation import Teacher
     from src.runs.directory import Run
 
 
@@ -43,7 +45,9 @@ def train(cfg: DictConfig) -> float | None:
     backbone.check_name(cfg.model)
     start = pretrained.start_of(cfg.model, Path(cfg.run_dir) if cfg.resume else None)
     before = lineage.predecessors(cfg)
-    cfg.init, cfg.masks = (literal(str(path)) if path else lineage.NONE for path in before)
+    cfg.init, cfg.masks = (literal(str(path)) if path else lineage.NONE for path in (before.init, before.masks))
+    if before.teachers:
+        cfg.teachers = [literal(str(path)) for path in before.teachers]
     cli.say(f"checking the images in {cfg.data_root}")
     datamodule = cli.instantiate(cfg.datamodule)
     datamodule.prepare_data()
@@ -58,6 +62,7 @@ def train(cfg: DictConfig) -> float | None:
     facts = (datamodule.classes, datamodule.split_paths)
     inherited = lineage.inheritance(before, cfg.model.model_name, *facts)
     members.check_rebuildable(directory.resolved(cfg), "this run's settings")
+    teachers = [members.read_teacher(folder) for folder in before.teachers]
     if start and not before.init:
         inherited = inherited._replace(weights_sha256=start)
         if not (cfg.resume and directory.is_begun(Path(cfg.run_dir))):
@@ -66,11 +71,11 @@ def train(cfg: DictConfig) -> float | None:
         if run.finished:
             print(f"{run.folder} is finished: nothing to do")
         else:
-            fit(cfg, run, datamodule, before.init)
+            fit(cfg, run, datamodule, before.init, teachers)
     return figure_of(cfg)
 
 
-def fit(cfg: DictConfig, run: Run, datamodule: NicoDataModule, init: Path | None) -> None:
+def fit(cfg: DictConfig, run: Run, datamodule: NicoDataModule, init: Path | None, teachers: Sequence[Teacher]) -> None:
     """Train a run that this process has claimed, from the weights of the run `init`, to its end."""
     import pytorch_lightning as pl
 
@@ -82,6 +87,8 @@ def fit(cfg: DictConfig, run: Run, datamodule: NicoDataModule, init: Path | None
     request.advice = "resume=true continues it"
     pl.seed_everything(cfg.seed, verbose=False)
     module = make_module(cfg, run, init)
+    if teachers:
+        module.teachers = teachers
     if cfg.compile:
         for network in module.children():
             network.compile()  # in place: the keys of checkpoints and weights stay as they are

@@ -22,7 +22,7 @@ from src.files import write_json
 from src.prediction.image_sets import ImageSet, Truth
 from src.prediction.kept import Task, store, stored
 from src.prediction.members import Member
-from src.prediction.voting import RULES, elect, greedy
+from src.prediction.voting import RULES, diverse, elect, greedy
 from src.report.evaluation import EvaluatedSet, evaluate
 
 MEMBERS, IMAGES, CLASSES = 33, 14_000, 60
@@ -61,6 +61,7 @@ def main() -> None:
         timed("figures of one image set", lambda: evaluate(
             EvaluatedSet(images, stack, ballot), [str(k) for k in range(CLASSES)], 0.9, 0))  # fmt: skip
         timed("ensemble=greedy, 20 rounds", lambda: greedy(stack, label, 20))
+        timed("ensemble=diverse", lambda: diverse(stack, label, 20))
 
 
 if __name__ == "__main__":

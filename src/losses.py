@@ -127,6 +127,25 @@ def consistency(student: torch.Tensor, teacher: torch.Tensor, temperature: float
     return F.kl_div(own, aim, reduction="batchmean", log_target=True)
 
 
+@in_float32
+def distillation(student: torch.Tensor, teachers: torch.Tensor, temperature: float) -> torch.Tensor:
+    """T^2 KL(p || p_s), p the mean of the teachers' softened predictions, averaged over the batch (Hinton et al. 2015).
+
+    The factor keeps the gradient's size as T grows: gradients of softened predictions shrink with T^2 (section 2).
+
+    Args:
+        student: (N, K) logits.
+        teachers: (M, N, K) logits of M teachers; no gradient flows into them.
+        temperature: T > 0, which divides all of them; with 1 the mean is that of the teachers' probabilities.
+
+    Returns:
+        A scalar.
+    """
+    own = F.log_softmax(student / temperature, dim=1)
+    aim = F.softmax(teachers.detach() / temperature, dim=2).mean(dim=0)
+    return temperature**2 * F.kl_div(own, aim, reduction="batchmean")
+
+
 def ramp_up(t: float, length: float) -> float:
     """exp(-5 (1 - t / length)^2), and 1 from `length` on (docs/method.md, section 6).
 

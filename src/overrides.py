@@ -20,7 +20,7 @@ TEXT = re.compile(
 """Settings whose value is a text, mostly a path: what a person types is taken literally."""
 PLACED = {"optimizer": "module.optimizer", "schedule": "module.scheduler"}
 """Groups that a stage places in its module: `optimizer=timm` is Hydra's `optimizer@module.optimizer=timm`."""
-NAMES = re.compile(r"[+~]*(split\.contexts|ensemble\.(runs|tags))")
+NAMES = re.compile(r"[+~]*(split\.contexts|ensemble\.(runs|tags)|teachers)")
 """Settings that are lists of names, which may look like numbers."""
 MAY_DIFFER_ON_RESUME = (
     "resume",
@@ -43,6 +43,7 @@ MAY_DIFFER_ON_RESUME = (
     "before",  # what these find counts: `started_from` and `masks_from` of split.json
     "before_masks",
     "init",
+    "teachers",  # which weights counts: `taught_by` of split.json
     "model.pretrained",  # which weights counts: `started_from` of split.json
     "model.weights",
     "module.backbone.pretrained",
@@ -77,7 +78,7 @@ MAY_DIFFER_ON_RESUME = (
 """Settings that may differ between a run and its continuation: where things are and what computes them."""
 UNNAMED = ("track", "stage", "scale", "debug", "trainer")
 """Groups that a run's name leaves out: those that its folder shows, and the trainer, which only computes it."""
-START = ("model.pretrained", "model.weights")
+START = ("model.pretrained", "model.weights", "teachers")
 """Settings that may differ when a run is resumed, as it has begun by then, but that distinguish a new run."""
 
 

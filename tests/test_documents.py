@@ -26,10 +26,10 @@ from src.data.batch import Batch
 from src.data.words import read_data_set
 from src.datamodules.synthetic.dataset import generate
 from src.overrides import may_differ, quoted, with_data_set
-from src.prediction.selection import DEFAULT_SPLIT, fits
+from src.prediction.selection import DEFAULT_SPLIT
 from src.prediction.settings import read_settings
 from src.runs.directory import check_settings, flat
-from src.runs.lineage import NONE
+from src.runs.lineage import NONE, fits
 from src.sweeps.sweeper import OF_THE_SWEEP
 from tests.conftest import ROOT, composed
 
@@ -282,7 +282,8 @@ def members(settings: dict[str, Any], runs: dict[str, Job]) -> list[str]:
     return [
         run
         for run, job in runs.items()
-        if Path(run).parent in [logs / stage for stage in stages]
+        if Path(run).parent.parent == logs
+        and any(fnmatchcase(Path(run).parent.name, stage) for stage in stages)
         and (not globs or any(fits(Path(run), glob) for glob in globs))
         and (not tags or job.settings["tag"] in tags)
         and fnmatchcase(job.settings["split_name"], split or DEFAULT_SPLIT)

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from src.losses import consistency, info_nce, mixed_cross_entropy, pull_loss, push_loss, ramp_up
+from src.losses import consistency, distillation, info_nce, mixed_cross_entropy, pull_loss, push_loss, ramp_up
 from src.metrics import top_hits
 
 
@@ -136,6 +136,39 @@ def test_consistency_is_computed_in_float32() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(consistency(student, teacher, 10.0), plain)
     assert plain.dtype == torch.float32
+
+
+def test_distillation_equals_a_slow_loop() -> None:
+    torch.manual_seed(0)
+    student, teachers, temperature = 3 * torch.randn(4, 5), 3 * torch.randn(3, 4, 5), 2.0
+    expected = 0.0
+    for n in range(4):
+        own = torch.softmax(student[n] / temperature, 0).tolist()
+        aims = [torch.softmax(teacher[n] / temperature, 0).tolist() for teacher in teachers]
+        for k in range(5):
+            aim = sum(one[k] for one in aims) / 3  # the mean of probabilities, not of logits
+            expected += temperature**2 * aim * math.log(aim / own[k]) / 4
+    assert math.isclose(distillation(student, teachers, temperature).item(), expected, rel_tol=1e-5)
+
+
+def test_one_teacher_is_the_consistency_times_t_squared_and_none_gets_a_gradient() -> None:
+    torch.manual_seed(0)
+    student, teachers = torch.randn(3, 4, requires_grad=True), torch.randn(2, 3, 4, requires_grad=True)
+    for temperature in (1.0, 4.0):
+        alone = distillation(student, teachers[:1], temperature)
+        torch.testing.assert_close(alone, temperature**2 * consistency(student, teachers[0], temperature))
+    distillation(student, teachers, 1.0).backward()
+    assert teachers.grad is None and student.grad is not None
+    mean = teachers.detach().softmax(2).mean(0)
+    torch.testing.assert_close(student.grad, (student.detach().softmax(1) - mean) / 3)  # as of cross-entropy with it
+    assert distillation(mean.log(), teachers, 1.0).abs().item() < 1e-6  # the least there is
+
+
+def test_certain_teachers_are_hard_labels() -> None:
+    torch.manual_seed(0)
+    student, label = torch.randn(6, 4), torch.randint(4, (6,))
+    teachers = 1e4 * F.one_hot(label, 4).float().expand(2, 6, 4)
+    torch.testing.assert_close(distillation(student, teachers, 1.0), F.cross_entropy(student, label))
 
 
 def test_ramp_up() -> None:

@@ -19,6 +19,7 @@ from src.callbacks.randomness import KeyedRandomness
 from src.cli import instantiate
 from src.lightning_modules.c2am import C2AM, border_mean, disentangle
 from src.lightning_modules.classifier import Network
+from src.lightning_modules.distillation import Distillation, Teacher
 from src.lightning_modules.moco import Encoder, MoCo
 from src.losses import (
     consistency,
@@ -98,6 +99,11 @@ def train(cfg: DictConfig, batches: Kept, seed: int, precision: str, moved: int)
     """The losses of STEPS steps; the first weights differ from the seed's by 1e-3 where `moved` is not 0."""
     pl.seed_everything(seed, verbose=False)
     module = instantiate(cfg.module)
+    if isinstance(module, Distillation):
+        module.teachers = [
+            Teacher(Network(backbone=instantiate(cfg.model), num_classes=8, mean=[0.5] * 3, std=[0.25] * 3).eval(), 32)
+            for _ in range(2)
+        ]
     if moved:
         generator = torch.Generator().manual_seed(moved)
         with torch.no_grad():

@@ -27,7 +27,8 @@ class CoTeacher(Classifier):
 
     Args:
         ratio: r in (0, 1], side of the box of amplitudes that are mixed.
-        temperature: of the predictions in the consistency terms.
+        temperature: T, of the predictions in the consistency terms.
+        temperature_squared: multiply both terms by T^2, without which their gradients shrink with T^2.
         copy_from_original: weight of KL(teacher's original || student's copy); 0 leaves the term out.
         original_from_copy: weight of KL(teacher's copy || student's original); 0 leaves the term out.
         ramp_up_epochs: epochs of this stage over which both weights grow.
@@ -40,6 +41,7 @@ class CoTeacher(Classifier):
         *,
         ratio: float,
         temperature: float,
+        temperature_squared: bool,
         copy_from_original: float,
         original_from_copy: float,
         ramp_up_epochs: float,
@@ -52,6 +54,7 @@ class CoTeacher(Classifier):
         self.student = copy.deepcopy(self.teacher)
         self.teacher.requires_grad_(False)
         self.ratio, self.temperature = ratio, temperature
+        self.consistency_scale = temperature**2 if temperature_squared else 1
         self.copy_from_original, self.original_from_copy = copy_from_original, original_from_copy
         self.ramp_up_epochs, self.decay = ramp_up_epochs, decay
 
@@ -109,7 +112,7 @@ class CoTeacher(Classifier):
                 "train/original_from_copy": (self.original_from_copy, original, aim_copied),
             }
             losses |= {
-                name: weight * ramp * consistency(student, teacher, self.temperature)
+                name: weight * ramp * self.consistency_scale * consistency(student, teacher, self.temperature)
                 for name, (weight, student, teacher) in terms.items()
                 if weight
             }

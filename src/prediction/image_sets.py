@@ -97,13 +97,15 @@ def test_images(datamodule: NicoDataModule, truth: Path | None, classes: Sequenc
     return images._replace(truth=known)
 
 
-def held_out_images(datamodule: NicoDataModule, members: Sequence[Member], needed: bool) -> tuple[list[ImageSet], str]:
+def held_out_images(
+    datamodule: NicoDataModule, members: Sequence[Member], needed_by: str = ""
+) -> tuple[list[ImageSet], str]:
     """The images that all members hold out, named by their paths: one set per part, in-domain first.
 
     Args:
         datamodule: of the training images.
         members: the members.
-        needed: whether to raise if there are none.
+        needed_by: the setting that cannot do without them; "": none.
 
     Returns:
         The sets, and why there is none.
@@ -120,8 +122,8 @@ def held_out_images(datamodule: NicoDataModule, members: Sequence[Member], neede
             raise ValueError(f"the members were trained with a label map other than {datamodule.store.label_map}")
         return [held_out_part(datamodule, part, paths) for part, paths in parts.items()], ""
     except (OSError, ValueError) as error:
-        if needed:
-            raise ValueError(f"ensemble.select=greedy chooses on held-out images: {error}") from error
+        if needed_by:
+            raise ValueError(f"{needed_by} chooses on held-out images: {error}") from error
         return [], str(error)
 
 
@@ -138,7 +140,7 @@ def instead_of_test(datamodule: NicoDataModule, members: Sequence[Member]) -> li
     Raises:
         ValueError: members hold out nothing or different images.
     """
-    parts, why_not = held_out_images(datamodule, members, needed=False)
+    parts, why_not = held_out_images(datamodule, members)
     if not parts:
         raise ValueError(
             f"{datamodule.layout.name} has no test images, and members hold out none that could stand in for them: "

@@ -15,6 +15,7 @@ from src.data.splits import HELD_OUT
 from src.files import digest_of
 from src.lightning_modules.backbone import START
 from src.lightning_modules.classifier import Network
+from src.lightning_modules.distillation import Teacher
 from src.runs.records import read_classes, read_config, read_finished, read_split
 from src.runs.weights import load_weights
 
@@ -109,6 +110,18 @@ def rebuild(member: Member) -> Network:
         raise ValueError(f"the network of {member.folder} cannot be built: {error}") from error
     load_weights(member.folder / "weights.safetensors", {part: getattr(network, part) for part in network.exported})
     return network.eval()
+
+
+def read_teacher(folder: Path) -> Teacher:
+    """A finished run as a teacher.
+
+    Raises:
+        ValueError: it is not one, or its network cannot be rebuilt.
+    """
+    member = read_member(folder)
+    if isinstance(member, str):
+        raise ValueError(f"{folder} cannot teach ({member}): leave it out with teachers=[<globs or folders>]")
+    return Teacher(rebuild(member), member.size)
 
 
 def backbone_arguments(member: Member) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from src.prediction.members import LeftOut, Member, read_member
 from src.progress import progress
-from src.runs.lineage import description_of
+from src.runs.lineage import description_of, fits
 
 DEFAULT_SPLIT = "holdout"
 """train.py's default split: the members' if there are runs of several splits and ensemble.split names none."""
@@ -23,7 +23,7 @@ class Wanted(NamedTuple):
     """What ensemble= asks of a run.
 
     Attributes:
-        stages: its stage is one of these.
+        stages: globs, of which one fits the name of its stage.
         runs: globs, of which one fits its folder's name or its path below <logs_dir>/<track.name>; none: any run.
         tags: its tag is one of these, None for a run without a tag; none: any run.
         split: a glob that fits the name of its split; None: DEFAULT_SPLIT where a run has it, else the only one.
@@ -36,7 +36,7 @@ class Wanted(NamedTuple):
 
     def words(self, joint: str) -> str:
         """What follows "run of": its stages joined by `joint`, then what else is asked for, except the split."""
-        words = f" {joint} ".join(self.stages)
+        words = f" {joint} ".join("any stage" if stage == "*" else stage for stage in self.stages)
         if self.runs:
             words += f" whose name fits {' or '.join(self.runs)}"
         if self.tags:
@@ -64,9 +64,10 @@ def find_members(logs_dir: Path, data_name: str, wanted: Wanted) -> tuple[list[M
     left_out = [(folder, why) for folder, why in zip(folders, found, strict=True) if isinstance(why, str)]
     if not members:
         unfinished = f" ({len(left_out)} left out: {left_out[0][0]}: {left_out[0][1]})" if left_out else ""
+        stage = next((stage for stage in wanted.stages if re.fullmatch(r"\w+", stage)), "baseline")
         raise FileNotFoundError(
             f"no finished run of {wanted.words('or')} in {runs}{unfinished}: "
-            f"train one (python train.py {words_for(data_name)} stage={wanted.stages[0]}), or choose another ensemble="
+            f"train one (python train.py {words_for(data_name)} stage={stage}), or choose another ensemble="
         )
     for rule in (partial(of_one_split, glob=wanted.split), each_once, of_one_label_map):
         members, others = rule(members)
@@ -86,7 +87,10 @@ def find_runs(runs: Path, wanted: Wanted) -> list[Path]:
     Raises:
         FileNotFoundError: there are runs, but a glob or tag fits none of them, or no run fits all of them.
     """
-    folders = [path for stage in wanted.stages for path in sorted((runs / stage).glob("*")) if is_run(path)]
+    stages = [path for glob in wanted.stages for path in sorted(runs.glob(glob)) if path.is_dir()]
+    folders = [path for stage in dict.fromkeys(stages) for path in sorted(stage.glob("*")) if is_run(path)]
+    # A glob such as * means the stages that train a classifier; one that was named is left out with a reason.
+    folders = [path for path in folders if path.parent.name in wanted.stages or may_predict(path)]
     tags = {path: tag_of(path) for path in folders} if wanted.tags else {}
     by_glob = {glob: {path for path in folders if fits(path, glob)} for glob in wanted.runs}
     by_tag = {tag: {path for path in folders if tags[path] == tag} for tag in wanted.tags}
@@ -99,7 +103,7 @@ def find_runs(runs: Path, wanted: Wanted) -> list[Path]:
             names = [f"{path.parent.name}/{path.name}" for path in folders]
             more = f" and {len(names) - 20} more" if len(names) > 20 else ""
             raise FileNotFoundError(
-                f"no run of {' or '.join(wanted.stages)} in {runs} fits "
+                f"no run of {wanted._replace(runs=(), tags=()).words('or')} in {runs} fits "
                 f"{useless[0] if useless else 'ensemble.runs and ensemble.tags together'}: there are "
                 f"{', '.join(names[:20])}{more}"
             )
@@ -111,15 +115,15 @@ def is_run(folder: Path) -> bool:
     return any((folder / name).exists() for name in ("config.yaml", "finished.json", "weights.safetensors"))
 
 
+def may_predict(folder: Path) -> bool:
+    """Whether a run is of a stage that trains a classifier, or its settings cannot be read and nobody knows."""
+    return bool(description_of(folder).get("classifier", True))
+
+
 def tag_of(folder: Path) -> str | None:
     """A run's tag, None where it has none or cannot be read."""
     tag = description_of(folder).get("tag")
     return None if tag is None else str(tag)
-
-
-def fits(folder: Path, glob: str) -> bool:
-    """Whether a glob fits a run's folder, by its name or by <stage>/<name>; * takes a / too."""
-    return fnmatchcase(folder.name, glob) or fnmatchcase(f"{folder.parent.name}/{folder.name}", glob)
 
 
 def of_one_split(members: Sequence[Member], glob: str | None) -> tuple[list[Member], LeftOut]:

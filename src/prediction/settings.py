@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from src.prediction.selection import Wanted
-from src.prediction.voting import RULES
+from src.prediction.voting import RULES, SELECTIONS
 
-SELECTIONS = ("all", "greedy", "soup")
+SELECT = ("all", *SELECTIONS, "soup")
 
 
 class PredictionSettings(NamedTuple):
@@ -22,8 +22,8 @@ class PredictionSettings(NamedTuple):
         folder: where results go, <results_dir>/<track.name>; it holds the latest vote.
         vote_name: of the folder in its votes/ that keeps this vote.
         wanted: which runs vote.
-        select: one of SELECTIONS.
-        rounds: choices of select=greedy.
+        select: one of SELECT.
+        rounds: choices of select=greedy and select=diverse.
         vote: one of voting.RULES.
         seed: of the bootstrap.
         images: predict the images of this folder instead of the test images.
@@ -67,6 +67,11 @@ class PredictionSettings(NamedTuple):
     precision: str
     tta: dict[str, Any]
     composed: dict[str, Any]
+
+    @property
+    def chooses(self) -> bool:
+        """Whether members are chosen on held-out images."""
+        return self.select in SELECTIONS
 
     @property
     def vote_folder(self) -> Path:
@@ -130,7 +135,7 @@ def check(settings: PredictionSettings) -> None:
     """Raise ValueError for settings that cannot be fulfilled, before anything is computed."""
     for name, value, choices in (
         ("vote", settings.vote, tuple(RULES)),
-        ("ensemble.select", settings.select, SELECTIONS),
+        ("ensemble.select", settings.select, SELECT),
     ):
         if value not in choices:
             raise ValueError(f"{name}={value} is not a rule: choose one of {', '.join(choices)}")

@@ -5,7 +5,7 @@ M members, N images, K classes. Ties go to the lowest label id, and among member
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -73,7 +73,48 @@ RULES: dict[str, Callable[[Probabilities], Ballot]] = {"majority": majority, "ad
 """The rules by their names in vote=."""
 
 
-def greedy(probabilities: Probabilities, label: Labels, rounds: int) -> list[int]:
+class Choice(NamedTuple):
+    """Members chosen to vote.
+
+    Attributes:
+        members: indices in the order of choice, repeated for each time that a member was chosen.
+        figures: what members up to and including each had in common that they were chosen by; empty if nothing was.
+    """
+
+    members: list[int]
+    figures: list[float]
+
+
+def forward_selection(
+    values: Probabilities, figure: Callable[[Probabilities], float], rounds: int, replacement: bool
+) -> Iterator[tuple[int, float]]:
+    """Choose members one by one, each time the one whose addition to those chosen gives the best figure.
+
+    Args:
+        values: (M, ...) of each member, to be averaged.
+        figure: of the mean of values (...) of members; the higher the better.
+        rounds: members to choose, at least 1; without replacement there are at most M.
+        replacement: whether a member may be chosen again; it has two votes then.
+
+    Yields:
+        The index of the member that is chosen next, and the figure with it.
+
+    Raises:
+        ValueError: rounds is less than 1.
+    """
+    if rounds < 1:
+        raise ValueError(f"ensemble.rounds is {rounds}: expected at least 1")
+    total, left = np.zeros(values.shape[1:]), list(range(len(values)))
+    for count in range(1, (rounds if replacement else min(rounds, len(left))) + 1):
+        tried = [figure((total + values[i]) / count) for i in left]
+        best = int(np.argmax(tried))
+        yield left[best], tried[best]
+        total += values[left[best]]
+        if not replacement:
+            del left[best]
+
+
+def greedy(probabilities: Probabilities, label: Labels, rounds: int) -> Choice:
     """Choose members with replacement, each time the one that helps their mean probability most (Caruana 2004).
 
     The choice looks at held-out images with known labels, never at the images to be predicted. After `rounds`
@@ -85,23 +126,60 @@ def greedy(probabilities: Probabilities, label: Labels, rounds: int) -> list[int
         rounds: members to choose, at least 1.
 
     Returns:
-        Indices of members in the order of choice, repeated for each time that a member was chosen.
+        The choice; its figures are accuracies.
 
     Raises:
         ValueError: rounds is less than 1.
     """
-    if rounds < 1:
-        raise ValueError(f"ensemble.rounds is {rounds}: expected at least 1")
-    total = np.zeros(probabilities.shape[1:])
-    chosen: list[int] = []
-    hits: list[int] = []
-    for _ in range(rounds):
-        tried = [int(((total + one).argmax(1) == label).sum()) for one in probabilities]
-        best = int(np.argmax(tried))
-        chosen.append(best)
-        hits.append(tried[best])
-        total += probabilities[best]
-    return chosen[: int(np.argmax(hits)) + 1]
+
+    def accuracy(mean: Probabilities) -> float:
+        return float((mean.argmax(1) == label).mean())
+
+    members, figures = zip(*forward_selection(probabilities, accuracy, rounds, replacement=True), strict=True)
+    end = int(np.argmax(figures)) + 1
+    return Choice(list(members[:end]), list(figures[:end]))
+
+
+def diverse(probabilities: Probabilities, label: Labels, rounds: int) -> Choice:
+    """Choose the best member, then each time the one that raises the log-likelihood of the mean probability most.
+
+    The choice looks at held-out images with known labels, never at the images to be predicted. It ends where no member
+    raises the likelihood any more. Unlike the accuracy, which a few images decide, the likelihood counts every image:
+    a member helps where the others are wrong or unsure.
+
+    Args:
+        probabilities: (M, N, K) of held-out images.
+        label: (N,) their labels.
+        rounds: members to choose at most, at least 1.
+
+    Returns:
+        The choice, each member once; its figures are mean log-likelihoods in nats, at most 0.
+
+    Raises:
+        ValueError: rounds is less than 1, or there is one member.
+    """
+    if len(probabilities) < 2:
+        raise ValueError(
+            "ensemble.select=diverse has one candidate, and nothing to choose: train another run (model=, seed=, "
+            "mixing=), or ask for more of those there are (ensemble.stages=, ensemble.runs=)"
+        )
+    own = probabilities[:, np.arange(len(label)), label]  # of the true classes, (M, N)
+    choice = Choice([], [])
+    for member, figure in forward_selection(own, log_likelihood, rounds, replacement=False):
+        if choice.figures and figure <= choice.figures[-1]:
+            break
+        choice.members.append(member)
+        choice.figures.append(figure)
+    return choice
+
+
+def log_likelihood(probability: Probabilities) -> float:
+    """Mean of log p in nats, of each image's true class: (N,), where 0 counts as the smallest normal float32."""
+    return float(np.log(np.maximum(probability, np.finfo(np.float32).tiny)).mean())
+
+
+SELECTIONS: dict[str, Callable[[Probabilities, Labels, int], Choice]] = {"greedy": greedy, "diverse": diverse}
+"""The ways to choose members on held-out images, by their names in ensemble.select=."""
 
 
 def pooled(probabilities: Probabilities, weights: Weights) -> Probabilities:
@@ -112,6 +190,12 @@ def pooled(probabilities: Probabilities, weights: Weights) -> Probabilities:
 def agreement_matrix(votes: Labels) -> npt.NDArray[np.float64]:
     """Share of images on which two members choose the same label: (M, N) to (M, M), ones on its diagonal."""
     return np.stack([agreement(votes, one) for one in votes])
+
+
+def disagreement(votes: Labels) -> float:
+    """Share of images on which two members choose different labels, the mean over all pairs: (M, N), M at least 2."""
+    members = len(votes)
+    return float((1 - agreement_matrix(votes)).sum() / (members * (members - 1)))
 
 
 def entropy(probabilities: Probabilities) -> npt.NDArray[np.float64]:

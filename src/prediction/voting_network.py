@@ -98,14 +98,14 @@ def weights_of(members: Sequence[Member], settings: PredictionSettings) -> list[
     Raises:
         FileNotFoundError, ValueError: no such vote is kept, or it is one of other members.
     """
-    if settings.select != "greedy" and settings.vote != "adaptive":
+    if not settings.chooses and settings.vote != "adaptive":
         return [1.0] * len(members)
     path = settings.vote_folder / "ensemble.json"
     again = "predict with this command without export= first"
     if not path.is_file():
         raise FileNotFoundError(
             f"the members' weights come from the images that they vote on, and {settings.vote_folder} keeps no vote: "
-            f"{again}{'' if settings.select == 'greedy' else '; vote=soft and vote=majority weigh all members alike'}"
+            f"{again}{'' if settings.chooses else '; vote=soft and vote=majority weigh all members alike'}"
         )
     facts = read_json(path)
     try:

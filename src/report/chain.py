@@ -59,6 +59,7 @@ def predecessors_of(folder: Path, logs_dir: Path) -> list[Path]:
     init, masks = config.get("init"), config.get("masks")
     named = [Path(init)] if isinstance(init, str) and init != "none" else []
     named += [Path(masks).parent] if isinstance(masks, str) and masks != "none" else []
+    named += [Path(str(path)) for path in config.get("teachers") or []]
     return [moved(path, config, logs_dir) for path in named]
 
 

@@ -27,7 +27,7 @@ from src.metrics import (
 from src.prediction.image_sets import ImageSet
 from src.prediction.members import Member
 from src.prediction.settings import PredictionSettings
-from src.prediction.voting import Ballot, agreement_matrix, pooled
+from src.prediction.voting import Ballot, Choice, disagreement, pooled
 
 BINS = 15  # of the calibration error, as Guo et al. 2017
 DRAWS = 1000  # of the bootstrap
@@ -84,9 +84,9 @@ class Evaluation(NamedTuple):
         """How the vote came about, in a sentence."""
         runs = self.settings.wanted.words("and")
         split = " or ".join(sorted({member.split for member in self.members}))
-        if self.settings.select == "greedy":
-            voting = len(set(self.chosen))
-            who = f"{voting} of {len(self.members)} finished runs of {runs}, chosen by accuracy on held-out images"
+        if self.settings.chooses:
+            voting, by = len(set(self.chosen)), CHOSEN_BY[self.settings.select]
+            who = f"{voting} of {len(self.members)} finished runs of {runs}, chosen by {by} on held-out images"
         elif self.settings.select == "soup":
             who = f"{len(self.members)} soups (mean weights) of the finished runs of {runs}"
         else:
@@ -103,7 +103,7 @@ def evaluate_all(
     settings: PredictionSettings,
     members: Sequence[Member],
     left_out: Sequence[tuple[Path, str]],
-    chosen: Sequence[int],
+    choice: Choice,
     evaluated_sets: Sequence[EvaluatedSet],
     why_no_held_out: str,
 ) -> Evaluation:
@@ -120,7 +120,8 @@ def evaluate_all(
         notes.append(test.images.note)
     if why_no_held_out:
         notes.append(f"No figures on held-out images, and no temperature: {why_no_held_out}.")
-    if settings.select == "greedy":
+    if choice.figures:
+        notes.append(choice_words(settings.select, members, choice, held_out[0]))
         notes.append("In-domain figures of the vote are on the images that its members were chosen on: too good.")
     if guessed := test.images.unreadable:
         notes.append(
@@ -133,7 +134,31 @@ def evaluate_all(
                 f"{len(skipped)} images of {part.images.name} could not be read (first: {skipped[0]}): skipped."
             )
     return Evaluation(
-        settings, list(members), list(left_out), list(chosen), test, held_out, figures, temperature, notes
+        settings, list(members), list(left_out), choice.members, test, held_out, figures, temperature, notes
+    )
+
+
+CHOSEN_BY = {"greedy": "accuracy", "diverse": "log-likelihood"}
+"""The figure that ensemble.select= chooses members by."""
+
+
+def choice_words(select: str, members: Sequence[Member], choice: Choice, images: EvaluatedSet) -> str:
+    """Who was chosen and why, in a sentence: the figure with each member, and how often two of them disagree.
+
+    Args:
+        select: the way of choosing.
+        members: the candidates.
+        choice: those of them that vote.
+        images: what the candidates said of the images that were looked at.
+    """
+    steps = [f"{members[i].title} ({figure:.4f})" for i, figure in zip(choice.members, choice.figures, strict=True)]
+    votes, voters = images.votes, sorted(set(choice.members))
+    apart = f"two of all {len(members)} disagree on {disagreement(votes):.1%} of them" if len(members) > 1 else ""
+    if len(voters) > 1:
+        apart = f"two of these disagree on {disagreement(votes[voters]):.1%} of them, {apart}"
+    return (
+        f"Chosen by the {CHOSEN_BY[select]} of the mean probability on {len(images.images.rows)} held-out images, so "
+        f"far in brackets: {', then '.join(steps)}; {apart or 'there was one candidate'}."
     )
 
 
@@ -236,8 +261,7 @@ def diversity(evaluated: EvaluatedSet) -> dict[str, float]:
     votes, members = evaluated.votes, len(evaluated.votes)
     figures = {"unanimous": float((votes == votes[0]).all(0).mean())}
     if members > 1:
-        apart = 1 - agreement_matrix(votes)
-        figures["disagreement"] = float(apart.sum() / (members * (members - 1)))
+        figures["disagreement"] = disagreement(votes)
     if evaluated.images.truth is not None:
         hits = votes == evaluated.images.truth.label
         figures |= {"mean_member": float(hits.mean()), "any_member": float(hits.any(0).mean())}

@@ -129,7 +129,7 @@ def ensemble(evaluation: Evaluation) -> dict[str, Any]:
         }
         for i, (member, weight) in enumerate(zip(evaluation.members, weights, strict=True))
     ]
-    rounds = {"rounds": settings.rounds} if settings.select == "greedy" else {}
+    rounds = {"rounds": settings.rounds} if settings.chooses else {}
     return {
         "command": where["command"],
         "revision": where["revision"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,11 +23,13 @@ class Inheritance(NamedTuple):
         images: those that they were trained on.
         weights_sha256: digest of the weights that it starts from.
         masks_sha256: of the weights that made its masks, or of the masks' manifest if they come from elsewhere.
+        teachers_sha256: of its teachers' weights.
     """
 
     images: set[str]
     weights_sha256: str | None
     masks_sha256: str | None
+    teachers_sha256: tuple[str, ...] = ()
 
 
 NOTHING = Inheritance(set(), None, None)
@@ -37,14 +40,15 @@ NONE = "none"
 
 
 class Predecessors(NamedTuple):
-    """What a run is made from: the run whose weights it starts from, and the manifest of its masks; or None."""
+    """What a run is made from: the run whose weights it starts from, the manifest of its masks, or None; teachers."""
 
     init: Path | None
     masks: Path | None
+    teachers: tuple[Path, ...] = ()
 
 
 def predecessors(cfg: DictConfig) -> Predecessors:
-    """The settings `init` and `masks`, or what `before` and `before_masks` find where these are null.
+    """The settings `init` and `masks`, or what `before` and `before_masks` find where these are null; `teachers`.
 
     A run that is resumed keeps what it began with.
 
@@ -67,16 +71,18 @@ def predecessors(cfg: DictConfig) -> Predecessors:
             missing.append(str(error))
     if missing:
         raise FileNotFoundError("; ".join(missing))
-    return Predecessors(**found)
+    teachers = begun.get("teachers") or (find_teachers(cfg) if "teachers" in cfg else ())
+    return Predecessors(found["init"], found["masks"], tuple(map(Path, teachers)))
 
 
-def begun_with(folder: Path) -> dict[str, str]:
-    """The `init` and `masks` that a run in a folder began with; {} where there is none."""
+def begun_with(folder: Path) -> dict[str, Any]:
+    """The `init`, `masks` and `teachers` that a run in a folder began with; {} where there is none."""
     try:
         settings = read_config(folder)
     except (OSError, ValueError):
         return {}
-    return {name: settings[name] for name in ("init", "masks") if isinstance(settings.get(name), str)}
+    found = {name: settings[name] for name in ("init", "masks") if isinstance(settings.get(name), str)}
+    return found | ({"teachers": settings["teachers"]} if isinstance(settings.get("teachers"), list) else {})
 
 
 def checked(name: str, path: Path) -> Path:
@@ -146,6 +152,61 @@ def find_run(cfg: DictConfig, name: str, before: DictConfig) -> Path:
     return finished[0]
 
 
+def find_teachers(cfg: DictConfig) -> list[Path]:
+    """The finished runs that the setting `teachers` names, each once.
+
+    A folder is that of a run, or of a kept vote, which stands for the runs that have a weight in it. A glob (`fits`)
+    stands for this run's track and split, and for classifiers.
+
+    Raises:
+        FileNotFoundError: a name fits no run, or a run that is not finished.
+        ValueError: they are fewer than two, or a kept vote is damaged.
+    """
+    runs = Path(cfg.logs_dir) / str(cfg.track.name)
+    described = {path.parent: description_of(path.parent) for path in sorted(runs.glob("*/*/config.yaml"))}
+    others = [
+        run for run, own in described.items()
+        if own and own["split"] == cfg.split_name and own["classifier"] and run != Path(cfg.run_dir)
+    ]  # fmt: skip
+    advice = "name finished runs with teachers=[<globs or folders>]"
+    found: dict[Path, None] = {}
+    for name in cfg.teachers or ():
+        folder = Path(name)
+        fitting = (voters_of(folder) or [folder]) if folder.is_dir() else [run for run in others if fits(run, name)]
+        if not fitting:
+            there = ", ".join(f"{run.parent.name}/{run.name}" for run in others[:20]) or "none"
+            wanted = f"classifier with split={cfg.split_name}"
+            raise FileNotFoundError(f"teachers={name} fits no {wanted} in {runs} (there are {there}): {advice}")
+        found |= dict.fromkeys(fitting)
+    for run in found:
+        if not is_finished(run):
+            raise FileNotFoundError(f"the teacher {run} is not finished: resume=true continues it; or {advice}")
+    if len(found) < 2:
+        names = ", ".join(map(str, found)) or "none"
+        raise ValueError(f"stage=distil needs at least two teachers, and teachers= names {names}: {advice}")
+    return list(found)
+
+
+def fits(folder: Path, glob: str) -> bool:
+    """Whether a glob fits a run's folder, by its name or by <stage>/<name>; * takes a / too."""
+    return fnmatchcase(folder.name, glob) or fnmatchcase(f"{folder.parent.name}/{folder.name}", glob)
+
+
+def voters_of(vote: Path) -> list[Path]:
+    """The runs that have a weight in a kept vote; none where the folder keeps no vote.
+
+    Raises:
+        ValueError: its ensemble.json is damaged.
+    """
+    path = vote / "ensemble.json"
+    if not path.is_file():
+        return []
+    try:
+        return [Path(member["run"]) for member in read_json(path)["members"] if member["weight"]]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: predict again") from error
+
+
 def description_of(run: Path) -> dict[str, Any]:
     """What distinguishes a run from others of its stage; {} if it cannot be read."""
     try:
@@ -160,6 +221,7 @@ def description_of(run: Path) -> dict[str, Any]:
         "changes": settings.get("changes"),
         "recipe": (settings.get("recipe") or {}).get("name"),
         "mixing": settings.get("mixing_name"),
+        "classifier": isinstance(module := settings.get("module"), Mapping) and "num_classes" in module,
     }
 
 
@@ -182,9 +244,7 @@ def inheritance(
                 f"train it with this run's model= first{command_for(before.init, 'model', 'seed')}"
             )
         images |= trained_on(before.init, command_for(before.init, "model", "seed"), classes, split)
-        weights = read_finished(before.init)["weights_sha256"]
-        if digest_of(before.init / "weights.safetensors") != weights:
-            raise ValueError(f"{before.init}/weights.safetensors is damaged: the run finished with different content")
+        weights = checked_digest(before.init)
     if before.masks:
         maker = before.masks.parent
         if (maker / "split.json").exists():
@@ -192,7 +252,22 @@ def inheritance(
             masks = digest_of(maker / "weights.safetensors")
         else:
             masks = digest_of(before.masks)
-    return Inheritance(images, weights, masks)
+    for teacher in before.teachers:
+        images |= trained_on(teacher, command_for(teacher), classes, split)
+    teachers = tuple(checked_digest(teacher) for teacher in before.teachers)
+    return Inheritance(images, weights, masks, teachers)
+
+
+def checked_digest(run: Path) -> str:
+    """The digest of a finished run's weights.
+
+    Raises:
+        ValueError: they are not those it finished with.
+    """
+    digest = str(read_finished(run)["weights_sha256"])
+    if digest_of(run / "weights.safetensors") != digest:
+        raise ValueError(f"{run}/weights.safetensors is damaged: the run finished with different content")
+    return digest
 
 
 def trained_on(run: Path, command: str, classes: Sequence[str], split: Mapping[str, Sequence[str]]) -> set[str]:

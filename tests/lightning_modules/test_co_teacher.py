@@ -22,8 +22,9 @@ MIXING = Foreground(alpha=2.0, mean=[0.5] * 3, other_context=False)
 def make(mixing: object = MIXING, **changes: float) -> CoTeacher:
     torch.manual_seed(0)
     backbone = timm.create_model("resnet10t", num_classes=0, channels=[8, 8, 16, 16], stem_width=8)
-    settings = {"ratio": 0.4, "temperature": 10.0, "copy_from_original": 2.0, "original_from_copy": 1.0,
-                "ramp_up_epochs": 0, "decay": 0.75, "label_smoothing": 0.0, **changes}  # fmt: skip
+    settings = {"ratio": 0.4, "temperature": 10.0, "temperature_squared": False, "copy_from_original": 2.0,
+                "original_from_copy": 1.0, "ramp_up_epochs": 0, "decay": 0.75, "label_smoothing": 0.0,
+                **changes}  # fmt: skip
     module = CoTeacher(
         backbone=backbone, mixing=mixing, num_classes=5, contexts=["dim", "water"], mean=[0.5] * 3, std=[0.25] * 3,
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
@@ -88,6 +89,37 @@ def test_a_weight_of_zero_leaves_its_term_out(name: str) -> None:
     module.log_dict = lambda figures, **_: seen.append(figures)  # type: ignore[method-assign]
     module.training_step(pairs(), 0)
     assert f"train/{name}" not in seen[0] and len(seen[0]) == 4
+
+
+def terms(**changes: float) -> dict[str, float]:
+    """What a step logs, of the same batch, weights and draws."""
+    module, seen = make(**changes), []
+    module.log_dict = lambda figures, **_: seen.append(figures)  # type: ignore[method-assign]
+    torch.manual_seed(3)
+    module.training_step(pairs(), 0)
+    return {name: float(value.detach()) for name, value in seen[0].items()}
+
+
+def test_t_squared_scales_both_consistency_terms_alone() -> None:
+    for temperature in (10.0, 3.0):
+        plain, scaled = (terms(temperature=temperature, temperature_squared=way) for way in (False, True))
+        for name in ("train/copy_from_original", "train/original_from_copy"):
+            assert scaled[name] == pytest.approx(temperature**2 * plain[name], rel=1e-5)
+        for name in ("train/original", "train/copy"):
+            assert scaled[name] == plain[name]
+
+
+def test_with_t_squared_small_logits_get_the_same_gradient_at_every_temperature() -> None:
+    """KL(softmax(b / T) || softmax(a / T)) has the gradient (a - b) / (K T^2) in a, where a and b have mean 0 and are
+    small against T (Hinton et al. 2015, eq. 4)."""
+    torch.manual_seed(0)
+    a, b = (x - x.mean(1, keepdim=True) for x in 0.01 * torch.randn(2, 6, 5, dtype=torch.float64))
+    for temperature in (1.0, 4.0, 10.0):
+        student = a.clone().requires_grad_()
+        scale = make(temperature=temperature, temperature_squared=True).consistency_scale
+        (scale * consistency(student, b, temperature)).backward()  # type: ignore[no-untyped-call]
+        torch.testing.assert_close(student.grad, (a - b) / 5 / 6, rtol=0.05, atol=1e-6)
+    assert make(temperature=10.0).consistency_scale == 1  # as published
 
 
 def test_the_teacher_averages_parameters_and_buffers_and_stays_in_evaluation() -> None:

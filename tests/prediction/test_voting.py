@@ -6,6 +6,8 @@ from src.prediction.voting import (
     adaptive,
     agreement,
     agreement_matrix,
+    disagreement,
+    diverse,
     elect,
     entropy,
     greedy,
@@ -91,8 +93,8 @@ def test_greedy_by_hand() -> None:
     third = [[0.1, 0.9], [0.1, 0.9], [0.9, 0.1], [0.1, 0.9]]
     probabilities, label = np.array([first, second, third]), np.array([0, 0, 1, 1])
     # Members 0 and 1 together have all right (1.3 > .7; .8 < 1.2); more choices help no more and are cut off.
-    assert greedy(probabilities, label, rounds=5) == [0, 1]
-    assert greedy(probabilities, label, rounds=1) == [0]
+    assert greedy(probabilities, label, rounds=5) == ([0, 1], [0.5, 1.0])
+    assert greedy(probabilities, label, rounds=1).members == [0]
     with pytest.raises(ValueError, match="ensemble.rounds is 0"):
         greedy(probabilities, label, rounds=0)
 
@@ -112,7 +114,7 @@ def test_greedy_equals_a_slow_loop_and_never_loses_to_the_best_member() -> None:
         for _ in range(6):
             chosen.append(max(range(5), key=lambda i: (right([*chosen, i]), -i)))
         best = max(range(1, 7), key=lambda n: (right(chosen[:n]), -n))
-        made = greedy(probabilities, label, rounds=6)
+        made = greedy(probabilities, label, rounds=6).members
         assert made == chosen[:best]
         assert right(made) >= max(right([i]) for i in range(5))
 
@@ -133,3 +135,66 @@ def test_agreement_of_each_two_and_dispute_by_hand() -> None:
     assert agreement_matrix(np.array(votes)).tolist() == [[1, 0.5, 0.25], [0.5, 1, 0.25], [0.25, 0.25, 1]]
     two_to_one = -(2 / 3 * np.log(2 / 3) + 1 / 3 * np.log(1 / 3))
     assert np.allclose(entropy(one_hot(votes, 3)), [0, two_to_one, np.log(3), np.log(3)])
+
+
+def slow_log_likelihood(places: list[int], probabilities: np.ndarray, label: np.ndarray) -> float:
+    rows = [sum(probabilities[i, n, own] for i in places) / len(places) for n, own in enumerate(label)]
+    return float(sum(np.log(row) for row in rows)) / len(rows)
+
+
+def test_diverse_by_hand() -> None:
+    # Two images of class 0. The probability of it: member 0 has (.8, .5), 1 has (.8, .4), 2 has (.3, .9).
+    own = np.array([[0.8, 0.5], [0.8, 0.4], [0.3, 0.9]])
+    probabilities, label = np.stack([own, 1 - own], axis=2), np.array([0, 0])
+    # Member 0 is the best alone (.4 > .32, .27). With 1 it has .8 * .45 = .36, with 2 .55 * .7 = .385: nobody helps.
+    assert diverse(probabilities, label, 20).members == [0]
+    own[2, 0] = 0.4  # with 2 it has .6 * .7 = .42 now, and with 1 as well 2 / 3 * .6 = .4
+    choice = diverse(np.stack([own, 1 - own], axis=2), label, 20)
+    assert choice.members == [0, 2]
+    assert np.allclose(choice.figures, [np.log(0.4) / 2, np.log(0.42) / 2])
+    with pytest.raises(ValueError, match="ensemble.select=diverse has one candidate"):
+        diverse(probabilities[:1], label, 20)
+    with pytest.raises(ValueError, match="ensemble.rounds is 0"):
+        diverse(probabilities, label, 0)
+
+
+def test_diverse_equals_a_slow_loop_and_never_loses_to_the_best_member() -> None:
+    rng = np.random.default_rng(0)
+    sizes = set()
+    for _ in range(20):
+        probabilities, label = rng.dirichlet(np.ones(4), (6, 25)), rng.integers(0, 4, 25)
+        chosen: list[int] = []
+        while len(chosen) < 6:
+            left = [i for i in range(6) if i not in chosen]
+            best = max(left, key=lambda i: (slow_log_likelihood([*chosen, i], probabilities, label), -i))
+            now = slow_log_likelihood([*chosen, best], probabilities, label)
+            if chosen and now <= slow_log_likelihood(chosen, probabilities, label):
+                break
+            chosen.append(best)
+        choice = diverse(probabilities, label, 20)
+        assert choice.members == chosen and choice.figures == sorted(choice.figures)
+        assert np.allclose(choice.figures[-1], slow_log_likelihood(chosen, probabilities, label))
+        assert choice.figures[0] >= max(slow_log_likelihood([i], probabilities, label) for i in range(6)) - 1e-12
+        assert diverse(probabilities, label, 2).members == chosen[:2]
+        sizes.add(len(chosen))
+    assert len(sizes) > 1  # both rules of stopping were met
+
+
+def test_a_copy_of_the_best_adds_nothing_and_an_independent_one_does() -> None:
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 3, 400)
+
+    def noisy() -> np.ndarray:
+        scores = rng.normal(0, 1.5, (400, 3))
+        scores[np.arange(400), label] += 2
+        return np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+
+    first, second = noisy(), noisy()
+    assert len(diverse(np.stack([first, first]), label, 20).members) == 1
+    assert diverse(np.stack([first, first, second]), label, 20).members[:2] in ([0, 2], [2, 0])
+
+
+def test_the_disagreement_of_two_members_by_hand() -> None:
+    votes = np.array([[0, 1, 2, 0], [0, 1, 1, 1], [0, 0, 0, 2]])  # pairs: 2, 3 and 3 of 4 images
+    assert disagreement(votes) == pytest.approx((2 + 3 + 3) / 4 / 3)
+    assert disagreement(votes[[0, 0]]) == 0

@@ -61,7 +61,7 @@ def test_other_settings_and_another_split_are_refused(tmp_path: Path) -> None:
         checkpoint(tmp_path)
     with pytest.raises(ValueError, match=r"other settings \(lr: 0.1 there, 0.3 here; new: not set there, 1 here\)"):
         claim(tmp_path, resume=True, lr=0.3, new=1)
-    with pytest.raises(ValueError, match="the data, the split, the masks or the weights"):
+    with pytest.raises(ValueError, match="the data, the split, the masks, the teachers or the weights"):
         claim(tmp_path, {**SPLIT, "train": ["a.jpg"]}, resume=True)
 
 
@@ -144,11 +144,14 @@ def test_another_start_is_another_run_and_a_moved_one_is_the_same(tmp_path: Path
     os.rename(tmp_path / "a", tmp_path / "b")
     with claim(tmp_path / "b", picture=f"{tmp_path / 'b'}/pictures", resume=True) as run:
         assert run.checkpoint == tmp_path / "b/last.ckpt"
-    more = lineage.Inheritance(set(), "digest of other weights", None)
-    with pytest.raises(ValueError, match=r"weights to start from .init.* changed"):
-        directory.claim(
-            settings(tmp_path / "b", picture=f"{tmp_path / 'b'}/pictures", resume=True), ["car"], SPLIT, more
-        )
+    for more in (
+        lineage.Inheritance(set(), "digest of other weights", None),
+        lineage.Inheritance(set(), None, None, ("digest of a teacher",)),
+    ):
+        with pytest.raises(ValueError, match=r"weights to start from .init.* changed"):
+            directory.claim(
+                settings(tmp_path / "b", picture=f"{tmp_path / 'b'}/pictures", resume=True), ["car"], SPLIT, more
+            )
 
 
 def test_metrics_of_a_run_interrupted_before_its_end(tmp_path: Path) -> None:
