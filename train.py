@@ -107,7 +107,7 @@ def fit(cfg: DictConfig, run: Run, datamodule: NicoDataModule, init: Path | None
     if trainer.is_global_zero:
         if not left:
             save_weights(run.folder / "weights.safetensors", {part: getattr(module, part) for part in module.exported})
-            directory.finish(run, figures)
+            directory.finish(run, figures, trainer.current_epoch * getattr(module, "passes", 1))
         print(f"{run.folder} {left}" if left else summary(run.folder), flush=True)
 
 

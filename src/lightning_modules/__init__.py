@@ -22,7 +22,8 @@ class Stage(Protocol):
     What a resumed run needs is in its parameters and buffers (or in plain values of a checkpoint); its draws come from
     torch's generator of the CPU, which is seeded before each batch. `callbacks.best` keeps the best.ckpt by
     `val/in_domain/accuracy`, which the module logs when it validates. A stage that does not (moco, wsss) sets
-    `callbacks.best: null` and `trainer.limit_val_batches: 0`.
+    `callbacks.best: null` and `trainer.limit_val_batches: 0`. One whose network sees an image more than once in an
+    epoch says how often by `passes`, which comparisons of equal training rest on.
     """
 
     @property

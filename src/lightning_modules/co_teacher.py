@@ -36,6 +36,8 @@ class CoTeacher(Classifier):
         classifier: the arguments of Classifier; the optimiser gets the student's parameters.
     """
 
+    passes = 4  # an image and its partner, and the copies of both
+
     def __init__(
         self,
         *,

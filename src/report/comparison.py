@@ -1,6 +1,7 @@
 """Finished runs in one table: mean and standard error over their seeds.
 
-`python -m src.report.comparison data=/PACS` prints the runs of `split=each_context` as the field's table.
+`python -m src.report.comparison data=/PACS` prints the runs of `split=each_context` as the field's table, and with
+`of=votes` what predict.py's votes give.
 """
 
 from __future__ import annotations
@@ -105,10 +106,12 @@ def mean_error(values: Sequence[float]) -> tuple[float | None, float | None]:
     return float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
-USAGE = """python -m src.report.comparison data=<folder or CSV>: the runs that left one context out, method by method
+USAGE = """python -m src.report.comparison data=<folder or CSV>: a data set's methods side by side
 
   data=/PACS            or track=1 data=/nico: whose runs
-  logs_dir=logs         where they are
+  of=contexts           the runs that left one context out; votes: predict.py's votes on test images
+  logs_dir=logs         where the runs are
+  results_dir=results   where the votes are
   format=text           text, markdown, csv or latex
   output=<file>         instead of printing
 """
@@ -121,18 +124,41 @@ def compared(words: Sequence[str]) -> str:
     Raises:
         OSError, ValueError: a word that is not a setting, or no run that left one context out.
     """
-    from src.report.left_out import compare, exact, read_left_out
+    from src.report.votes import votes_table
 
     try:
         data = read_data_set(words)
     except ValueError as error:
         raise ValueError(f"{error}\n\n{USAGE}") from error
-    settings = {"logs_dir": "logs", "format": "text", "output": ""} | data.others
-    strange = [key for key in settings if key not in ("logs_dir", "format", "output")]
-    if strange or settings["format"] not in FORMATS:
-        what = repr(strange[0]) if strange else f"format={settings['format']}"
-        raise ValueError(f"{what} is not a setting of the comparison\n\n{USAGE}")
-    logs = Path(settings["logs_dir"]) / data.layout.name
+    known = {"of": "contexts", "logs_dir": "logs", "results_dir": "results", "format": "text", "output": ""}
+    settings = known | data.others
+    wrong = [repr(key) for key in settings if key not in known]
+    wrong += [f"format={settings['format']}"] if settings["format"] not in FORMATS else []
+    wrong += [f"of={settings['of']}"] if settings["of"] not in ("contexts", "votes") else []
+    if wrong:
+        raise ValueError(f"{wrong[0]} is not a setting of the comparison\n\n{USAGE}")
+    if settings["of"] == "votes":
+        made = votes_table(Path(settings["results_dir"]) / data.layout.name, Path(settings["logs_dir"]))
+        if settings["format"] == "csv":
+            made = [["" if cell == "-" else cell for cell in row] for row in made]
+        text = FORMATS[settings["format"]](made).rstrip()
+    else:
+        text = left_out(words, data.layout.name, settings)
+    if not settings["output"]:
+        return text
+    write_text(Path(settings["output"]), text + "\n")
+    return f"wrote {settings['output']}"
+
+
+def left_out(words: Sequence[str], name: str, settings: Mapping[str, str]) -> str:
+    """The runs of a data set that left one context out, a table for each rule of selection.
+
+    Raises:
+        ValueError: there is none.
+    """
+    from src.report.left_out import compare, exact, read_left_out
+
+    logs = Path(settings["logs_dir"]) / name
     runs = read_left_out(logs)
     about = [word for word in words if word.startswith(("data", "track"))]
     if not runs:
@@ -142,16 +168,11 @@ def compared(words: Sequence[str]) -> str:
         )
     made = compare(runs)
     if settings["format"] == "csv":
-        text = as_csv(exact(made)).rstrip()
-    else:
-        write = FORMATS[settings["format"]]
-        parts = [f"{title(rule, settings['format'])}\n{write(table).rstrip()}" for rule, table in made.tables.items()]
-        notes = [f"% {note}" if write is as_latex else note for note in made.notes]
-        text = "\n\n".join([*parts, *(["\n".join(notes)] if notes else [])])
-    if not settings["output"]:
-        return text
-    write_text(Path(settings["output"]), text + "\n")
-    return f"wrote {settings['output']}"
+        return as_csv(exact(made)).rstrip()
+    write = FORMATS[settings["format"]]
+    parts = [f"{title(rule, settings['format'])}\n{write(table).rstrip()}" for rule, table in made.tables.items()]
+    notes = [f"% {note}" if write is as_latex else note for note in made.notes]
+    return "\n\n".join([*parts, *(["\n".join(notes)] if notes else [])])
 
 
 def title(rule: str, form: str) -> str:

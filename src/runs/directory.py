@@ -277,13 +277,18 @@ DESCRIBED_BY = ("config.yaml", "classes.json", "split.json")
 """The files that describe a finished run, and must not change afterwards."""
 
 
-def finish(run: Run, figures: Mapping[str, float]) -> None:
-    """Mark a run as complete, with the digests of its weights and of what describes it, and its last figures."""
+def finish(run: Run, figures: Mapping[str, float], passes: float) -> None:
+    """Mark a run as complete, with the digests of its weights and of what describes it, its last figures, and its cost.
+
+    Args:
+        passes: images that went through the trained network and back, in epochs of the training images.
+    """
     metrics = dict(figures) or last_row(run.folder / "metrics.csv")
     done = {
         "weights_sha256": digest_of(run.folder / "weights.safetensors"),
         "files": {name: digest_of(run.folder / name) for name in DESCRIBED_BY},
         "metrics": metrics,
+        "passes": passes,
     }
     write_json(run.folder / "finished.json", done)
 

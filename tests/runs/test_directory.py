@@ -109,7 +109,7 @@ def test_inheritance(tmp_path: Path) -> None:
     before = lineage.Predecessors(folder, None)
     with claim(folder) as run:
         (folder / "weights.safetensors").write_bytes(b"w")
-        directory.finish(run, {"val/in_domain/accuracy": 0.5})
+        directory.finish(run, {"val/in_domain/accuracy": 0.5}, passes=3)
     assert lineage.inheritance(before, "net", ["car"], SPLIT).images == {"a.jpg", "b.jpg"}
     with pytest.raises(ValueError, match=r"has the backbone net, this run other: .*python train.py track=2 stage=moco"):
         lineage.inheritance(before, "other", ["car"], SPLIT)

@@ -1,0 +1,71 @@
+"""A data set's kept votes side by side: what each cost in training, and what it gives in-domain and on test images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from src.files import read_json
+from src.report.chain import moved
+from src.report.tables import Table, percent
+from src.runs.records import read_config, read_finished
+
+
+def votes_table(results: Path, logs_dir: Path) -> Table:
+    """One row per vote in <results>/votes, in alphabetical order; a single run is a vote of one.
+
+    *Passes* are images, in epochs, that went through the trained networks and back: of the members and of the runs that
+    their weights come from, each run once. Runs that made masks are not among them.
+
+    Args:
+        results: a data set's folder of results.
+        logs_dir: with the runs, in case they were moved.
+
+    Raises:
+        FileNotFoundError: there is no vote whose images' truth is known.
+        ValueError: a vote's files are damaged.
+    """
+    table = [["vote", "members", "passes", "in-domain", "test (95 % interval)", "worst context"]]
+    for folder in sorted(path.parent for path in (results / "votes").glob("*/figures.json")):
+        try:
+            figures, facts = read_json(folder / "figures.json"), read_json(folder / "ensemble.json")
+            if "test" not in figures:
+                continue
+            test, held = figures["test"], figures.get("in_domain", {})
+            low, high = test["accuracy_interval"]
+            members = [Path(member["run"]) for member in facts["members"]]
+            passes = passes_of(members, logs_dir)
+            words = [folder.name, str(len(members)), "-" if passes is None else f"{passes:g}"]
+            accuracy = f"{percent(test['accuracy'])} ({100 * low:.1f} to {100 * high:.1f})"
+            table.append([*words, percent(held.get("accuracy")), accuracy, percent(test.get("worst_context"))])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{folder} is damaged ({error!r}): remove it and run its predict.py again") from error
+    if len(table) == 1:
+        raise FileNotFoundError(
+            f"{results}/votes holds no vote on images whose labels are known: python predict.py ... truth= makes one"
+        )
+    return table
+
+
+def passes_of(runs: list[Path], logs_dir: Path) -> float | None:
+    """Passes of runs and of those whose weights they started from, each once; None where one does not tell."""
+    left, seen, total = list(runs), set(), 0.0
+    while left:
+        folder = left.pop()
+        if folder in seen:
+            continue
+        seen.add(folder)
+        try:
+            config, done = read_config(folder), read_finished(folder)
+            total += float(done["passes"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        left += ancestors(config, done, logs_dir)
+    return total
+
+
+def ancestors(config: dict[str, Any], done: dict[str, Any], logs_dir: Path) -> list[Path]:
+    """The runs whose weights a run started from, or is the mean of."""
+    init, soup = config.get("init"), done.get("soup_of", [])
+    named = [init] if isinstance(init, str) and init != "none" else []
+    return [moved(Path(str(path)), config, logs_dir) for path in [*named, *soup]]
