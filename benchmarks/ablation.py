@@ -1,6 +1,7 @@
 """What each part of the method gives on the demo's data, beside plain training of the same length.
 
     python -m benchmarks.ablation [--beds "track 1" "track 2" "track 2, confounded"] [--seeds 0 1 2]
+                                  [--rows none "recipe background"]
 
 Makes what is missing of the data, of the stages before and of the rows in benchmarks/ablation.yaml, one run per process
 (interrupted, it goes on where it was), predicts the test images, and prints a table for each test bed, top-1 in
@@ -41,9 +42,17 @@ class Figures(NamedTuple):
 class Bed:
     """Data of one track, and the rows that are trained on it."""
 
-    def __init__(self, track: int, root: str, rows: list[str] | None = None, strays: int | None = None) -> None:
+    def __init__(
+        self,
+        track: int,
+        root: str,
+        rows: list[str] | None = None,
+        strays: int | None = None,
+        only: list[str] | None = None,
+    ) -> None:
         self.track, self.root, self.strays = track, Path(root), strays
-        self.rows = {name: row for name, row in SETTINGS["rows"].items() if rows is None or name in rows}
+        asked = [set(names) for names in (rows, only) if names is not None]
+        self.rows = {name: row for name, row in SETTINGS["rows"].items() if all(name in names for names in asked)}
 
     def prepare(self) -> None:
         """The images, the masks of stage wsss, and a manifest that names the true ones."""
@@ -106,6 +115,7 @@ class Bed:
         ]
         for name in figures[0]:
             beside = self.rows[name].get("beside")
+            beside = beside if beside in figures[0] else None
             columns = zip(*(seed[name] for seed in figures), strict=True)
             cells = [cell(list(values)) if np.isfinite(values).all() else "" for values in columns]
             differences = [seed[name].unseen - seed[beside].unseen for seed in figures] if beside else []
@@ -119,9 +129,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--beds", nargs="+", choices=SETTINGS["beds"], default=list(SETTINGS["beds"]))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", nargs="+", choices=SETTINGS["rows"], help="these alone")
     options = parser.parse_args()
     for name in options.beds:
-        bed = Bed(**SETTINGS["beds"][name])
+        bed = Bed(**SETTINGS["beds"][name], only=options.rows)
         bed.prepare()
         for seed in options.seeds:
             bed.train_rows(seed)
