@@ -57,6 +57,21 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def masks(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Words that have the true masks of track 1 used, from a manifest of their own."""
+    rows = json.loads((data / "truth/track1_train_truth.json").read_text())
+    contexts = sorted({row["domain"] for row in rows})
+    path = tmp_path_factory.mktemp("masks") / "with_masks.json"
+    keys = ("image_path", "label", "label_name")
+    path.write_text(json.dumps([
+        {key: row[key] for key in keys}
+        | {"domain": contexts.index(row["domain"]), "image_seg_path": row["image_path"].replace(".jpg", ".png")}
+        for row in rows
+    ]))  # fmt: skip
+    return [f"masks={path}", f"mask_root={data / 'truth/masks'}"]
+
+
 @pytest.fixture
 def places(data: Path, tmp_path: Path) -> list[str]:
     """Overrides that read `data` and write below the test's own folder."""

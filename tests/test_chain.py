@@ -30,28 +30,6 @@ SIZES = "datamodule.size=[[0,32],[1,48]]"
 MASKS = "masks=none"
 
 
-@pytest.fixture
-def masks(data: Path, tmp_path: Path) -> list[str]:
-    """Words that name the true masks of track 1, in a manifest of their own."""
-    labels = json.loads((data / "data/dg_label_id_mapping.json").read_text())
-    rows = []
-    for path in sorted((data / "data/public_dg_0416/train").glob("*/*/*.jpg")):
-        context, label = path.parts[-3:-1]
-        contexts = sorted(folder.name for folder in path.parents[2].iterdir())
-        name = path.relative_to(data / "data")
-        rows.append(
-            {
-                "image_path": str(name),
-                "label": labels[label],
-                "label_name": label,
-                "domain": contexts.index(context),
-                "image_seg_path": str(name.with_suffix(".png")),
-            }
-        )
-    (tmp_path / "masks.json").write_text(json.dumps(rows))
-    return [f"masks={tmp_path / 'masks.json'}", f"mask_root={data / 'truth/masks'}"]
-
-
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "weights.safetensors")
 

@@ -32,6 +32,10 @@ def combinations() -> list[str]:
     words += [f"track={t} stage={s} scale=demo" for s, t in itertools.product(stages, tracks)]
     words += [f"track=1 stage={s} scale=small" for s in stages]
     words += [f"track=1 stage=finetune mixing={mixing} trainer=gpu" for mixing in options("mixing")]
+    recipes = [recipe for recipe in options("recipe") if recipe != "published"]  # which the stages' files are
+    words += [
+        f"track=1 stage={s} recipe={r} trainer=gpu" for s, r in itertools.product(("baseline", "finetune"), recipes)
+    ]
     words += [f"track=1 stage=wsss crf={crf} trainer=gpu" for crf in options("crf")]
     words += [f"track=1 stage=baseline trainer={trainer}" for trainer in options("trainer") if trainer != "auto"]
     words += [

@@ -1,11 +1,9 @@
 """bf16-mixed, the default trainer's precision, on a CPU: each stage trains as it does in float32."""
 
 import copy
-import json
 import math
 from collections.abc import Callable
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,21 +67,6 @@ class Losses(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
         self.values.append(float(outputs["loss"]))
-
-
-@pytest.fixture(scope="module")
-def masks(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The overrides that have the true masks used."""
-    rows = json.loads((data / "truth/track1_train_truth.json").read_text())
-    contexts = sorted({row["domain"] for row in rows})
-    path = tmp_path_factory.mktemp("masks") / "with_masks.json"
-    keys = ("image_path", "label", "label_name")
-    path.write_text(json.dumps([
-        {key: row[key] for key in keys}
-        | {"domain": contexts.index(row["domain"]), "image_seg_path": row["image_path"].replace(".jpg", ".png")}
-        for row in rows
-    ]))  # fmt: skip
-    return [f"masks={path}", f"mask_root={data / 'truth/masks'}"]
 
 
 def recipe(configure: Callable[..., DictConfig], stage: str, *more: str) -> DictConfig:

@@ -14,7 +14,9 @@ from src.overrides import changes_of
 from tests.conftest import TINY, composed
 
 Train = Callable[..., Path]
-NAME = "${model.model_name}-${mixing_name}-${split_name}-seed${seed}${dash:${tag}}${dash:${changes}}"
+NAME = (
+    "${model.model_name}-${mixing_name}-${split_name}-seed${seed}${dash:${recipe.name}}${dash:${tag}}${dash:${changes}}"
+)
 OPTIMIZER = "module.optimizer"
 
 
@@ -30,6 +32,7 @@ OPTIMIZER = "module.optimizer"
         ([f"{OPTIMIZER}.lr=1", f"{OPTIMIZER}.lr=0.03"], "lr0.03"),
         (["trainer.max_epochs=3", "datamodule.size=32"], "size32-max_epochs3"),
         (["datamodule.size=32", "trainer.max_epochs=3"], "size32-max_epochs3"),
+        (["recipe=erm", "mixing=mixup"], None),
         (["datamodule.size=[[0,32],[1,64]]"], "size_0+32+1+64"),
         (["split.seed=1", "mixing.ratio=0.5"], "ratio0.5-split.seed1"),
         (["mixing.ratio=0.5", "module.ratio=0.1"], "mixing.ratio0.5-module.ratio0.1"),
@@ -48,6 +51,17 @@ def test_what_a_stages_name_says_itself_is_no_change(configure: Callable[..., Di
     assert configure("train", "track=1", "stage=finetune", "mixing.ratio=0.3").run_name.endswith("seed0-ratio0.3")
     assert configure("train", "track=1", "stage=moco", "module.dim=64").run_name == "resnet34-holdout-seed0-dim64"
     assert configure("train", "track=1", "stage=wsss", "module.lr=0.1").run_name == "resnet50-holdout-seed0-lr0.1"
+
+
+def test_a_recipe_is_in_the_name_with_a_tag_too(configure: Callable[..., DictConfig]) -> None:
+    words, plain = ["track=1", "stage=finetune", "scale=demo"], "resnet10t-decoupled-holdout-seed0"
+    assert configure("train", *words).run_name == configure("train", *words, "recipe=published").run_name == plain
+    ours = "resnet10t-background_amplitude-holdout-seed0-background"
+    assert configure("train", *words, "recipe=background").run_name == ours
+    assert configure("train", *words, "recipe=background", "tag=x").run_name == f"{ours}-x"
+    assert configure("train", *words, "recipe=erm", "mixing=mixup", "trainer.max_epochs=3").run_name == (
+        "resnet10t-mixup-holdout-seed0-erm-max_epochs3"
+    )
 
 
 def test_a_tag_says_enough_and_a_long_name_is_cut(configure: Callable[..., DictConfig]) -> None:
