@@ -180,7 +180,7 @@ def find_teachers(cfg: DictConfig) -> list[Path]:
         found |= dict.fromkeys(fitting)
     for run in found:
         if not is_finished(run):
-            raise FileNotFoundError(f"the teacher {run} is not finished: resume=true continues it; or {advice}")
+            raise FileNotFoundError(f"the teacher {run} is not finished (resume=true continues a run): {advice}")
     if len(found) < 2:
         names = ", ".join(map(str, found)) or "none"
         raise ValueError(f"stage=distil needs at least two teachers, and teachers= names {names}: {advice}")

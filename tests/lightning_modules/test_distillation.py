@@ -195,7 +195,7 @@ def test_teachers_that_are_refused(two_members: list[Path], train_run: Train) ->
     assert f"{second}/weights.safetensors is damaged" in refused()
     save_file(state, second / "weights.safetensors")
     (second / "finished.json").unlink()
-    assert f"the teacher {second} is not finished: resume=true continues it" in refused()
+    assert f"the teacher {second} is not finished (resume=true continues a run)" in refused()
 
 
 def test_a_vote_by_log_likelihood_says_who_and_why(

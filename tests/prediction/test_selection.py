@@ -60,6 +60,26 @@ def test_globs_fit_a_runs_name_or_its_path_and_tags_its_tag(logs: Path, two_memb
         found(logs, tags=["7"])
 
 
+def test_a_glob_of_stages_means_those_that_train_a_classifier(logs: Path, two_members: list[Path]) -> None:
+    track = two_members[0].parents[1]
+    (track / "moco").mkdir()
+    config = yaml.safe_load((copied(two_members[0], "r", 0.1) / "config.yaml").read_text())
+    shutil.move(two_members[0].with_name("r"), track / "moco/r")
+    (track / "moco/r/config.yaml").write_text(yaml.safe_dump(config | {"module": {"dim": 128}}))
+    sign(track / "moco/r")
+    shutil.copytree(two_members[1], track / "fdg/damaged")
+    (track / "fdg/damaged/config.yaml").write_text("]")
+    (track / "notes.txt").write_text("no stage")
+
+    def stages(*globs: str) -> tuple[list[str], set[str]]:
+        members, left_out = find_members(logs, "track1", Wanted(globs))
+        return sorted(member.title for member in members), {f"{run.parent.name}/{run.name}" for run, _ in left_out}
+
+    classifiers = sorted(f"baseline/{name}" for name in found(logs)[0])
+    assert stages("*") == stages("base*", "*") == (classifiers, {"baseline/r-seed1-7", "fdg/damaged"})
+    assert stages("baseline", "moco") == (classifiers, {"baseline/r-seed1-7", "moco/r"})
+
+
 def test_what_fits_no_run_lists_the_runs_there_are(logs: Path, two_members: list[Path]) -> None:
     there = rf"there are baseline/r-seed0-hot, baseline/r-seed1-7, .*, baseline/{two_members[1].name}$"
     with pytest.raises(FileNotFoundError, match=rf"track1 fits ensemble.runs=\*seed5\*: {there}"):
