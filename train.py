@@ -35,6 +35,7 @@ def main(cfg: DictConfig) -> float | None:
 def train(cfg: DictConfig) -> float | None:
     """Data, run directory, module, trainer; then the weights for the next stage. Returns the figure of `objective`."""
     cli.say("train.py: loading PyTorch")
+    from src.data.splits import context_information
     from src.lightning_modules import backbone
     from src.overrides import literal
     from src.prediction import members
@@ -56,6 +57,7 @@ def train(cfg: DictConfig) -> float | None:
         "num_classes": len(datamodule.classes),
         "contexts": literal(datamodule.contexts),
         "images": len(datamodule.parts.train),
+        "context_information": context_information([datamodule.rows[i] for i in datamodule.parts.train]),
     }
     directory.check_settings(cfg)
     cfg.model = literal(backbone.fitted(directory.resolved(cfg)["model"], datamodule.sizes.values()))
@@ -95,8 +97,10 @@ def fit(cfg: DictConfig, run: Run, datamodule: NicoDataModule, init: Path | None
     trainer = make_trainer(cfg)
     if trainer.is_global_zero:
         counts = ", ".join(f"{len(paths)} {part}" for part, paths in datamodule.split_paths.items() if paths)
+        tells = cfg.dataset.context_information
+        counts += " images" if tells is None else f" images, whose contexts tell {100 * tells:.1f} % of the class"
         processes = f"{trainer.world_size} process(es) on {trainer.strategy.root_device.type}, {cfg.trainer.precision}"
-        print(f"{'resuming' if run.checkpoint else 'training'} {run.folder}\n{counts} images, {processes}", flush=True)
+        print(f"{'resuming' if run.checkpoint else 'training'} {run.folder}\n{counts}, {processes}", flush=True)
     trainer.fit(module, datamodule, ckpt_path=run.checkpoint, weights_only=True)
     figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
     left = directory.left_to_do(trainer, directory.resolved(cfg))

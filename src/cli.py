@@ -152,10 +152,19 @@ def share_of(share: float, epochs: int) -> int:
     return int(share * epochs)
 
 
+TELLS = 0.05
+"""Share of the class's entropy from which on contexts are taken to tell the class."""
+
+
+def if_contexts_tell(probability: float, information: float | None) -> float:
+    """The probability where contexts tell of the class (splits.context_information) or are unknown; else 0."""
+    return probability if information is None or information >= TELLS else 0.0
+
+
 def register_resolvers() -> None:
     """What the configuration computes: ${dash:...}, ${changes:...}, ${device:...}, ${only_for:...} and the like."""
     OmegaConf.register_new_resolver("only_for", only_for, replace=True)
-    for resolver in (epochs_for, rate_for, share_of):
+    for resolver in (epochs_for, rate_for, share_of, if_contexts_tell):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
     OmegaConf.register_new_resolver("device", device, replace=True)
     OmegaConf.register_new_resolver("dash", dash, replace=True)

@@ -77,7 +77,7 @@ DOMAINBED = {f"{CROP}.scale": [0.7, 1.0], f"{CROP}.horizontal_flip": 0.5, f"{CRO
 WITHOUT_MASKS = {"before_masks.stage": None}
 NUMBERS: dict[str, dict[str, Any]] = {
     "background": OFF | {
-        "mixing_name": "background_amplitude", "mixing.until": 0.75, "mixing.strategies.background.probability": 0.5,
+        "mixing_name": "background_amplitude", "mixing.until": 1.0, "mixing.strategies.background.probability": 0.5,
         "mixing.strategies.amplitude.probability": 0.5, "before_masks.stage": "wsss", "before_masks.seed": 0,
         f"{CROP}.scale": [0.8, 1.0], f"{CROP}.jitter": [0.0] * 4, f"{CROP}.grey": 0.0,
         f"{CROP}.randaugment.num_ops": 0, "module.label_smoothing": 0.0,
@@ -142,7 +142,6 @@ def test_what_is_typed_wins_over_the_recipe(configure: Callable[..., DictConfig]
     for mixing in ("none", "mixup", "decoupled"):
         cfg = configure("train", *words, f"mixing={mixing}")
         assert cfg.mixing_name == mixing and "strategies" not in cfg.mixing
-        assert cfg.mixing.until == (0.75 if recipe == "background" else 1.0)
         instantiate(cfg.mixing)
     cfg = configure(
         "train", *words, "mixing.until=0.5", "before.stage=moco", f"{CROP}.augmix.chains=3", "model=resnet18"
@@ -152,13 +151,14 @@ def test_what_is_typed_wins_over_the_recipe(configure: Callable[..., DictConfig]
     assert configure("train", *words, "schedule=constant").module.scheduler.factor == 1
 
 
-def test_a_debug_run_of_a_recipe_has_no_clean_finish(configure: Callable[..., DictConfig]) -> None:
-    """Its few epochs would all be before it, which is refused."""
-    for debug in ("fast", "limit", "overfit", "profile"):
-        for stage in ("finetune", "moco"):
-            recipe = "background" if stage == "finetune" else "published"
-            words = ["track=1", f"stage={stage}", f"recipe={recipe}", f"debug={debug}"]
-            assert configure("train", *words).mixing.until == 1
+@pytest.mark.parametrize(
+    ("information", "probability"), [("null", 0.5), ("0.0", 0), ("0.0499", 0), ("0.05", 0.5), ("1.0", 0.5)]
+)
+def test_backgrounds_stay_where_known_contexts_tell_nothing(
+    configure: Callable[..., DictConfig], information: str, probability: float
+) -> None:
+    words = ["stage=finetune", "recipe=background", *FACTS, f"dataset.context_information={information}"]
+    assert configure("train", *words).mixing.strategies.background.probability == probability
 
 
 @pytest.mark.parametrize("stage", ["baseline", "finetune"])
@@ -168,7 +168,7 @@ def test_a_step_of_each_recipe(train_run: Callable[..., Path], masks: list[str],
     if recipe == "background":
         with pytest.raises(FileNotFoundError, match="there is no finished run of wsss"):
             train_run(*words)
-        words += [*masks, "mixing.until=1"]
+        words += masks
     run = train_run(*words)
     saved = yaml.safe_load((run / "config.yaml").read_text())
     assert saved["recipe"]["name"] == recipe and run.name.endswith(f"seed0-{recipe}")

@@ -34,6 +34,26 @@ def groups_of(rows: Sequence[Row]) -> list[list[int]]:
     return [groups[key] for key in sorted(groups)]
 
 
+def context_information(rows: Sequence[Row]) -> float | None:
+    """How much of the class the context tells: I(class; context) / H(class), in [0, 1].
+
+    0 where every context shows the classes in the same shares, 1 where it gives the class away; None where an image's
+    context is unknown, or where there is one class alone.
+    """
+    labels = [row.label for row in rows]
+    contexts = [row.domain for row in rows]
+    if not rows or None in labels or any(domain in (None, NO_DOMAIN) for domain in contexts):
+        return None
+    counts = np.zeros((len(set(labels)), len(set(contexts))))
+    np.add.at(counts, tuple(np.unique(np.array(x, str), return_inverse=True)[1] for x in (labels, contexts)), 1)
+    joint = counts / counts.sum()
+    classes, places = joint.sum(1, keepdims=True), joint.sum(0, keepdims=True)
+    entropy = -float((classes * np.log(classes)).sum())
+    shown = joint > 0
+    information = float((joint[shown] * np.log((joint / (classes * places))[shown])).sum())
+    return max(0.0, information) / entropy if entropy else None
+
+
 def stratified(rows: Sequence[Row], fraction: float, seed: int) -> tuple[list[int], list[int]]:
     """Hold out `fraction` of the rows, the same share of every (label, domain) group as far as counts allow.
 

@@ -76,6 +76,8 @@ class Strategy(ABC):
 
     def __call__(self, batch: Batch) -> Mixed:
         """Each image mixed with this strategy's probability."""
+        if self.probability == 0:
+            return unmixed(batch)  # without what mixing would need
         mixed = self.mix(batch)
         if self.probability == 1:
             return mixed

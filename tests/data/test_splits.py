@@ -1,10 +1,11 @@
+import math
 import random
 from functools import partial
 
 import pytest
 
-from src.data.manifest import Row
-from src.data.splits import holdout, leave_context_out, no_split
+from src.data.manifest import NO_DOMAIN, Row
+from src.data.splits import context_information, holdout, leave_context_out, no_split
 
 
 def rows_of(classes: int, contexts: int, images: int) -> list[Row]:
@@ -128,3 +129,21 @@ def test_settings_are_given_by_their_names() -> None:
         holdout(rows_of(2, 2, 2), [], 0.1, 0)  # type: ignore[misc]
     with pytest.raises(TypeError):
         leave_context_out(rows_of(2, 2, 2), ["a", "b"], ["a"], 0.1, 0)  # type: ignore[misc]
+
+
+def test_how_much_of_the_class_the_context_tells() -> None:
+    def rows(counts: list[list[int]]) -> list[Row]:
+        """`counts` of images: a line for each class, a column for each context."""
+        cells = [(y, d, n) for y, line in enumerate(counts) for d, n in enumerate(line)]
+        return [Row(f"{y}-{d}-{i}.jpg", y, f"class {y}", d) for y, d, n in cells for i in range(n)]
+
+    assert context_information(rows([[4, 6], [2, 3], [20, 30]])) == pytest.approx(0)  # the same shares everywhere
+    assert context_information(rows([[5, 0], [0, 9]])) == pytest.approx(1)
+    assert context_information(rows([[7, 0, 0, 0], [0, 2, 1, 5]])) == pytest.approx(1)  # the context gives it away
+    # By hand, of 9 and 1 against 1 and 9: 1 - H(.1) in bits, over 1 bit.
+    binary = -(0.1 * math.log2(0.1) + 0.9 * math.log2(0.9))
+    assert context_information(rows([[9, 1], [1, 9]])) == pytest.approx(1 - binary)
+    unknown = rows([[1, 1], [1, 1]])
+    assert context_information([*unknown, Row("x.jpg", 0, "class 0", NO_DOMAIN)]) is None
+    assert context_information([*unknown, Row("x.jpg", 0, "class 0")]) is None
+    assert context_information(rows([[3, 4]])) is None and context_information([]) is None
