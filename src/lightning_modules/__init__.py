@@ -23,6 +23,10 @@ class Stage(Protocol):
     torch's generator of the CPU, which is seeded before each batch. `callbacks.best` keeps the best.ckpt by
     `val/in_domain/accuracy`, which the module logs when it validates. A stage that does not (moco, wsss) sets
     `callbacks.best: null` and `trainer.limit_val_batches: 0`.
+
+    A module that has nothing to train (grabcut) is no Stage: it comes with `trainer.max_epochs: 0`, without a
+    `backbone`, and with an empty `exported`. What makes masks has a predict_step, and `map_settings` for
+    callbacks.masks.
     """
 
     @property
