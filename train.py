@@ -101,7 +101,8 @@ def fit(cfg: DictConfig, run: Run, datamodule: NicoDataModule, init: Path | None
         counts += " images" if tells is None else f" images, whose contexts tell {100 * tells:.1f} % of the class"
         processes = f"{trainer.world_size} process(es) on {trainer.strategy.root_device.type}, {cfg.trainer.precision}"
         print(f"{'resuming' if run.checkpoint else 'training'} {run.folder}\n{counts}, {processes}", flush=True)
-    trainer.fit(module, datamodule, ckpt_path=run.checkpoint, weights_only=True)
+    if cfg.trainer.max_epochs:  # stage grabcut has nothing to train
+        trainer.fit(module, datamodule, ckpt_path=run.checkpoint, weights_only=True)
     figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
     left = directory.left_to_do(trainer, directory.resolved(cfg))
     if cfg.predict and (not left or str(trainer.limit_predict_batches) != "1.0"):  # a debug run tries a part of it

@@ -5,8 +5,8 @@ prediction         finished runs as members, what they look at, their votes
 sweeps             what -m does: a process for each job, Hydra's sweeper, Optuna's studies
 runs               run directories: the only thing that one stage hands to the next
 callbacks          what happens around training
-masks              from activation maps to masks: CRF, the pool that computes it, a judge
-lightning_modules  one method per file: classifier, c2am, moco, co_teacher, distillation
+masks              from maps to masks: GrabCut, CRF, the pool that computes them, a judge, a comparison
+lightning_modules  one method per file: classifier, c2am, centred_box, moco, co_teacher, distillation
 datamodules        a manifest as a LightningDataModule; synthetic: the demo's data
 mixing             one strategy per file
 transforms         augmentation of uint8 images and their masks

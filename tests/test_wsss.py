@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from src.data.images import decode_image
 from src.data.manifest import read_manifest
@@ -177,3 +178,54 @@ def test_cudnn_times_no_convolution_while_masks_are_made(train_run: Train, monke
         train_run(*words)
     assert seen == {"train": {True}, "predict": {False}}
     assert torch.backends.cudnn.benchmark  # and given back, whatever ended the predictions
+
+
+def test_grabcut_makes_the_same_masks_in_any_number_of_processes_and_the_next_stage_finds_them(
+    train_run: Train, data: Path
+) -> None:
+    words = ["track=1", "stage=grabcut", "trainer.max_epochs=0", f"wsss.truth_dir={data / 'truth/masks'}"]
+    run = train_run(*words, "callbacks.masks.processes=1")
+    report = json.loads((run / "masks.json").read_text())
+    assert report["iou"] > 0.7 > 2 * report["iou_centred_box"] and report["grabcut_found_nothing"] >= 0
+    assert 0.9 < report["iou_flip"] <= 1 and 0.6 < report["iou_crop"] <= 1
+    alone = made(run)
+    (run / "finished.json").unlink()
+    gone = sorted(run.glob("masks/**/*.png"))[::2]
+    before = {path: path.read_bytes() for path in gone}
+    for path in gone:
+        path.unlink()
+    train_run(*words, "callbacks.masks.processes=2", "resume=true")  # what was there is kept
+    assert all(path.read_bytes() == old for path, old in before.items())
+    assert (run / "finished.json").exists() and made(run).keys() == alone.keys()
+    trained = train_run("track=1", "stage=finetune", "init=none", "before_masks.stage=grabcut", "trainer.max_epochs=1")
+    assert yaml.safe_load((trained / "config.yaml").read_text())["masks"] == str(
+        run / "track1_train_with_mask_label.json"
+    )
+
+
+def test_without_grabcut_and_crf_the_box_is_the_mask(train_run: Train, data: Path) -> None:
+    words = ["track=1", "stage=grabcut", "trainer.max_epochs=0", "crf=none", f"wsss.truth_dir={data / 'truth/masks'}"]
+    with pytest.warns(UserWarning, match="81.* % foreground"):
+        run = train_run(*words, "grabcut=none", "tag=box")
+    box = made(run)
+    found = made(train_run(*words, "tag=cut", "grabcut.band=0"))
+    assert all(0.8 < mask.mean() < 0.82 and mask[len(mask) // 2].sum() > 0.88 * mask.shape[1] for mask in box.values())
+    assert not any((mask & ~box[path]).any() for path, mask in found.items())  # outside of the box is background
+
+
+def test_grabcut_is_begun_from_the_map_of_wsss(train_run: Train) -> None:
+    train_run("track=1", "stage=baseline", "trainer.max_epochs=1")
+    plain, cut = (
+        train_run(*WSSS, "crf=none", "trainer.max_epochs=1", f"grabcut={name}", f"tag={name}")
+        for name in ("none", "opencv")
+    )
+    before, after = made(plain), made(cut)
+    report = json.loads((cut / "masks.json").read_text())
+    kept = sum(np.array_equal(before[path], after[path]) for path in before)
+    assert report["grabcut_found_nothing"] <= kept < len(before)
+    assert not any((after[path] & ~before[path]).mean() > 0.02 for path in before)  # but for resized edges
+
+
+def test_only_a_stage_without_a_network_may_train_no_epoch(train_run: Train) -> None:
+    with pytest.raises(ValueError, match="trainer.max_epochs is 0: expected at least 1"):
+        train_run(*WSSS, "trainer.max_epochs=0")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import tempfile
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -20,16 +21,25 @@ import torch
 from pytorch_lightning.callbacks import BasePredictionWriter
 from pytorch_lightning.loggers import WandbLogger
 
-from src.data.images import decode_image
+from src.data.datasets import BySize, padded
+from src.data.images import Mask, decode_image
 from src.data.manifest import write_manifest
-from src.data.mask_files import says_nothing
+from src.data.mask_files import decode_mask
 from src.datamodules.nico import datamodule_of
 from src.files import read_json, write_json, write_text, write_whole
 from src.masks.files import MaskFiles
-from src.masks.judge import iou, judge, line_of
+from src.masks.judge import doubts, iou, judge, line_of
 from src.masks.pool import MaskPool, task_of
 
 TILE = 128  # side of a picture on the sheet, pixels
+LOOKED_AT = 64  # images whose mirror image and crop get masks too
+Picture = npt.NDArray[np.uint8] | Mask
+VIEWS: dict[str, Callable[[Picture], Picture]] = {
+    "flip": lambda picture: picture[:, ::-1],
+    "crop": lambda picture: picture[: 7 * len(picture) // 8 or None, : 7 * picture.shape[1] // 8 or None],
+}
+"""Views of an image or mask (H, W, ...): its mirror image, and all but an eighth of each side. Where a mask follows the
+object, that of a view is the view of the mask."""
 
 
 class MaskWriter(BasePredictionWriter):
@@ -41,7 +51,8 @@ class MaskWriter(BasePredictionWriter):
     Args:
         run_dir: the run's folder.
         data_name: the data set's name, in that of the manifest.
-        threshold: a pixel is foreground where the map, divided by its maximum, exceeds this.
+        threshold: a pixel is foreground where the map, in [0, 1], exceeds this.
+        grabcut: settings of grabcut.cut, which comes first, or None.
         crf: settings of crf.refine, or None.
         processes: number of them that refine, on each rank.
         truth_dir: true masks, mirroring the data root with .png; None: the masks are not compared.
@@ -53,13 +64,15 @@ class MaskWriter(BasePredictionWriter):
         run_dir: str,
         data_name: str,
         threshold: float,
+        grabcut: Mapping[str, float] | None,
         crf: Mapping[str, float] | None,
         processes: int,
         truth_dir: str | None,
     ) -> None:
         super().__init__(write_interval="batch")
         self.run, self.data_name = Path(run_dir), data_name
-        self.threshold, self.crf, self.processes = threshold, dict(crf) if crf else None, processes
+        self.threshold, self.processes = threshold, processes
+        self.grabcut, self.crf = (dict(settings) if settings else None for settings in (grabcut, crf))
         self.truth_dir = Path(truth_dir) if truth_dir else None
         self.tiles = self.run / "masks" / ".tiles"
         self.one_at_a_time = Lock()
@@ -89,7 +102,8 @@ class MaskWriter(BasePredictionWriter):
 
     def key(self, pl_module: pl.LightningModule) -> str:
         """What masks depend on: the weights, the decision on the sign, the settings."""
-        state = hashlib.sha256(json.dumps([self.threshold, self.crf, list(pl_module.scales)]).encode())  # type: ignore[arg-type] # C2AM's
+        settings = [self.threshold, self.grabcut, self.crf, pl_module.map_settings]
+        state = hashlib.sha256(json.dumps(settings).encode())
         for name, value in pl_module.state_dict().items():
             state.update(name.encode())
             state.update(value.detach().cpu().contiguous().numpy().tobytes())
@@ -98,7 +112,8 @@ class MaskWriter(BasePredictionWriter):
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # cuDNN would try its convolutions again for every size of image, about a second each time.
         self.benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
-        self.pool = MaskPool(self.processes, self.remember_crash)
+        self.pool = MaskPool(self.processes, self.remember_crash, self.count_nothing)
+        self.found_nothing = 0
         self.crashes = self.run / "masks" / f".crashed-{trainer.global_rank}.json"
         self.begin = self.last = time.monotonic()
         self.done = 0
@@ -128,7 +143,7 @@ class MaskWriter(BasePredictionWriter):
             label = row.label or 0
             if self.first[label] == position:  # before its mask: a mask that exists is not made again
                 self.write_tile(label, position, image, values)
-            self.pool.submit(task_of(image, self.files.path(row), foreground, self.crf))
+            self.pool.submit(task_of(image, self.files.path(row), foreground, self.crf, self.grabcut))
             if self.truth_dir:
                 overlap = iou(foreground, self.files.true_mask(row, foreground.shape))
                 self.map_iou[label] += torch.tensor([overlap, 1.0], dtype=torch.float64)
@@ -157,6 +172,11 @@ class MaskWriter(BasePredictionWriter):
             known = read_json(self.crashes) if self.crashes.exists() else []
             write_json(self.crashes, [*known, str(mask.relative_to(self.run))])
 
+    def count_nothing(self, mask: Path) -> None:
+        """Count a mask in whose image GrabCut found nothing."""
+        with self.one_at_a_time:
+            self.found_nothing += 1
+
     def restore_benchmark(self) -> None:
         """Restore cuDNN's setting from before the predictions."""
         if self.benchmark is not None:
@@ -171,24 +191,53 @@ class MaskWriter(BasePredictionWriter):
         self.pool.close()
         # float32 for devices that have no other; sums of a few thousand values in [0, 1] at most
         map_iou = trainer.strategy.reduce(self.map_iou.float().to(pl_module.device), reduce_op="sum").cpu().double()
+        nothing = torch.tensor(self.found_nothing, device=pl_module.device)
+        found_nothing = int(trainer.strategy.reduce(nothing, reduce_op="sum"))
         trainer.strategy.barrier("every rank has written its masks")
         if trainer.is_global_zero:
             if left := self.files.missing():  # trainer.limit_predict_batches
                 print(f"{len(left)} of {len(self.files.rows)} images have no mask: there is no manifest with masks")
             else:
-                self.conclude(map_iou)
+                self.conclude(map_iou, found_nothing, self.stability(trainer, pl_module))
                 self.write_sheet(trainer)
         trainer.strategy.barrier("the masks are judged")
 
-    def conclude(self, map_iou: torch.Tensor) -> None:
+    @torch.no_grad()
+    def stability(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
+        """Mean IoU of the masks of some images' views with the views of their masks, as {"iou_<view>": ...}."""
+        rows = self.files.rows[:: max(1, len(self.files.rows) // LOOKED_AT)][:LOOKED_AT]
+        data_root, pool = datamodule_of(trainer).data_root, MaskPool(self.processes)
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            for i, row in enumerate(rows):
+                image = decode_image(data_root / row.image_path, max_pixels=0)
+                for view, seen in VIEWS.items():
+                    picture = np.ascontiguousarray(seen(image), np.uint8)
+                    write_png(folder / f"{i}-{view}.png", picture)
+                    batch = trainer.strategy.batch_to_device(BySize.stack([padded(picture, i)]))
+                    with trainer.precision_plugin.forward_context():
+                        activation = pl_module.predict_step(batch, 0)[0]
+                    foreground = activation.float().cpu().numpy() > self.threshold
+                    made = folder / f"{i}-{view}-mask.png"
+                    pool.submit(task_of(folder / f"{i}-{view}.png", made, foreground, self.crf, self.grabcut))
+            pool.close()
+            overlaps: dict[str, list[float]] = {f"iou_{view}": [] for view in VIEWS}
+            for i, row in enumerate(rows):
+                mask = self.files.read(row)
+                for view, seen in VIEWS.items():
+                    made = folder / f"{i}-{view}-mask.png"
+                    if made.exists():  # a signal stops the pool
+                        overlaps[f"iou_{view}"].append(iou(np.asarray(seen(mask)), decode_mask(made)))
+        return {view: float(np.mean(values)) for view, values in overlaps.items() if values}
+
+    def conclude(self, map_iou: torch.Tensor, found_nothing: int, stability: Mapping[str, float]) -> None:
         """Write the manifest with masks and masks.json, and print a summary."""
         rows = [row._replace(image_name=row.name, image_seg_path=self.files.relative(row)) for row in self.files.rows]
         write_manifest(self.run / f"{self.data_name}_train_with_mask_label.json", rows)
         crashed = sorted({name for path in self.tiles.parent.glob(".crashed-*.json") for name in read_json(path)})
-        report = judge(self.files, crashed, map_iou)
-        empty, full = (len(report[part]) / len(rows) for part in ("empty", "full"))
-        if warning := says_nothing(report["foreground_share"], empty, full):
-            warnings.warn(f"{self.run}: {warning}", stacklevel=2)
+        report = {**judge(self.files, crashed, found_nothing, map_iou), **stability}
+        for doubt in doubts(report):
+            warnings.warn(f"{self.run}: {doubt}", stacklevel=2)
         write_json(self.run / "masks.json", report)
         print(line_of(report), flush=True)
 

@@ -31,6 +31,8 @@ class Preemption(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         leave_signals_alone(trainer)
+        if stage != "fit":  # Lightning is going through the list: moving along in it would hide another's setup
+            return
         # After the Timer, which Lightning appends, and everything else that may end a training; before the checkpoints.
         others = [callback for callback in trainer.callbacks if callback is not self]  # type: ignore[attr-defined] # Lightning adds it
         first = next((i for i, c in enumerate(others) if isinstance(c, Checkpoint)), len(others))

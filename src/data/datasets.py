@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -145,6 +146,9 @@ class Pairs(Dataset[tuple[Example, Example]]):
         return first, self.images.make(epoch, partner, int(rng.integers(2**63)))
 
 
+PAD_TO = 64  # sides stay multiples of 32 at half scale: whole cells for an output stride of 8, 16 or 32
+
+
 class FullSizeImages(Dataset[FullSizePixels]):
     """Rows decoded at their own size and padded to the next multiple of PAD_TO; a key is (epoch, index).
 
@@ -152,7 +156,6 @@ class FullSizeImages(Dataset[FullSizePixels]):
     """
 
     STRIP = 2**24
-    PAD_TO = 64  # sides stay multiples of 32 at half scale: whole cells for an output stride of 8, 16 or 32
 
     def __init__(self, rows: Sequence[Row], data_root: Path, max_pixels: int = MAX_PIXELS) -> None:
         self.rows, self.data_root, self.max_pixels = rows, data_root, max_pixels
@@ -164,15 +167,20 @@ class FullSizeImages(Dataset[FullSizePixels]):
         path = self.data_root / self.rows[key[1]].image_path
         image = decode_image(path, max_pixels=self.max_pixels)
         height, width = image.shape[:2]
-        bottom, right = -height % self.PAD_TO, -width % self.PAD_TO
-        pixels = (height + bottom) * (width + right)
+        pixels = (height + -height % PAD_TO) * (width + -width % PAD_TO)
         if pixels > max(self.STRIP, 2 * height * width):
             raise ValueError(
                 f"{path} is a strip of {width}x{height} pixels: for its mask {pixels} pixels would be computed; cut it "
                 "into pieces or remove it"
             )
-        padded = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REFLECT_101)
-        return FullSizePixels(torch.from_numpy(padded), torch.tensor(height), torch.tensor(width), torch.tensor(key[1]))
+        return padded(image, key[1])
+
+
+def padded(image: npt.NDArray[np.uint8], position: int) -> FullSizePixels:
+    """An image (H, W, 3) reflected to the next multiple of PAD_TO, with its position in the rows."""
+    height, width = image.shape[:2]
+    whole = cv2.copyMakeBorder(image, 0, -height % PAD_TO, 0, -width % PAD_TO, cv2.BORDER_REFLECT_101)
+    return FullSizePixels(torch.from_numpy(whole), torch.tensor(height), torch.tensor(width), torch.tensor(position))
 
 
 class BySize:

@@ -110,8 +110,8 @@ def foreground_of(values: npt.NDArray[Any], lossy: bool) -> npt.NDArray[np.bool_
     return np.asarray(values > full // 2)
 
 
-NEARLY = (0.02, 0.9)
-"""Mean share of foreground below and above which a set of masks separates nothing."""
+NEARLY = (0.02, 0.7)
+"""Mean share of foreground below and above which a set of masks separates less than a centred box would."""
 
 
 def says_nothing(share: float, empty: float, full: float) -> str:

@@ -47,12 +47,19 @@ def disentangle(features: torch.Tensor, activation: torch.Tensor) -> tuple[torch
 
 @in_float32
 def border_mean(activation: torch.Tensor) -> torch.Tensor:
-    """Mean of each map on a frame of max(1, h // 7) cells: (N, 1, h, w) to (N,) float32 (docs/method.md, section 3)."""
+    """Mean of each map on a frame of max(1, h // 7) cells, and of all of it (docs/method.md, section 3).
+
+    Args:
+        activation: (N, 1, h, w).
+
+    Returns:
+        (N, 2) float32: border, whole.
+    """
     height, width = activation.shape[2:]
     margin = max(1, height // 7)
     frame = torch.ones(height, width, dtype=torch.bool, device=activation.device)
     frame[margin : height - margin, margin : width - margin] = False
-    return activation[:, 0, frame].mean(dim=1)
+    return torch.stack([activation[:, 0, frame].mean(dim=1), activation.mean(dim=(1, 2, 3))], dim=1)
 
 
 class C2AM(pl.LightningModule):
@@ -70,6 +77,11 @@ class C2AM(pl.LightningModule):
         power: of the rate's polynomial decay, which moves each step.
         head_multiplier, bias_multiplier: of the rate of the head and of all biases.
         scales: of the image, over which the maps are summed (with their flips).
+        normalise: what the summed map is brought to [0, 1] by: "maximum" divides by it, "range" subtracts the minimum
+            first.
+
+    Raises:
+        ValueError: another `normalise`.
     """
 
     exported = ("backbone", "head")
@@ -92,7 +104,10 @@ class C2AM(pl.LightningModule):
         head_multiplier: float,
         bias_multiplier: float,
         scales: Sequence[float],
+        normalise: str,
     ) -> None:
+        if normalise not in ("maximum", "range"):
+            raise ValueError(f"module.normalise is {normalise!r}: expected maximum or range")
         super().__init__()
         self.backbone = backbone.to(memory_format=torch.channels_last)
         width = int(backbone.num_features)  # type: ignore[arg-type] # timm's; channels of the map, not of a head
@@ -100,7 +115,7 @@ class C2AM(pl.LightningModule):
         self.alpha, self.area_weight = alpha, area_weight
         self.lr, self.momentum, self.weight_decay, self.power = lr, momentum, weight_decay, power
         self.head_multiplier, self.bias_multiplier = head_multiplier, bias_multiplier
-        self.scales = list(scales)
+        self.scales, self.normalise = list(scales), normalise
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
         # Whether P marks the background: its sign is arbitrary, and is decided at the end of the training.
@@ -146,8 +161,13 @@ class C2AM(pl.LightningModule):
         """What the network sees of a batch: (N, 3, H, W) in [0, 1]."""
         return batch.image
 
+    @property
+    def map_settings(self) -> dict[str, Any]:
+        """What the maps depend on besides the weights."""
+        return {"scales": self.scales, "normalise": self.normalise}
+
     def border_mean(self, image: torch.Tensor) -> torch.Tensor:
-        """Mean of each image's map on its border, as trained, of either sign: (N, 3, H, W) to (N,)."""
+        """Means of each image's map, as trained, on its border and on all of it: (N, 3, H, W) to (N, 2)."""
         return border_mean(self.represent(image).activation)
 
     def activation_map(self, image: torch.Tensor) -> torch.Tensor:
@@ -157,7 +177,7 @@ class C2AM(pl.LightningModule):
             image: (N, 3, H, W) in [0, 1]; sides that are multiples of 64 stay multiples of the stride at all scales.
 
         Returns:
-            (N, H, W) float32: the sum over scales and flips, not yet divided by its maximum.
+            (N, H, W) float32: the sum over scales and flips, not yet brought to [0, 1].
         """
         total = torch.zeros_like(image[:, :1], dtype=torch.float32)
         for scale in self.scales:
@@ -169,9 +189,11 @@ class C2AM(pl.LightningModule):
         return total[:, 0]
 
     def predict_step(self, batch: Any, batch_idx: int) -> list[torch.Tensor]:
-        """One map (H, W) float32 in [0, 1] per image, padding cut off, divided by its maximum."""
+        """One map (H, W) float32 in [0, 1] per image, padding cut off, its largest value 1."""
         maps = self.activation_map(batch.image)
         cut = [m[:h, :w] for m, h, w in zip(maps, batch.height.tolist(), batch.width.tolist(), strict=True)]
+        if self.normalise == "range":
+            cut = [m - m.min() for m in cut]
         return [m / m.max().clamp(min=torch.finfo(m.dtype).tiny) for m in cut]
 
     def configure_optimizers(self) -> Any:

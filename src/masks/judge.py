@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -12,14 +12,16 @@ import torch
 
 from src.data.images import Mask
 from src.data.manifest import Row
+from src.data.mask_files import says_nothing
 from src.masks.files import MaskFiles
 from src.progress import progress
 
 
 class Measured(NamedTuple):
-    """One mask: its share of foreground, IoU with the true one (NaN without), height and width."""
+    """One mask: its share of foreground, that of its border, IoU with the true one (NaN without), height and width."""
 
     foreground: float
+    border: float
     iou: float
     shape: tuple[int, int]
 
@@ -30,12 +32,22 @@ def iou(a: Mask, b: Mask) -> float:
     return int((a & b).sum()) / union if union else 1.0
 
 
-def judge(files: MaskFiles, crashed: Sequence[str], map_iou: torch.Tensor) -> dict[str, Any]:
+def border_share(mask: Mask) -> float:
+    """Share of foreground on a frame whose width is a seventh of the shorter side, as that of the map's sign."""
+    margin = max(1, min(mask.shape) // 7)
+    frame = np.ones(mask.shape, bool)
+    frame[margin:-margin, margin:-margin] = False
+    return float(mask[frame].mean())
+
+
+def judge(files: MaskFiles, crashed: Sequence[str], found_nothing: int, map_iou: torch.Tensor) -> dict[str, Any]:
     """The content of masks.json.
 
     Args:
         files: the masks, all of which exist.
-        crashed: masks that are the thresholded map, because the CRF took its process down.
+        crashed: masks that are the thresholded map, because refining took its process down.
+        found_nothing: number of the masks in whose image GrabCut found nothing, of those made since the last
+            interruption.
         map_iou: (K, 2) by label: sum and number of the maps' IoU before refinement, of the maps made since the last
             interruption, as maps are not kept.
     """
@@ -43,7 +55,7 @@ def judge(files: MaskFiles, crashed: Sequence[str], map_iou: torch.Tensor) -> di
     def measure(row: Row) -> Measured:
         mask = files.read(row)
         overlap = iou(mask, files.true_mask(row, mask.shape)) if files.truth_dir else np.nan
-        return Measured(float(mask.mean()), overlap, (mask.shape[0], mask.shape[1]))
+        return Measured(float(mask.mean()), border_share(mask), overlap, (mask.shape[0], mask.shape[1]))
 
     rows = files.rows
     with ThreadPoolExecutor(4) as pool:
@@ -54,6 +66,8 @@ def judge(files: MaskFiles, crashed: Sequence[str], map_iou: torch.Tensor) -> di
         "images": len(rows),
         "foreground_share": float(share.mean()),
         "foreground_share_by_class": by_class(share, names),
+        "border_share": float(np.mean([one.border for one in measured])),
+        "grabcut_found_nothing": found_nothing,
         "crf_crashed": len(crashed),
         "crf_crashed_masks": list(crashed),
         "empty": [row.image_path for row, area in zip(rows, share, strict=True) if area == 0],
@@ -65,7 +79,7 @@ def judge(files: MaskFiles, crashed: Sequence[str], map_iou: torch.Tensor) -> di
 
 
 def compare(files: MaskFiles, measured: Sequence[Measured], names: list[str], map_iou: torch.Tensor) -> dict[str, Any]:
-    """IoU with the true masks: of the masks, of the maps before the CRF, and of two trivial masks."""
+    """IoU with the true masks: of the masks, of the maps before refinement, and of two trivial masks."""
     overlap = np.array([one.iou for one in measured])
     label_of = dict(zip(names, (row.label or 0 for row in files.rows), strict=True))
     totals = {name: map_iou[label_of[name]].tolist() for name in sorted(label_of)}
@@ -110,8 +124,27 @@ def line_of(report: dict[str, Any]) -> str:
         of_map = "-" if report["iou_of_map"] is None else f"{report['iou_of_map']:.3f}"
         line += (
             f", IoU {report['iou']:.3f} (all foreground {report['iou_all_foreground']:.3f}, centred box "
-            f"{report['iou_centred_box']:.3f}, the map before the CRF {of_map})"
+            f"{report['iou_centred_box']:.3f}, the map before refinement {of_map})"
         )
+    if report["grabcut_found_nothing"]:
+        line += f", {report['grabcut_found_nothing']} in whose image GrabCut found nothing"
     if report["crf_crashed"]:
-        line += f", {report['crf_crashed']} left as thresholded maps after a crash of the CRF"
+        line += f", {report['crf_crashed']} left as thresholded maps after a crash"
     return line
+
+
+def doubts(report: Mapping[str, Any]) -> list[str]:
+    """What tells, of a masks.json, that a centred box would do better; nothing where nothing does."""
+    empty, full = (len(report[part]) / report["images"] for part in ("empty", "full"))
+    found = [says_nothing(report["foreground_share"], empty, full)]
+    if report.get("border_share", 0) > report["foreground_share"]:
+        found.append(
+            f"{100 * report['border_share']:.0f} % of the images' borders are foreground, and of the whole images "
+            f"{100 * report['foreground_share']:.0f} %: the masks mark the background, or have the wrong sign"
+        )
+    if "iou" in report and report["iou"] < report["iou_centred_box"]:
+        found.append(
+            f"IoU {report['iou']:.3f} with the true masks, of a centred box {report['iou_centred_box']:.3f}: the masks "
+            "are worse than such boxes"
+        )
+    return [sentence for sentence in found if sentence]

@@ -21,37 +21,55 @@ import numpy as np
 from src.data.images import Mask, decode_image
 from src.files import write_whole
 from src.masks.crf import refine
+from src.masks.grabcut import cut
 from src.stopping import NAMES, request
 
 
 class Task(NamedTuple):
-    """A mask to make: paths of image and mask, the thresholded map as packed bits, and the CRF's settings.
+    """A mask to make: paths of image and mask, the thresholded map as packed bits, and how it is refined.
 
-    With `crf` None the thresholded map is written as it is.
+    That is by GrabCut, then by the CRF, with these settings; None: not by this one.
     """
 
     image: Path
     mask: Path
     bits: bytes
     shape: tuple[int, int]
+    grabcut: Mapping[str, float] | None
     crf: Mapping[str, float] | None
 
 
-def task_of(image: Path, mask: Path, foreground: Mask, crf: Mapping[str, float] | None) -> Task:
+def task_of(
+    image: Path,
+    mask: Path,
+    foreground: Mask,
+    crf: Mapping[str, float] | None,
+    grabcut: Mapping[str, float] | None = None,
+) -> Task:
     """A task from a thresholded map (H, W) bool."""
     height, width = foreground.shape
-    return Task(image, mask, np.packbits(foreground).tobytes(), (height, width), crf)
+    return Task(image, mask, np.packbits(foreground).tobytes(), (height, width), grabcut, crf)
 
 
-def make_mask(task: Task) -> None:
-    """Refine a task's map and write it as an 8-bit PNG of 0 and 255, in one step."""
-    count = task.shape[0] * task.shape[1]
+def make_mask(task: Task) -> bool:
+    """Refine a task's map and write it as an 8-bit PNG of 0 and 255, in one step.
+
+    Returns:
+        Whether GrabCut, if it was asked for, found something; where it did not, the map is what the CRF refines.
+    """
+    count, found = task.shape[0] * task.shape[1], True
     foreground = np.unpackbits(np.frombuffer(task.bits, np.uint8), count=count).reshape(task.shape).astype(bool)
-    if task.crf is not None:
-        # The worker decodes the image again: a millisecond, where the CRF takes hundreds.
-        foreground = refine(decode_image(task.image, max_pixels=0), foreground, **task.crf)  # type: ignore[arg-type] # the settings of conf/crf
+    if task.grabcut is not None or task.crf is not None:
+        # The worker decodes the image again: a millisecond, where refining takes a hundred.
+        image = decode_image(task.image, max_pixels=0)
+        if task.grabcut is not None:
+            made = cut(image, foreground, **task.grabcut)  # type: ignore[arg-type] # the settings of conf/grabcut
+            found, foreground = made is not None, foreground if made is None else made
+        if task.crf is not None:
+            foreground = refine(image, foreground, **task.crf)  # type: ignore[arg-type] # the settings of conf/crf
     with write_whole(task.mask) as file:
         file.write(encode_mask(foreground))
+    return found
 
 
 # Training decodes a mask for each image. Without a filter that takes a fifth of the time that OpenCV's default (Sub and
@@ -101,13 +119,13 @@ atexit.register(starting.acquire, timeout=5)
 class MaskPool:
     """Processes that make masks while the caller goes on; a process that dies costs one refinement.
 
-    A thread for each process hands it one task at a time, so that a crash in the CRF's C code can be blamed on that
-    task. For a task that takes two processes down, the thresholded map is written instead. The queue is bounded:
-    `submit` waits.
+    A thread for each process hands it one task at a time, so that a crash in C code can be blamed on that task. For a
+    task that takes two processes down, the thresholded map is written instead. The queue is bounded: `submit` waits.
 
     Args:
         processes: their number.
         on_crash: called with a mask's path before its unrefined map is written, from several threads.
+        on_nothing: called with a mask's path after GrabCut found nothing in its image, from several threads.
 
     Attributes:
         errors: those of tasks that could not be done at all; the first one stops everything that is queued.
@@ -115,11 +133,16 @@ class MaskPool:
 
     MOST_CRASHES = 3  # in a row: then it is not the images' fault
 
-    def __init__(self, processes: int, on_crash: Callable[[Path], None] = lambda mask: None) -> None:
+    def __init__(
+        self,
+        processes: int,
+        on_crash: Callable[[Path], None] = lambda mask: None,
+        on_nothing: Callable[[Path], None] = lambda mask: None,
+    ) -> None:
         if processes < 1:
             raise ValueError(f"callbacks.masks.processes is {processes}: expected at least 1")
         self.tasks: Queue[Task | None] = Queue(maxsize=4 * processes)
-        self.on_crash, self.in_a_row = on_crash, 0
+        self.on_crash, self.on_nothing, self.in_a_row = on_crash, on_nothing, 0
         self.errors: list[Exception] = []
         self.threads = [Thread(target=self.serve, daemon=True) for _ in range(processes)]
         for thread in self.threads:
@@ -149,7 +172,8 @@ class MaskPool:
             try:
                 with starting:  # submit starts the process
                     future = executor.submit(make_mask, task)
-                future.result()
+                if not future.result():
+                    self.on_nothing(task.mask)
                 self.in_a_row = 0
                 return executor
             except BrokenExecutor:
@@ -160,7 +184,7 @@ class MaskPool:
         if self.in_a_row > self.MOST_CRASHES:
             raise MemoryError  # the usual reason why a system kills processes
         self.on_crash(task.mask)
-        make_mask(task._replace(crf=None))
+        make_mask(task._replace(grabcut=None, crf=None))
         return executor
 
     def submit(self, task: Task) -> None:

@@ -78,7 +78,7 @@ def check_settings(cfg: DictConfig) -> None:
     if OmegaConf.is_missing(cfg.dataset, "images") and OmegaConf.is_interpolation(cfg.trainer, "max_epochs"):
         return  # it follows from the number of images
     end = cfg.trainer.max_epochs
-    if type(end) is not int or end < 1:
+    if type(end) is not int or end < int("backbone" in cfg.module):  # without a network there is nothing to train
         raise ValueError(
             f"trainer.max_epochs is {end}: expected at least 1, as the rate's schedule must know the end "
             "(trainer.max_time and trainer.max_steps limit a single start)"

@@ -473,6 +473,8 @@ def test_a_mask_means_the_same_in_every_format_or_is_refused(tmp_path: Path, end
     [
         (0.5, 0.3, 0.3, True),
         (0.4, 0.0, 0.1, False),
+        (0.69, 0.0, 0.0, False),
+        (0.71, 0.0, 0.0, True),
         (0.984, 0.0, 0.3, True),
         (0.01, 0.2, 0.0, True),
         (0.5, 0.0, 0.6, True),

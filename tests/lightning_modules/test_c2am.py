@@ -12,12 +12,14 @@ from src.lightning_modules.c2am import C2AM, border_mean, disentangle
 from src.losses import pull_loss, push_loss
 
 
-def make(**changes: float) -> C2AM:
+def make(normalise: str = "maximum", **changes: float) -> C2AM:
     torch.manual_seed(0)
     backbone = timm.create_model("resnet10t", num_classes=0, channels=[8, 8, 16, 16], stem_width=8, output_stride=8)
     settings = {"alpha": 0.25, "area_weight": 0.1, "lr": 1e-3, "momentum": 0.0, "weight_decay": 1e-4, "power": 0.9,
                 "head_multiplier": 1.0, "bias_multiplier": 1.0, **changes}  # fmt: skip
-    return C2AM(backbone=backbone, mean=[0.5] * 3, std=[0.25] * 3, scales=[0.5, 1.0], **settings).eval()  # type: ignore[arg-type]
+    return C2AM(
+        backbone=backbone, mean=[0.5] * 3, std=[0.25] * 3, scales=[0.5, 1.0], normalise=normalise, **settings
+    ).eval()  # type: ignore[arg-type]
 
 
 def test_disentangle_equals_a_slow_loop() -> None:
@@ -36,10 +38,10 @@ def test_disentangle_equals_a_slow_loop() -> None:
 def test_border_is_a_frame_of_a_seventh() -> None:
     activation = torch.zeros(1, 1, 14, 14)
     activation[..., 2:12, 2:12] = 1
-    assert border_mean(activation).item() == 0
+    assert border_mean(activation).tolist() == [[0, pytest.approx(100 / 196)]]
     activation[..., 1:13, 1:13] = 1
-    assert border_mean(activation).item() > 0
-    assert border_mean(torch.ones(3, 1, 1, 5)).tolist() == [1, 1, 1]
+    assert border_mean(activation).tolist() == [[pytest.approx(44 / 96), pytest.approx(144 / 196)]]
+    assert border_mean(torch.ones(3, 1, 1, 5)).tolist() == [[1, 1]] * 3
 
 
 def test_an_inverted_training_gives_the_same_maps() -> None:
@@ -69,7 +71,7 @@ class Image(NamedTuple):
 
 
 class Borders(torch.nn.Module):
-    """A module whose maps' means on the border are the images themselves."""
+    """A module whose maps' means, on the border and on the whole, are the images themselves."""
 
     device = torch.device("cpu")
 
@@ -86,16 +88,17 @@ class Borders(torch.nn.Module):
         self.logged = figures
 
 
-def decide(batches: list[list[float]], epoch: int = 9) -> Borders:
+def decide(batches: list[list[float]], epoch: int = 9, rule: str = "border", whole: float = 0.5) -> Borders:
     """What MapSign makes of the border means of an epoch's batches; the tenth epoch is the last."""
+    images = [Image(torch.tensor([[border, whole] for border in batch])) for batch in batches]
     trainer = SimpleNamespace(
         current_epoch=epoch, max_epochs=10, is_global_zero=True,
-        datamodule=SimpleNamespace(train_part_dataloader=lambda: [Image(torch.tensor(batch)) for batch in batches]),
+        datamodule=SimpleNamespace(train_part_dataloader=lambda: images),
         precision_plugin=SimpleNamespace(forward_context=nullcontext),
         strategy=SimpleNamespace(batch_to_device=lambda batch: batch, reduce=lambda value, reduce_op: value),
     )  # fmt: skip
     module = Borders()
-    MapSign().on_train_epoch_end(trainer, module)  # type: ignore[arg-type]
+    MapSign(rule).on_train_epoch_end(trainer, module)  # type: ignore[arg-type]
     assert module.training
     return module
 
@@ -107,8 +110,20 @@ def test_the_sign_is_decided_over_all_images_at_the_trainings_end() -> None:
     assert not decide([[0.3, 0.3, 0.3], [0.9]]).inverted
     assert decide([[0.1], [0.8, 0.8, 0.8], [0.2]]).inverted
     module = decide([[0.3, 0.3, 0.3], [0.9]])
-    assert module.logged == {"sign/border_mean": pytest.approx(0.45), "sign/inverted": 0.0}
+    assert module.logged == {
+        "sign/border_mean": pytest.approx(0.45), "sign/whole_mean": pytest.approx(0.5), "sign/inverted": 0.0
+    }  # fmt: skip
     assert decide([[0.9]], epoch=8).logged == {}  # before the end there is no decision
+
+
+def test_by_the_rule_of_the_centre_the_border_is_compared_with_the_whole_map() -> None:
+    for whole in (0.1, 0.45, 0.8):
+        assert decide([[whole + 0.01]], rule="centre", whole=whole).inverted
+        assert not decide([[whole]], rule="centre", whole=whole).inverted
+        assert not decide([[whole + 0.05, whole - 0.06]], rule="centre", whole=whole).inverted
+    assert not decide([[0.49]], whole=0.1).inverted  # by the published rule the rest of the map does not matter
+    with pytest.raises(ValueError, match="callbacks.sign.rule is 'edge': expected border or centre"):
+        MapSign("edge")
 
 
 def test_the_loss_is_the_sum_of_its_terms() -> None:
@@ -145,6 +160,21 @@ def test_predictions_are_cut_to_the_image_and_reach_one() -> None:
     maps = make().predict_step(batch, 0)
     assert [m.shape for m in maps] == [(50, 64), (64, 33)]
     assert all(m.max() == 1 and m.min() >= 0 for m in maps)
+
+
+def test_a_map_is_normalised_by_its_maximum_or_between_its_extremes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from src.data.batch import FullSizeBatch
+
+    summed = torch.tensor([[[2.0, 4.0], [6.0, 9.0]]])
+    size = torch.tensor([2])
+    for normalise, expected in (("maximum", summed[0] / 9), ("range", (summed[0] - 2) / 7)):
+        module = make(normalise)
+        monkeypatch.setattr(module, "activation_map", lambda image: summed)
+        torch.testing.assert_close(module.predict_step(FullSizeBatch(summed, size, size, size), 0)[0], expected)
+        flat = FullSizeBatch(summed, torch.tensor([1]), torch.tensor([1]), size)  # one value: no division by nothing
+        assert module.predict_step(flat, 0)[0].item() == (normalise == "maximum")
+    with pytest.raises(ValueError, match="module.normalise is 'sum': expected maximum or range"):
+        make("sum")
 
 
 def test_every_parameter_is_in_exactly_one_group() -> None:
