@@ -36,6 +36,7 @@ demo-track1 demo-track2: demo-track%:
 	$(BIN)/python train.py track=$* stage=wsss $(DEMO) wsss.truth_dir=demo/truth/masks; \
 	$(BIN)/python train.py -m track=$* stage=moco,finetune,fdg $(DEMO); \
 	$(BIN)/python train.py -m track=$* stage=adapt mixing.ratio=0.2,0.5,0.8 $(DEMO); \
+	$(BIN)/python train.py track=$* stage=grabcut $(DEMO) wsss.truth_dir=demo/truth/masks; \
 	$(BIN)/python train.py track=$* stage=finetune recipe=background $(DEMO); \
 	$(BIN)/python predict.py track=$* ensemble=baselines $(TRUTH); \
 	$(BIN)/python predict.py track=$* ensemble=background $(TRUTH); \

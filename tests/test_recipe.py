@@ -78,7 +78,7 @@ WITHOUT_MASKS = {"before_masks.stage": None}
 NUMBERS: dict[str, dict[str, Any]] = {
     "background": OFF | {
         "mixing_name": "background_amplitude", "mixing.until": 1.0, "mixing.strategies.background.probability": 0.5,
-        "mixing.strategies.amplitude.probability": 0.5, "before_masks.stage": "wsss", "before_masks.seed": 0,
+        "mixing.strategies.amplitude.probability": 0.5, "before_masks.stage": "grabcut", "before_masks.seed": 0,
         f"{CROP}.scale": [0.8, 1.0], f"{CROP}.jitter": [0.0] * 4, f"{CROP}.grey": 0.0,
         f"{CROP}.randaugment.num_ops": 0, "module.label_smoothing": 0.0,
     },
@@ -166,7 +166,7 @@ def test_backgrounds_stay_where_known_contexts_tell_nothing(
 def test_a_step_of_each_recipe(train_run: Callable[..., Path], masks: list[str], recipe: str, stage: str) -> None:
     words = [f"stage={stage}", "track=1", f"recipe={recipe}", "trainer.max_epochs=1", "trainer.limit_train_batches=1"]
     if recipe == "background":
-        with pytest.raises(FileNotFoundError, match="there is no finished run of wsss"):
+        with pytest.raises(FileNotFoundError, match="there is no finished run of grabcut"):
             train_run(*words)
         words += masks
     run = train_run(*words)
