@@ -40,8 +40,8 @@ class OneOf(Strategy):
     def mix(self, batch: Batch) -> Mixed:
         """All images, each by the strategy that was drawn, with that one's own probability."""
         drawn = torch.multinomial(self.weights, self.draws(batch), replacement=True)
-        first, *others = drawn.unique().tolist()
-        mixed = self.strategies[first](batch)
+        first, *others = sorted(set(drawn.tolist()))
+        mixed: Mixed = self.strategies[first](batch)
         for other in others:
             mixed = choose(drawn == other, self.strategies[other](batch), mixed)
         return mixed
