@@ -357,7 +357,7 @@ def test_the_example_of_a_strategy_is_one(width: int) -> None:
     names: dict[str, Any] = {}
     exec(compile(code[1], "halves.py", "exec"), names)
     image, facts = torch.rand(4, 3, 6, width), torch.arange(4)
-    mixed = names["Halves"]()(Batch(image, facts, facts, facts))
+    mixed = names["Halves"](probability=1.0, per_image=False, until=1.0)(Batch(image, facts, facts, facts))
     middle = width // 2
     assert torch.equal(mixed.image[..., :middle], image[..., :middle])
     assert torch.equal(mixed.image[..., middle:], image[mixed.partner][..., middle:])
