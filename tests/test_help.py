@@ -57,6 +57,26 @@ def test_what_is_right_is_not_refused(words: list[str]) -> None:
     assert mistake("train", *words) == ""
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["recipe=erm", "stage=wsss"], ["stage=baseline,moco", "recipe=erm"], ["recipe=published,simpledg", "stage=fdg"],
+     ["recipe=background", "stage=adapt", "mixing.ratio=0.1,0.2"]],
+)  # fmt: skip
+def test_a_recipe_with_a_stage_that_it_is_not_for(words: list[str]) -> None:
+    said = re.fullmatch(r"recipe=(\w+) is for stage=baseline and stage=finetune: leave it out for stage=(\w+)",
+                        mistake("train", *words))  # fmt: skip
+    assert (
+        said and said[1] in " ".join(words) and said[2] in " ".join(words) and said[2] not in ("baseline", "finetune")
+    )
+    assert mistake("train", *words[:1], "recipe=published") == "" if words[0].startswith("stage") else True
+
+
+def test_a_recipe_with_a_stage_that_it_is_for() -> None:
+    assert mistake("train", "recipe=background,erm,simpledg,published", "stage=baseline,finetune", "seed=0,1") == ""
+    assert mistake("train", "recipe=published", "stage=wsss") == mistake("train", "recipe=erm") == ""
+    assert mistake("train", "recipe=ermm").endswith("did you mean erm?")
+
+
 def test_an_entry_point_has_its_own_groups() -> None:
     assert mistake("train", "ensemble=all").startswith("train.py has no group ensemble ")
     assert mistake("predict", "stage=moco").startswith("predict.py has no group stage ")

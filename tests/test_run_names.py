@@ -11,6 +11,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from src.overrides import changes_of
+from src.prediction.selection import fits
 from tests.conftest import TINY, composed
 
 Train = Callable[..., Path]
@@ -62,6 +63,14 @@ def test_a_recipe_is_in_the_name_with_a_tag_too(configure: Callable[..., DictCon
     assert configure("train", *words, "recipe=erm", "mixing=mixup", "trainer.max_epochs=3").run_name == (
         "resnet10t-mixup-holdout-seed0-erm-max_epochs3"
     )
+
+
+def test_an_ensemble_tells_recipes_by_their_names(configure: Callable[..., DictConfig]) -> None:
+    recipes = ("published", "background", "erm", "simpledg")
+    names = {one: configure("train", "track=1", f"recipe={one}", "seed=12").run_name for one in recipes}
+    globs = {"published": "*-seed*[0-9]", "background": "*-background", "erm": "*-erm", "simpledg": "*-simpledg"}
+    for recipe, glob in globs.items():
+        assert [one for one, name in names.items() if fits(Path("logs/track1/baseline") / name, glob)] == [recipe]
 
 
 def test_a_tag_says_enough_and_a_long_name_is_cut(configure: Callable[..., DictConfig]) -> None:

@@ -40,7 +40,7 @@ class OneOf(Strategy):
     def mix(self, batch: Batch) -> Mixed:
         """All images, each by the strategy that was drawn, with that one's own probability."""
         drawn = torch.multinomial(self.weights, self.draws(batch), replacement=True)
-        first, *others = map(int, set(drawn.tolist()))
+        first, *others = sorted(set(drawn.tolist()))
         mixed: Mixed = self.strategies[first](batch)
         for other in others:
             mixed = choose(drawn == other, self.strategies[other](batch), mixed)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from src.data.manifest import Row
 from src.prediction.image_sets import ImageSet, Truth
@@ -91,6 +92,12 @@ def test_finished_runs_are_read(two_members: list[Path], tmp_path: Path) -> None
     (two_members[1] / "config.yaml").write_text(text.replace("mixing_name: mixup", "mixing_name: mine"))
     sign(two_members[1])
     assert [row.mixing for row in read_runs(tmp_path / "logs/track1")] == ["mixup", "mine"]
+    # So are two recipes.
+    text = (two_members[0] / "config.yaml").read_text()
+    settings = yaml.safe_load(text) | {"recipe": {"name": "erm", "stages": ["baseline"]}}
+    (two_members[0] / "config.yaml").write_text(yaml.safe_dump(settings))
+    sign(two_members[0])
+    assert [row.mixing for row in read_runs(tmp_path / "logs/track1")] == ["mixup (erm)", "mine"]
     (two_members[0] / "finished.json").unlink()
     assert len(read_runs(tmp_path / "logs/track1")) == 1
 

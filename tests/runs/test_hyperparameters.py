@@ -15,7 +15,7 @@ def test_a_dashboard_gets_a_dozen_settings_and_those_that_were_typed() -> None:
 
 
 def test_every_name_is_that_of_a_setting() -> None:
-    settings = resolved(composed("train", "stage=adapt", "tag=x", "init=none", *FACTS))
+    settings = resolved(composed("train", "stage=adapt", "tag=x", "recipe.name=x", "init=none", *FACTS))
     assert set(COMPARED_BY) <= set(hyperparameters("adapt", settings, []))
 
 

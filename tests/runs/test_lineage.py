@@ -67,6 +67,13 @@ def test_a_mixing_of_the_users_own_is_found_and_of_several_the_named_one(tmp_pat
     assert found(tmp_path, before={"stage": "finetune", "mixing": "mine"}) == other
 
 
+def test_of_several_recipes_the_published_one_is_found(tmp_path: Path) -> None:
+    other = run(tmp_path, "a", recipe={"name": "erm", "stages": ["finetune"]})
+    assert found(tmp_path) == other
+    published = run(tmp_path, "b", recipe={"name": None, "stages": None})
+    assert found(tmp_path) == published
+
+
 def test_a_tag_does_not_break_the_chain(tmp_path: Path) -> None:
     tagged = run(tmp_path, "tagged", tag="t")
     assert found(tmp_path) == found(tmp_path, tag="t") == found(tmp_path, tag="u") == tagged
