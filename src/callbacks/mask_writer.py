@@ -32,7 +32,7 @@ from src.masks.judge import doubts, iou, judge, line_of
 from src.masks.pool import MaskPool, task_of
 
 TILE = 128  # side of a picture on the sheet, pixels
-LOOKED_AT = 64  # images whose mirror image and crop get masks too
+LOOKED_AT = 32  # images whose mirror image and crop get masks too
 Picture = npt.NDArray[np.uint8] | Mask
 VIEWS: dict[str, Callable[[Picture], Picture]] = {
     "flip": lambda picture: picture[:, ::-1],
