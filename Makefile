@@ -39,7 +39,7 @@ demo-track1 demo-track2: demo-track%:
 	$(BIN)/python train.py track=$* stage=grabcut $(DEMO) wsss.truth_dir=demo/truth/masks; \
 	$(BIN)/python train.py track=$* stage=finetune recipe=background $(DEMO); \
 	$(BIN)/python predict.py track=$* ensemble=baselines $(TRUTH); \
-	$(BIN)/python predict.py track=$* ensemble=background $(TRUTH); \
+	$(BIN)/python predict.py track=$* 'ensemble.stages=[finetune]' 'ensemble.runs=[*-background]' vote_name=background $(TRUTH); \
 	$(BIN)/python predict.py track=$* ensemble=all $(TRUTH) report=true; \
 	} 2>&1 | sed -u 's/^/track $* | /'
 

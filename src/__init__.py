@@ -12,6 +12,6 @@ mixing             one strategy per file
 transforms         augmentation of uint8 images and their masks
 data               manifests, trees, splits, decoding, datasets, the order of images
 losses metrics fourier schedules                   pure functions
-cli help overrides                                 the command line
+cli derived help overrides                         the command line
 files locks progress text precision stopping distributed lightning_private  what everybody may use
 """

@@ -17,7 +17,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from src import help, stopping
+from src import derived, help, stopping
 from src.overrides import as_typed, changes_of, folder_name, literal, quoted, unquoted, with_data_set
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -137,34 +137,10 @@ def only_for(name: str, value: Any, _parent_: DictConfig) -> Any:
     return value if str(_parent_.model_name).split(".")[0] == name else None
 
 
-def epochs_for(steps: int, batch_size: int, images: int) -> int:
-    """How many whole epochs so many steps make, at least one; sums of parts never exceed the whole."""
-    return max(1, steps * batch_size // images)
-
-
-def rate_for(rate: float, batch_size: int) -> float:
-    """A learning rate meant for 256 images per step, scaled linearly to another batch size (Goyal et al. 2017)."""
-    return rate * batch_size / 256
-
-
-def share_of(share: float, epochs: int) -> int:
-    """A share of the epochs, rounded down to whole ones."""
-    return int(share * epochs)
-
-
-TELLS = 0.05
-"""Share of the class's entropy from which on contexts are taken to tell the class."""
-
-
-def if_contexts_tell(probability: float, information: float | None) -> float:
-    """The probability where contexts tell of the class (splits.context_information) or are unknown; else 0."""
-    return probability if information is None or information >= TELLS else 0.0
-
-
 def register_resolvers() -> None:
     """What the configuration computes: ${dash:...}, ${changes:...}, ${device:...}, ${only_for:...} and the like."""
     OmegaConf.register_new_resolver("only_for", only_for, replace=True)
-    for resolver in (epochs_for, rate_for, share_of, if_contexts_tell):
+    for resolver in (derived.epochs_for, derived.rate_for, derived.share_of, derived.if_contexts_tell):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
     OmegaConf.register_new_resolver("device", device, replace=True)
     OmegaConf.register_new_resolver("dash", dash, replace=True)

@@ -386,26 +386,28 @@ def test_the_partners_context_is_drawn_uniformly_whatever_its_number_of_images()
     assert (abs(drawn - 200) < 50).all()  # four standard deviations
 
 
-def test_masks_of_other_images_are_refused(datamodule: Callable[..., object], tmp_path: Path) -> None:
+def test_masks_of_other_images_are_refused(datamodule: Callable[..., object], masks: list[str], tmp_path: Path) -> None:
     path = tmp_path / "masks.json"
-    entries = json.loads(path.read_text())
+    entries = json.loads(Path(masks[0].removeprefix("masks=")).read_text())
     path.write_text(json.dumps(entries[3:]))
     with pytest.raises(
         ValueError, match=f"masks.json lacks 3 images of .* lists 0 others .first: {entries[0]['image_path']}"
     ):
-        datamodule()
+        datamodule(f"masks={path}")
     with pytest.warns(UserWarning, match="lacks 3 images .* its images are used"):
-        assert len(datamodule("manifest.check=false").rows) == len(entries) - 3  # type: ignore[attr-defined]
+        assert len(datamodule(f"masks={path}", "manifest.check=false").rows) == len(entries) - 3  # type: ignore[attr-defined]
 
 
-def test_masks_of_a_run_that_skipped_a_bad_image(datamodule: Callable[..., object], data: Path, tmp_path: Path) -> None:
+def test_masks_of_a_run_that_skipped_a_bad_image(
+    datamodule: Callable[..., object], masks: list[str], data: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "masks.json"
-    entries = json.loads(path.read_text())
+    entries = json.loads(Path(masks[0].removeprefix("masks=")).read_text())
     bad = entries.pop(5)["image_path"]
     path.write_text(json.dumps(entries))
     shutil.copytree(data / "data", tmp_path / "data")
     (tmp_path / "data" / bad).write_bytes(b"")
-    words = [f"data_root={tmp_path / 'data'}", "datamodule.max_bad_share=0.5"]
+    words = [f"masks={path}", f"data_root={tmp_path / 'data'}", "datamodule.max_bad_share=0.5"]
     with pytest.raises(ValueError, match="lacks 1 images .*on_bad_image=skip here too"):
         datamodule(*words)
     module = datamodule(*words, "datamodule.on_bad_image=skip")

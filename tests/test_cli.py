@@ -9,7 +9,7 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from src import cli
+from src import cli, derived
 from src.runs.directory import check_settings
 from tests.conftest import ROOT, command, composed
 
@@ -247,15 +247,15 @@ def test_a_gpu_that_is_not_there_is_one_sentence(places: list[str]) -> None:
 
 
 def test_epochs_follow_from_steps_and_parts_never_exceed_the_whole() -> None:
-    assert cli.epochs_for(3000, 64, 8000) == 24 and cli.epochs_for(3000, 64, 10**6) == 1
+    assert derived.epochs_for(3000, 64, 8000) == 24 and derived.epochs_for(3000, 64, 10**6) == 1
     for images in (50, 999, 8000, 123_456):
         parts, whole = (
-            cli.epochs_for(3000, 64, images) + cli.epochs_for(2000, 64, images),
-            cli.epochs_for(5000, 64, images),
+            derived.epochs_for(3000, 64, images) + derived.epochs_for(2000, 64, images),
+            derived.epochs_for(5000, 64, images),
         )
         assert parts <= max(whole, 2)
-    assert cli.rate_for(0.1, 256) == 0.1 and cli.rate_for(0.1, 64) == 0.025
-    assert cli.share_of(0.05, 24) == 1 and cli.share_of(0.05, 2) == 0
+    assert derived.rate_for(0.1, 256) == 0.1 and derived.rate_for(0.1, 64) == 0.025
+    assert derived.share_of(0.05, 24) == 1 and derived.share_of(0.05, 2) == 0
 
 
 def test_the_small_scale_knows_its_end_once_the_data_are_known(configure: Callable[..., DictConfig]) -> None:

@@ -94,9 +94,10 @@ class Classifier(Network, pl.LightningModule):
 
     def mixed(self, batch: Batch) -> Mixed:
         """A batch as this epoch mixes it: in a clean finish it stays as it is."""
-        epochs = self.trainer.max_epochs or 0
-        clean = epochs > 0 and self.current_epoch / epochs >= self.mixing.until
-        return unmixed(batch) if clean else self.mixing(batch)
+        until = self.mixing.until
+        if until < 1 and self.trainer.max_epochs and self.current_epoch / self.trainer.max_epochs >= until:
+            return unmixed(batch)
+        return self.mixing(batch)
 
     def log_mixed(self, mixed: Mixed) -> None:
         """Log the share of the images that a partner took part in."""

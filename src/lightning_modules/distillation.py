@@ -61,7 +61,7 @@ class Distillation(Classifier):
         return torch.stack([teacher.network(resized(image, teacher.size)) for teacher in self.teachers])
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        image = self.mixing(batch).image
+        image = self.mixed(batch).image
         loss = distillation(self(image), self.taught(image), self.temperature)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.label), sync_dist=True)
         return loss

@@ -19,12 +19,15 @@ from src.data.batch import Batch
 from src.lightning_modules.classifier import Network
 from src.lightning_modules.distillation import Distillation, Teacher, resized
 from src.losses import distillation
+from src.mixing import Settings
 from src.mixing.mixup import Mixup
 from src.mixing.none import NoMixing
 from tests.conftest import sign
 
 Train = Callable[..., Path]
 SHORT = ("track=1", "stage=distil", "teachers=[baseline/*]")
+
+ALL: Settings = {"probability": 1.0, "per_image": False, "until": 1.0}
 
 
 def backbone() -> torch.nn.Module:
@@ -54,7 +57,7 @@ def batch() -> Batch:
 
 
 def test_teachers_label_the_pixels_that_the_student_sees_at_their_own_size() -> None:
-    module = make(Mixup(alpha=2.0))
+    module = make(Mixup(alpha=2.0, **ALL))
     module.teachers = Teacher(network(), 32), Teacher(network(), 48)
     torch.manual_seed(3)
     loss = module.training_step(batch(), 0)
@@ -63,12 +66,12 @@ def test_teachers_label_the_pixels_that_the_student_sees_at_their_own_size() -> 
     assert not torch.equal(mixed, batch().image)
     larger = torch.nn.functional.interpolate(mixed, size=(48, 48), mode="bilinear", antialias=True)
     logits = torch.stack([module.teachers[0].network(mixed), module.teachers[1].network(larger)])
-    torch.testing.assert_close(loss, distillation(make(Mixup(alpha=2.0))(mixed), logits, 2.0))
+    torch.testing.assert_close(loss, distillation(make(Mixup(alpha=2.0, **ALL))(mixed), logits, 2.0))
     assert resized(mixed, 32) is mixed and resized(mixed, 8).shape == (6, 3, 8, 8)
 
 
 def test_labels_of_images_change_nothing() -> None:
-    module = make(NoMixing())
+    module = make(NoMixing(**ALL))
     module.teachers = Teacher(network(), 32), Teacher(network(), 32)
     own = batch()
     losses = [module.training_step(own._replace(label=label), 0) for label in (own.label, own.label.flip(0))]
@@ -76,7 +79,7 @@ def test_labels_of_images_change_nothing() -> None:
 
 
 def test_teachers_are_no_part_of_the_module() -> None:
-    module = make(NoMixing())
+    module = make(NoMixing(**ALL))
     keys, parameters = set(module.state_dict()), len(list(module.parameters()))
     module.teachers = Teacher(network(), 32), Teacher(network(), 32)
     module.train()
@@ -99,7 +102,7 @@ def test_teachers_are_no_part_of_the_module() -> None:
 )
 def test_settings_it_does_not_take(settings: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        make(NoMixing(), **settings)
+        make(NoMixing(**ALL), **settings)
 
 
 def test_a_distilled_run_predicts_without_its_teachers(
