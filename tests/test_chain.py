@@ -30,6 +30,14 @@ SIZES = "datamodule.size=[[0,32],[1,48]]"
 MASKS = "masks=none"
 
 
+@pytest.fixture
+def masks(masks: list[str], tmp_path: Path) -> list[str]:
+    """A manifest of the true masks that the test may change: masks.json in its own folder."""
+    manifest, root = masks
+    shutil.copy(manifest.removeprefix("masks="), tmp_path / "masks.json")
+    return [f"masks={tmp_path / 'masks.json'}", root]
+
+
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "weights.safetensors")
 
