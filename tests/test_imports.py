@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "mixing": {"data", "fourier"},
     "transforms": {"data"},
     "data": {"overrides"}, "losses": set(), "metrics": set(), "fourier": set(), "schedules": set(),
-    "cli": {"help", "overrides"}, "help": set(), "overrides": set(),
+    "cli": {"derived", "help", "overrides"}, "derived": set(), "help": set(), "overrides": set(),
     "distributed": set(), "lightning_private": set(), "precision": set(), "files": set(), "locks": set(),
     "progress": set(), "stopping": set(), "text": set(),
 }  # fmt: skip
