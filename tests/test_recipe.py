@@ -79,7 +79,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
     "background": OFF | {
         "mixing_name": "background_amplitude", "mixing.until": 1.0, "mixing.strategies.background.probability": 0.5,
         "mixing.strategies.amplitude.probability": 0.5, "before_masks.stage": "grabcut", "before_masks.seed": 0,
-        f"{CROP}.scale": [0.8, 1.0], f"{CROP}.jitter": [0.0] * 4, f"{CROP}.grey": 0.0,
+        f"{CROP}.scale": [0.8, 1.0], f"{CROP}.vertical_flip": 0.0, f"{CROP}.jitter": [0.0] * 4, f"{CROP}.grey": 0.0,
         f"{CROP}.randaugment.num_ops": 0, "module.label_smoothing": 0.0,
     },
     "erm": OFF | DOMAINBED | WITHOUT_MASKS | {  # Gulrajani and Lopez-Paz: domainbed/datasets.py
