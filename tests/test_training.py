@@ -68,7 +68,7 @@ def test_a_run_that_exists_is_refused_and_resume_of_a_finished_one_does_nothing(
         train_run("track=1", "stage=baseline")
     train_run("track=1", "stage=baseline", "resume=true")
     assert (run / "weights.safetensors").stat().st_mtime_ns == before
-    with pytest.raises(ValueError, match=r"other settings \(module.optimizer.lr: 0.1 there, 0.2 here\)"):
+    with pytest.raises(ValueError, match=r"other settings \(module.optimizer.lr: 0.05 there, 0.2 here\)"):
         train_run("track=1", "stage=baseline", "module.optimizer.lr=0.2", "resume=true")
 
 

@@ -52,7 +52,7 @@ class MaskWriter(BasePredictionWriter):
         run_dir: the run's folder.
         data_name: the data set's name, in that of the manifest.
         threshold: a pixel is foreground where the map, in [0, 1], exceeds this.
-        grabcut: settings of grabcut.cut, which comes first, or None.
+        grabcut: settings of grabcut.cut, which comes first; with 0 iterations it is left out.
         crf: settings of crf.refine, or None.
         processes: number of them that refine, on each rank.
         truth_dir: true masks, mirroring the data root with .png; None: the masks are not compared.
@@ -64,7 +64,7 @@ class MaskWriter(BasePredictionWriter):
         run_dir: str,
         data_name: str,
         threshold: float,
-        grabcut: Mapping[str, float] | None,
+        grabcut: Mapping[str, float],
         crf: Mapping[str, float] | None,
         processes: int,
         truth_dir: str | None,
@@ -72,7 +72,7 @@ class MaskWriter(BasePredictionWriter):
         super().__init__(write_interval="batch")
         self.run, self.data_name = Path(run_dir), data_name
         self.threshold, self.processes = threshold, processes
-        self.grabcut, self.crf = (dict(settings) if settings else None for settings in (grabcut, crf))
+        self.grabcut, self.crf = dict(grabcut) if grabcut["iterations"] else None, dict(crf) if crf else None
         self.truth_dir = Path(truth_dir) if truth_dir else None
         self.tiles = self.run / "masks" / ".tiles"
         self.one_at_a_time = Lock()

@@ -63,7 +63,7 @@ def make_mask(task: Task) -> bool:
         # The worker decodes the image again: a millisecond, where refining takes a hundred.
         image = decode_image(task.image, max_pixels=0)
         if task.grabcut is not None:
-            made = cut(image, foreground, **task.grabcut)  # type: ignore[arg-type] # the settings of conf/grabcut
+            made = cut(image, foreground, **task.grabcut)  # type: ignore[arg-type] # those settings
             found, foreground = made is not None, foreground if made is None else made
         if task.crf is not None:
             foreground = refine(image, foreground, **task.crf)  # type: ignore[arg-type] # the settings of conf/crf

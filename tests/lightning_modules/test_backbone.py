@@ -105,7 +105,10 @@ def test_settings_that_an_optimiser_does_not_know_and_one_that_works() -> None:
             ["stage=baseline", "schedule=timm", "module.scheduler.sched=cosin"],
             "no schedule cosin, .*did you mean cosine",
         ),
-        (["stage=finetune", "schedule=timm"], r"module.scheduler is refused: .*'total' \(~module.scheduler"),
+        (
+            ["stage=fdg", "schedule=timm", "mixing=spectrum"],
+            r"module.scheduler is refused: .*'start' \(~module.scheduler",
+        ),
         (["stage=fdg", "mixing=spectrum", "module.optimizer.lr=nan"], "module.optimizer.lr is nan: expected a finite"),
         (["stage=moco", "module.queue_size=16", "module.optimizer.lr=-1"], "Invalid learning rate: -1"),
         (["stage=wsss", "module.lr=nan"], "module.lr is nan: expected a finite number"),

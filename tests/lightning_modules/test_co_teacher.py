@@ -12,11 +12,13 @@ from src.data.batch import Batch
 from src.fourier import mix_amplitude
 from src.lightning_modules.co_teacher import CoTeacher
 from src.losses import consistency, mixed_cross_entropy, ramp_up
+from src.mixing import Settings
 from src.mixing.foreground import Foreground
 from src.mixing.spectrum import Spectrum
 from src.schedules import CosineFrom
 
-MIXING = Foreground(alpha=2.0, mean=[0.5] * 3, other_context=False)
+ALL: Settings = {"probability": 1.0, "per_image": False, "until": 1.0}
+MIXING = Foreground(alpha=2.0, mean=[0.5] * 3, other_context=False, **ALL)
 
 
 def make(mixing: object = MIXING, **changes: float) -> CoTeacher:
@@ -43,7 +45,7 @@ def pairs(count: int = 3) -> Batch:
 
 def test_an_image_and_its_copy_are_mixed_alike() -> None:
     batch = pairs()
-    for mixing in (MIXING, Spectrum(alpha=2.0, ratio=0.5, other_context=False)):
+    for mixing in (MIXING, Spectrum(alpha=2.0, ratio=0.5, other_context=False, **ALL)):
         module = make(mixing)
         torch.manual_seed(7)
         mixed, copies = module.mix(batch)

@@ -10,7 +10,7 @@ from src.masks.grabcut import cut, grown
 from src.masks.judge import iou
 from tests.conftest import ROOT
 
-SETTINGS = yaml.safe_load((ROOT / "conf/grabcut/opencv.yaml").read_text())
+SETTINGS = yaml.safe_load((ROOT / "conf/stage/grabcut.yaml").read_text())["grabcut"]
 
 
 def scene(height: int = 90, width: int = 120) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
