@@ -182,6 +182,7 @@ def test_cudnn_times_no_convolution_while_masks_are_made(train_run: Train, monke
     assert torch.backends.cudnn.benchmark  # and given back, whatever ended the predictions
 
 
+@pytest.mark.slow
 def test_grabcut_makes_the_same_masks_in_any_number_of_processes_and_the_next_stage_finds_them(
     train_run: Train, data: Path
 ) -> None:
@@ -217,6 +218,7 @@ def test_without_grabcut_and_crf_the_box_is_the_mask(train_run: Train, data: Pat
     assert not any((mask & ~box[path]).any() for path, mask in found.items())  # outside of the box is background
 
 
+@pytest.mark.slow
 def test_grabcut_is_begun_from_the_map_of_wsss(train_run: Train) -> None:
     train_run("track=1", "stage=baseline", "trainer.max_epochs=1")
     plain, cut = (

@@ -136,8 +136,8 @@ def test_a_weight_of_0_leaves_one_out_and_labels_are_kept_if_all_keep_them() -> 
 def test_simpledg_mixes_labels_in_four_of_five_images() -> None:
     batch, strategy = batch_of(20, 8, 8), composed_strategy("simpledg")()
     torch.manual_seed(0)
-    changed = torch.stack([strategy(batch).lam < 1 for _ in range(300)])
-    assert changed.float().mean().item() == pytest.approx(0.8, abs=0.03)
+    changed = torch.stack([strategy(batch).lam < 1 for _ in range(100)])
+    assert changed.float().mean().item() == pytest.approx(0.8, abs=0.04)  # four standard deviations
 
 
 @pytest.mark.parametrize("weights", [{"none": 1, "mixup": -1}, {"none": 0, "mixup": 0}])
