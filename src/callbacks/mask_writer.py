@@ -207,7 +207,7 @@ class MaskWriter(BasePredictionWriter):
         """Mean IoU of the masks of some images' views with the views of their masks, as {"iou_<view>": ...}."""
         rows = self.files.rows[:: max(1, len(self.files.rows) // LOOKED_AT)][:LOOKED_AT]
         data_root, pool = datamodule_of(trainer).data_root, MaskPool(self.processes)
-        with tempfile.TemporaryDirectory() as name:
+        with tempfile.TemporaryDirectory(prefix=".views-", dir=self.run) as name:
             folder = Path(name)
             for i, row in enumerate(rows):
                 image = decode_image(data_root / row.image_path, max_pixels=0)
