@@ -7,7 +7,7 @@ Mixed. To add one, write `src/mixing/<name>.py` and `conf/mixing/<name>.yaml` (C
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypedDict
 
 import torch
@@ -136,6 +136,11 @@ def draw_other_context(batch: Batch) -> torch.Tensor:
     eligible |= ~eligible.any(1, keepdim=True)
     keys = torch.rand(eligible.shape).to(eligible.device)  # drawn on the CPU, as above
     return keys.masked_fill(~eligible, -1).argmax(1)
+
+
+def partner_rule(other_context: bool) -> Callable[[Batch], torch.Tensor]:
+    """How the setting `other_context` has partners drawn."""
+    return draw_other_context if other_context else draw_partner
 
 
 def draw_beta(alpha: float, count: int) -> torch.Tensor:

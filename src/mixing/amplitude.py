@@ -12,7 +12,7 @@ import torch
 
 from src.data.batch import Batch
 from src.fourier import mix_amplitude
-from src.mixing import Mixed, Settings, Strategy, draw_other_context, draw_partner
+from src.mixing import Mixed, Settings, Strategy, partner_rule
 
 
 class Amplitude(Strategy):
@@ -42,7 +42,7 @@ class Amplitude(Strategy):
             )
         super().__init__(**settings)
         self.ratio, self.weakest, self.strongest = ratio, weakest, strongest
-        self.draw_partner = draw_other_context if other_context else draw_partner
+        self.draw_partner = partner_rule(other_context)
 
     def mix(self, batch: Batch) -> Mixed:
         """All images mixed."""

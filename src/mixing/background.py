@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from src.data.batch import Batch
-from src.mixing import Mixed, Settings, Strategy, draw_other_context, draw_partner
+from src.mixing import Mixed, Settings, Strategy, partner_rule
 from src.precision import in_float32
 
 
@@ -88,7 +88,7 @@ class Background(Strategy):
             )
         super().__init__(**settings)
         self.grow, self.smallest, self.largest = grow, smallest, largest
-        self.draw_partner = draw_other_context if other_context else draw_partner
+        self.draw_partner = partner_rule(other_context)
 
     def mix(self, batch: Batch) -> Mixed:
         """All images with usable masks mixed.

@@ -9,7 +9,7 @@ import torch
 
 from src.data.batch import Batch
 from src.fourier import images_at_once
-from src.mixing import Mixed, Settings, Strategy, by_pixel, draw_beta, draw_other_context, draw_partner
+from src.mixing import Mixed, Settings, Strategy, by_pixel, draw_beta, partner_rule
 
 
 def mix_regions(
@@ -61,7 +61,7 @@ class Foreground(Strategy):
     ) -> None:
         super().__init__(**settings)
         self.alpha, self.mean = alpha, torch.tensor(mean).view(3, 1, 1)
-        self.draw_partner = draw_other_context if other_context else draw_partner
+        self.draw_partner = partner_rule(other_context)
 
     def mix(self, batch: Batch) -> Mixed:
         """All images mixed.

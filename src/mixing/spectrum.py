@@ -8,7 +8,7 @@ import torch
 
 from src.data.batch import Batch
 from src.fourier import images_at_once, low_pass
-from src.mixing import Mixed, Settings, Strategy, by_pixel, draw_beta, draw_other_context, draw_partner
+from src.mixing import Mixed, Settings, Strategy, by_pixel, draw_beta, partner_rule
 
 
 def spectrum(
@@ -56,7 +56,7 @@ class Spectrum(Strategy):
         if not 0 < ratio <= 1:
             raise ValueError(f"mixing.ratio is {ratio}: expected a number above 0 and at most 1")
         self.alpha, self.ratio = alpha, ratio
-        self.draw_partner = draw_other_context if other_context else draw_partner
+        self.draw_partner = partner_rule(other_context)
 
     def mix(self, batch: Batch) -> Mixed:
         """All images mixed."""

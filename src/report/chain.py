@@ -53,14 +53,21 @@ def predecessors_of(folder: Path, logs_dir: Path) -> list[Path]:
         OSError, ValueError: it is not a finished run, or damaged.
     """
     config, done = read_config(folder), read_finished(folder)
-    soup = done.get("soup_of")
+    weights = weights_from(config, done, logs_dir)
+    if isinstance(done.get("soup_of"), list):  # its settings are a member's
+        return weights
+    masks = config.get("masks")
+    named = [Path(masks).parent] if isinstance(masks, str) and masks != "none" else []
+    named += [Path(str(path)) for path in config.get("teachers") or []]
+    return weights + [moved(path, config, logs_dir) for path in named]
+
+
+def weights_from(config: Mapping[str, Any], done: Mapping[str, Any], logs_dir: Path) -> list[Path]:
+    """The runs whose weights a finished run started from, or is the mean of, by its config.yaml and finished.json."""
+    soup, init = done.get("soup_of"), config.get("init")
     if isinstance(soup, list):
         return [Path(str(path)) for path in soup]
-    init, masks = config.get("init"), config.get("masks")
-    named = [Path(init)] if isinstance(init, str) and init != "none" else []
-    named += [Path(masks).parent] if isinstance(masks, str) and masks != "none" else []
-    named += [Path(str(path)) for path in config.get("teachers") or []]
-    return [moved(path, config, logs_dir) for path in named]
+    return [moved(Path(init), config, logs_dir)] if isinstance(init, str) and init != "none" else []
 
 
 def moved(path: Path, config: Mapping[str, Any], logs_dir: Path) -> Path:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from src.files import read_json
-from src.report.chain import moved
-from src.report.tables import Table, percent
+from src.report.chain import weights_from
+from src.report.tables import Table, interval, percent
 from src.runs.records import read_config, read_finished
 
 
@@ -32,12 +31,12 @@ def votes_table(results: Path, logs_dir: Path) -> Table:
             if "test" not in figures:
                 continue
             test, held = figures["test"], figures.get("in_domain", {})
-            low, high = test["accuracy_interval"]
             members = [Path(member["run"]) for member in facts["members"]]
             passes = passes_of(members, logs_dir)
             words = [folder.name, str(len(members)), "-" if passes is None else f"{passes:g}"]
-            accuracy = f"{percent(test['accuracy'])} ({100 * low:.1f} to {100 * high:.1f})"
-            table.append([*words, percent(held.get("accuracy")), accuracy, percent(test.get("worst_context"))])
+            table.append([
+                *words, percent(held.get("accuracy")), interval(test, "accuracy"), percent(test.get("worst_context"))
+            ])  # fmt: skip
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{folder} is damaged ({error!r}): remove it and run its predict.py again") from error
     if len(table) == 1:
@@ -60,12 +59,5 @@ def passes_of(runs: list[Path], logs_dir: Path) -> float | None:
             total += float(done["passes"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        left += ancestors(config, done, logs_dir)
+        left += weights_from(config, done, logs_dir)
     return total
-
-
-def ancestors(config: dict[str, Any], done: dict[str, Any], logs_dir: Path) -> list[Path]:
-    """The runs whose weights a run started from, or is the mean of."""
-    init, soup = config.get("init"), done.get("soup_of", [])
-    named = [init] if isinstance(init, str) and init != "none" else []
-    return [moved(Path(str(path)), config, logs_dir) for path in [*named, *soup]]
