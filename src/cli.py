@@ -207,7 +207,8 @@ def one_line(
 def quiet_libraries() -> None:
     """Keep the libraries' general messages out of the log; warnings about this run stay."""
     # Advertisements for other products, and lines on devices that environment.json and the run's first line hold.
-    for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero"):
+    # Importing the package sets its own level again, but not that of its parts.
+    for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)  # a table that was asked for
     warnings.formatwarning = one_line
@@ -221,6 +222,10 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", "Couldn't infer the batch indices fetched from your dataloader")
     # What trainer.overfit_batches is for.
     warnings.filterwarnings("ignore", "You requested to overfit but enabled")
+    # Heads, losses and similarities stay float32 on purpose (src/precision.py); TensorFloat32 has ten bits.
+    warnings.filterwarnings("ignore", "TensorFloat32 tensor cores for float32 matrix multiplication available")
+    # DDP on a GPU: Lightning wraps the network on a stream of its own, which costs a wait and changes no number.
+    warnings.filterwarnings("ignore", "The AccumulateGrad node's stream does not match")
     # Lightning 2.6 on torch >= 2.11: its own use of a deprecated class.
     warnings.filterwarnings("ignore", ".*isinstance\\(treespec, LeafSpec\\).*")
 
