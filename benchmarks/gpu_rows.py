@@ -1,0 +1,355 @@
+"""The rows of `python -m benchmarks.gpu`: what each measures, with the project's own configuration and modules."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, open_dict
+from torch.utils.flop_counter import FlopCounterMode
+
+import train
+from benchmarks.gpu_meter import Enough, Meter, timed
+from benchmarks.loader import write_images
+from src import cli
+from src.data.batch import PixelBatch
+from src.data.manifest import write_manifest
+from src.data.splits import Split
+from src.datamodules.nico import NicoDataModule
+from src.overrides import literal, quoted
+from src.runs.directory import Run
+
+Figures = dict[str, Any]
+TREE = "public_dg_0416/train"
+WORKERS = 16
+BACKBONES = ("resnet34", "densenet121", "wide_resnet50_2")
+MIXINGS = ("foreground", "spectrum", "decoupled", "background", "amplitude", "background_amplitude", "mixup", "cutmix")
+AUGMIX = "datamodule.train_transform.augmix.chains"
+
+
+class Repeated:
+    """A loader that gives one batch again and again: what training takes when it does not wait for data."""
+
+    def __init__(self, batch: PixelBatch, batch_size: int) -> None:
+        self.batch, self.batch_size = batch, batch_size
+
+    def __len__(self) -> int:
+        return 100_000
+
+    def __iter__(self) -> Iterator[PixelBatch]:
+        return itertools.repeat(self.batch, len(self))
+
+
+class AtHand(NicoDataModule):
+    """The data module with one batch of its own loader, in pinned memory."""
+
+    def train_dataloader(self) -> Any:
+        batch = next(iter(super().train_dataloader()))
+        if torch.cuda.is_available():
+            batch = PixelBatch(*(part if part is None else part.pin_memory() for part in batch))
+        return Repeated(batch, self.batch_size)
+
+
+class Bench:
+    """Where rows are measured.
+
+    Args:
+        folder: an empty one, for drawn images and what trainings write.
+        tiny: sizes for a test on a CPU, in float32.
+        seconds: that the repeats of one figure take, about.
+        peak: the card's measured rate in FLOP/s, where it is known from an earlier call.
+    """
+
+    def __init__(self, folder: Path, tiny: bool, seconds: float, peak: float = float("nan")) -> None:
+        self.folder, self.tiny, self.seconds, self.peak = folder, tiny, 0.0 if tiny else seconds, peak
+        self.device = torch.device("cpu" if tiny or not torch.cuda.is_available() else "cuda")
+        self.images = 128 if tiny else 16384  # of an epoch: the drawn ones again and again
+        classes, contexts = (8, 4) if tiny else (60, 6)
+        drawn, rows = folder / "drawn", []
+        drawn.mkdir()
+        for i, row in enumerate(write_images(drawn, classes * contexts)):
+            label, context = i % classes, i // classes
+            name = f"class{label:02}"
+            path = f"{TREE}/context{context}/{name}/{row.image_path}"
+            (folder / path).parent.mkdir(parents=True)
+            (drawn / row.image_path).rename(folder / path)
+            rows.append(row._replace(image_path=path, label=label, label_name=name, domain=context))
+        write_manifest(folder / "masks.json", rows)
+
+    def configure(self, *words: str) -> DictConfig:
+        """The configuration as train.py composes it, of the drawn images with their masks."""
+        where = "scale=demo" if self.tiny else f"trainer={'gpu' if self.device.type == 'cuda' else 'cpu'}"
+        small = ["datamodule.size=32", "datamodule.batch_size=16"] if self.tiny else []
+        shared = [
+            f"data_root={self.folder}", f"manifest_dir={self.folder}/json", f"logs_dir={self.folder}/logs",
+            f"masks={self.folder}/masks.json", f"mask_root={self.folder}/drawn", "init=none", "track=1", "split=none",
+            "changes=null", "callbacks.progress=null", "callbacks.pictures=null", "callbacks.neighbours=null",
+            "trainer.enable_progress_bar=false",
+        ]  # fmt: skip
+        with initialize_config_dir(str(cli.ROOT / "conf"), version_base="1.3"):
+            every = [quoted(word) for word in (where, *shared, *words, *small)]
+            cfg = compose("train", every, return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        return cfg
+
+    def data(self, cfg: DictConfig, at_hand: bool = True) -> NicoDataModule:
+        """The data module, its images repeated to an epoch's; fills in what train.py does of the data."""
+        cfg.datamodule.num_workers = 0 if at_hand else 1 if self.tiny else WORKERS
+        if at_hand:
+            cfg.datamodule._target_ = f"{__name__}.AtHand"
+        datamodule: NicoDataModule = cli.instantiate(cfg.datamodule)
+        datamodule.prepare_data()
+        datamodule.setup()
+        datamodule.rows = list(itertools.islice(itertools.cycle(datamodule.rows), self.images))
+        datamodule.parts = Split(list(range(self.images)), [], [])
+        cfg.dataset = {
+            "num_classes": len(datamodule.classes),
+            "contexts": literal(datamodule.contexts),
+            "images": self.images,
+            "context_information": None,
+        }
+        return datamodule
+
+    def autocast(self) -> torch.autocast:
+        """As the trainer's precision."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+
+    def timed(self, work: Callable[[], Any], window: int = 5) -> float:
+        """Seconds a call."""
+        return timed(work, self.device, self.seconds / 2, 1 if self.tiny else window, 1 if self.tiny else 3)
+
+
+def card(bench: Bench) -> Figures:
+    """What the machine can do at most."""
+    side, size = (256, 2**20) if bench.tiny else (8192, 2**30)
+    a, b = (torch.randn(side, side, device=bench.device) for _ in range(2))
+    if bench.device.type == "cuda":
+        a, b = a.bfloat16(), b.bfloat16()
+    bench.peak = 2 * side**3 / bench.timed(lambda: a @ b, 20)
+    x, y = (torch.empty(size, dtype=torch.uint8, device=bench.device) for _ in range(2))
+    copied = 2 * size / bench.timed(lambda: y.copy_(x), 20)
+    host = torch.empty(size // 4, dtype=torch.uint8, pin_memory=bench.device.type == "cuda")
+    sent = len(host) / bench.timed(lambda: y[: len(host)].copy_(host, non_blocking=True))
+    return {"matmul TFLOP/s": bench.peak / 1e12, "copy GB/s": copied / 1e9, "host to device GB/s": sent / 1e9}
+
+
+def fit(bench: Bench, cfg: DictConfig, datamodule: NicoDataModule, module: Any, inspected: int) -> tuple[Meter, Any]:
+    """Train as train.py does until the meter has enough; the meter and the trainer."""
+    trainer = train.make_trainer(cfg)
+    warm, window = (1, 2) if bench.tiny else (4, 5)
+    meter = Meter(bench.device, bench.seconds, warm, window, inspected)
+    trainer.callbacks.append(meter)  # type: ignore[attr-defined] # Lightning adds it
+    try:
+        trainer.fit(module, datamodule)
+    except Enough:
+        pass
+    return meter, trainer
+
+
+def steps(bench: Bench, *words: str, alone: bool = False, inspected: int = 0) -> Figures:
+    """Steps of a stage with its batch at hand; half of the batch where the memory does not suffice.
+
+    Args:
+        words: of the command line.
+        alone: time the network alone too, forward and backward.
+        inspected: steps whose host reads and kernels are counted.
+    """
+    batch_size = int(bench.configure(*words).datamodule.batch_size)
+    for part in (1, 2, 4):
+        try:
+            return steps_of(bench, [*words, f"datamodule.batch_size={batch_size // part}"], alone, inspected)
+        except torch.OutOfMemoryError:
+            if part == 4:
+                raise
+        torch.cuda.empty_cache()
+    raise AssertionError
+
+
+def steps_of(bench: Bench, words: list[str], alone: bool, inspected: int) -> Figures:
+    """As steps, of one batch size."""
+    cfg = bench.configure(*words)
+    datamodule = bench.data(cfg)
+    pl.seed_everything(cfg.seed, verbose=False)
+    module = train.make_module(cfg, Run(Path(cfg.run_dir), None, False, None), None)
+    side, batch_size = datamodule.last_size, int(cfg.datamodule.batch_size)
+    flops = flops_of(bench, module, side) if alone else 0.0
+    if cfg.compile:
+        for network in module.children():
+            network.compile()  # as train.py does
+    meter, _ = fit(bench, cfg, datamodule, module, inspected)
+    images = batch_size * (2 if datamodule.pairs else 1)
+    milliseconds = meter.figures.pop("ms")
+    made: Figures = {"px": side, "batch": images, "images/s": 1000 * images / milliseconds, "ms": milliseconds}
+    if alone:
+        module.to(bench.device).train()
+        batch = torch.rand(batch_size, 3, side, side, device=bench.device).contiguous(memory_format=torch.channels_last)
+        label = torch.zeros(batch_size, dtype=torch.long, device=bench.device)
+
+        def backward() -> None:
+            module.zero_grad()
+            with bench.autocast():
+                loss = F.cross_entropy(module(batch), label)
+            loss.backward()
+
+        def forward() -> None:
+            with bench.autocast():
+                module(batch)
+
+        both, first = 1000 * bench.timed(backward), 1000 * bench.timed(forward)
+        made |= {"forward ms": first, "backward ms": both - first, "outside %": 100 * (1 - both / milliseconds)}
+        made["of matmul %"] = 100 * flops * batch_size / (milliseconds / 1000) / bench.peak
+    return made | meter.figures
+
+
+def flops_of(bench: Bench, module: Any, side: int) -> float:
+    """Floating-point operations of forward and backward pass, an image."""
+    module.to(bench.device).train()
+    with FlopCounterMode(display=False) as counter, bench.autocast():
+        module(torch.rand(2, 3, side, side, device=bench.device)).float().sum().backward()
+    module.zero_grad()
+    return counter.get_total_flops() / 2
+
+
+def mixing(bench: Bench, name: str) -> Figures:
+    """A strategy on a batch of finetune's."""
+    cfg = bench.configure("stage=finetune", f"mixing={name}", "datamodule.size=224")
+    datamodule = bench.data(cfg)
+    pixels = datamodule.train_dataloader().batch
+    batch = PixelBatch(*(part if part is None else part.to(bench.device) for part in pixels)).on_device()
+    strategy = cli.instantiate(cfg.mixing)
+    seconds = bench.timed(lambda: strategy(batch), 10)
+    return {"px": datamodule.last_size, "batch": len(batch.label), "ms a batch": 1000 * seconds}
+
+
+def maps(bench: Bench) -> Figures:
+    """wsss's maps of a batch of images at their own size, over the published scales and flips."""
+    cfg = bench.configure("stage=wsss", "masks=none")
+    module = cli.instantiate(cfg.module).to(bench.device).eval()
+    datamodule = bench.data(cfg)
+    pixels = next(iter(datamodule.predict_dataloader()))
+    batch = type(pixels)(*(part.to(bench.device) for part in pixels)).on_device()
+    torch.backends.cudnn.benchmark = False  # as while masks are made
+    with torch.inference_mode(), bench.autocast():
+        seconds = bench.timed(lambda: module.predict_step(batch, 0), 2)
+    return {"batch": len(batch.position), "images/s": len(batch.position) / seconds, "ms a batch": 1000 * seconds}
+
+
+def crf(bench: Bench) -> Figures:
+    """Masks by the CRF in processes, from maps that are there."""
+    import cv2
+    import numpy as np
+
+    from benchmarks.masks import make, picture
+
+    rng, rough = np.random.default_rng(0), []
+    processes, count = (1, 2) if bench.tiny else (16, 384)
+    with tempfile.TemporaryDirectory(dir=bench.folder) as name:
+        for i in range(16):
+            image, foreground = picture(rng)
+            cv2.imwrite(str(Path(name, f"{i}.jpg")), image)
+            rough.append(foreground)
+        rate = make(Path(name), rough, count, processes, report=False)
+    return {"processes": processes, "masks/s": rate}
+
+
+def loading(bench: Bench, *words: str) -> Figures:
+    """Images a second of the loader alone."""
+    cfg = bench.configure("stage=finetune", "datamodule.size=224", *words)
+    datamodule = bench.data(cfg, at_hand=False)
+    loader = datamodule.train_dataloader()
+    images, begin, skip = 0, 0.0, 0 if bench.tiny else 2 * datamodule.workers
+    for epoch in range(1000):
+        loader.sampler.set_epoch(epoch)
+        for i, batch in enumerate(loader):
+            if epoch == 0 and i <= skip:  # the workers start
+                begin = time.perf_counter()
+                continue
+            images += len(batch.label)
+            seconds = time.perf_counter() - begin
+            if seconds > bench.seconds:
+                return {"px": datamodule.last_size, "workers": datamodule.workers, "images/s": images / seconds}
+    raise AssertionError
+
+
+def waiting(bench: Bench) -> Figures:
+    """A training that reads its images, and the share of its time that it waits for them."""
+    cfg = bench.configure("stage=finetune", "datamodule.size=224", "trainer.profiler=simple")
+    datamodule = bench.data(cfg, at_hand=False)
+    module = train.make_module(cfg, Run(Path(cfg.run_dir), None, False, None), None)
+    meter, trainer = fit(bench, cfg, datamodule, module, 0)
+    durations = trainer.profiler.recorded_durations["[_TrainingEpochLoop].train_dataloader_next"]
+    timed_steps = len(meter.windows) * meter.window
+    waited = sum(durations[meter.warm + 1 :][:timed_steps]) / timed_steps
+    batch = int(cfg.datamodule.batch_size)
+    made: Figures = {"px": datamodule.last_size, "batch": batch, "workers": datamodule.workers}
+    return made | {"images/s": 1000 * batch / meter.figures["ms"], "wait %": 100_000 * waited / meter.figures["ms"]}
+
+
+def prediction(bench: Bench) -> Figures:
+    """Eleven members that share a pass over images at hand."""
+    from src.prediction.run import Panel
+    from src.prediction.tta import Plain
+
+    side, count, members = (32, 4, 2) if bench.tiny else (224, 64, 11)
+    cfg = bench.configure("stage=adapt")
+    bench.data(cfg)
+    networks = [cli.instantiate(cfg.module) for _ in range(members)]
+    panel = Panel(networks, Plain(), [str(i) for i in range(count)], torch.empty(0, 3, side, side, dtype=torch.uint8))
+    panel.to(bench.device).eval()
+    pixels = torch.randint(0, 256, (count, 1, side, side, 3), dtype=torch.uint8, device=bench.device)
+    facts = (torch.arange(count, device=bench.device) for _ in range(3))
+    batch = PixelBatch(pixels, *facts, None, None).on_device()
+    torch.backends.cudnn.benchmark = True
+    with torch.inference_mode(), bench.autocast():
+        seconds = bench.timed(lambda: panel.predict_step(batch, 0))
+    return {"px": side, "batch": count, "members": members, "images/s": count / seconds, "ms a batch": 1000 * seconds}
+
+
+def trained(model: str, side: int, *words: str) -> Callable[[Bench], Figures]:
+    """Steps of stage finetune with a backbone at a size, and its network alone."""
+    every = ("stage=finetune", f"model={model}", f"datamodule.size={side}", *words)
+    return lambda bench: steps(bench, *(word for word in every if not (bench.tiny and "model=" in word)), alone=True)
+
+
+def stage(name: str, *words: str) -> Callable[[Bench], Figures]:
+    """Steps of a stage at its last size, with host reads and launches."""
+    return lambda bench: steps(bench, f"stage={name}", *words, inspected=2)
+
+
+ROWS: dict[str, Callable[[Bench], Figures]] = {
+    "card": card,
+    **{f"{model} 224": trained(model, 224) for model in BACKBONES},
+    "finetune": stage("finetune"),
+    "baseline": stage("baseline"),
+    "moco": stage("moco"),
+    "moco, one group": stage("moco", "module.num_splits=1"),
+    "fdg": stage("fdg"),
+    "wsss": stage("wsss", "masks=none", "callbacks.masks=null"),
+    "adapt": stage("adapt"),
+    **{f"mixing {name}": partial(mixing, name=name) for name in MIXINGS},
+    "maps": maps,
+    "masks": crf,
+    "loading": lambda bench: loading(bench, "masks=none", f"{AUGMIX}=0"),
+    "loading, mask": lambda bench: loading(bench, f"{AUGMIX}=0"),
+    "loading, mask, AugMix": loading,
+    "training from disk": waiting,
+    "prediction": prediction,
+    **{f"{model} {side}": trained(model, side) for side in (448, 512) for model in BACKBONES},
+    **{f"{model} {side}, compiled": trained(model, side, "compile=true") for model, side in (
+        ("resnet34", 224), ("resnet34", 448), ("densenet121", 224), ("wide_resnet50_2", 224), ("resnet34", 512),
+        ("wide_resnet50_2", 448), ("wide_resnet50_2", 512), ("densenet121", 448), ("densenet121", 512),
+    )},
+}  # fmt: skip
+"""In the order in which they are measured: what is cheap and tells most comes first, what compiles last."""
