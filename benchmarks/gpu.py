@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import gc
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -104,14 +103,19 @@ def tables(rows: Mapping[str, Figures]) -> str:
     return "\n".join(lines).strip()
 
 
-def machine(bench: Any) -> Figures:
+def machine(tiny: bool) -> Figures:
     """Where the rows are measured."""
     import torch
 
     from src.data.loading import cores
 
-    name = torch.cuda.get_device_name() if bench.device.type == "cuda" else "CPU"
-    return {"card": name, "cores": cores(), "torch": torch.__version__, "tiny": bench.tiny}
+    cuda = torch.cuda.is_available() and not tiny
+    return {
+        "card": torch.cuda.get_device_name() if cuda else "CPU",
+        "cores": cores(),
+        "torch": torch.__version__,
+        "tiny": tiny,
+    }
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -135,14 +139,14 @@ def main(words: Sequence[str] | None = None) -> None:
     rows = options.rows or list(ROWS)
     if unknown := [name for name in rows if name not in ROWS]:
         parser.error(f"no row {', '.join(unknown)}: there are {', '.join(ROWS)}")
+    here = machine(options.tiny)
+    known = read_json(options.out) if options.out.exists() else {"machine": here, "rows": {}}
+    if known["machine"] != here:
+        parser.error(f"{options.out} is of {known['machine']}, and this is {here}: name another --out")
+    print(", ".join(f"{key} {value}" for key, value in here.items()), flush=True)
+    done: dict[str, Figures] = known["rows"]
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), options.tiny, seconds=options.seconds_per_row / 12)
-        here = machine(bench)
-        known = read_json(options.out) if options.out.exists() else {"machine": here, "rows": {}}
-        if known["machine"] != here:
-            sys.exit(f"{options.out} is of {known['machine']}, this is {here}: name another --out")
-        print(", ".join(f"{key} {value}" for key, value in here.items()), flush=True)
-        done: dict[str, Figures] = known["rows"]
+        bench = Bench(Path(folder), options.tiny, options.seconds_per_row / 12, done)
         for name in rows:
             if name in done and MISSING not in done[name] and not options.again:
                 continue
@@ -151,14 +155,12 @@ def main(words: Sequence[str] | None = None) -> None:
             if left < (30 if compiled else 5):
                 done[name] = {MISSING: "time"}
             else:
-                bench.peak = done.get("card", {}).get("matmul TFLOP/s", float("nan")) * 1e12
                 seconds = min(left, options.seconds_per_row * (2.5 if compiled else 1))
                 done[name] = measure(ROWS[name], bench, seconds)
-            known["rows"] = done = {one: done[one] for one in ROWS if one in done}
             write_json(options.out, known)
             line = "  ".join(f"{key} {shown(v)}" for key, v in done[name].items() if not isinstance(v, dict))
             print(f"{name}: {line}  ({time.monotonic() - begin:.0f} s)", flush=True)
-    print(f"\n{tables(known['rows'])}")
+    print(f"\n{tables({name: done[name] for name in ROWS if name in done})}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Clocks and counters of `python -m benchmarks.gpu`: calls, and steps of a Trainer that is stopped when it has enough."""
+"""Clocks and counters of `python -m benchmarks.gpu`: of calls, and of steps of a Trainer until it has been measured."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class HostReads(TorchDispatchMode):
 
     def show(self, message: Warning | str, *_: Any, **__: Any) -> None:
         """As warnings.showwarning."""
-        if "synchronizing" in str(message):
+        if "called a synchronizing" in str(message):
             self.places[place()] += 1
 
     def __enter__(self) -> HostReads:
@@ -140,6 +140,7 @@ class Meter(pl.Callback):
         self.windows: list[float] = []
         self.step, self.next, self.phase = 0, warm, self.start
         self.begin = 0.0
+        self.counting = ExitStack()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -164,29 +165,27 @@ class Meter(pl.Callback):
             self.figures["ms"] = 1000 * statistics.median(self.windows)
             if not self.inspected:
                 raise Enough
-            self.reads = HostReads(self.device)
-            self.reads.__enter__()
+            self.reads = self.counting.enter_context(HostReads(self.device))
             self.next, self.phase = self.step + self.inspected, self.end_reads
 
     def end_reads(self) -> None:
         """Note the host reads, and begin to profile, or on a CPU end."""
-        self.reads.__exit__(None, None, None)
+        self.counting.close()
         places = self.reads.places
         self.figures["reads"] = sum(places.values()) / self.inspected
         self.figures["read at"] = {name: count / self.inspected for name, count in places.most_common()}
         if self.device.type == "cpu":
             self.figures["operations"] = self.reads.operations / self.inspected
             raise Enough
-        self.profiler = profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA])
-        self.profiler.start()
+        cuda = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
+        self.profiler = self.counting.enter_context(profile(activities=cuda))
         self.next, self.phase = self.step + self.inspected, self.end_profile
 
     def end_profile(self) -> None:
         """Note launches and kernels, and end."""
-        self.profiler.stop()
+        self.counting.close()
         self.figures |= kernels(self.profiler, self.inspected)
         raise Enough
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        if self.phase == self.end_reads and self.device.type == "cuda":
-            self.reads.__exit__(None, None, None)  # the next row is not to warn
+        self.counting.close()  # or what comes next would be counted too

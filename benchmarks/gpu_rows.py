@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,11 +69,11 @@ class Bench:
         folder: an empty one, for drawn images and what trainings write.
         tiny: sizes for a test on a CPU, in float32.
         seconds: that the repeats of one figure take, about.
-        peak: the card's measured rate in FLOP/s, where it is known from an earlier call.
+        known: the rows that have been measured, which others are set against.
     """
 
-    def __init__(self, folder: Path, tiny: bool, seconds: float, peak: float = float("nan")) -> None:
-        self.folder, self.tiny, self.seconds, self.peak = folder, tiny, 0.0 if tiny else seconds, peak
+    def __init__(self, folder: Path, tiny: bool, seconds: float, known: Mapping[str, Figures]) -> None:
+        self.folder, self.tiny, self.seconds, self.known = folder, tiny, 0.0 if tiny else seconds, known
         self.device = torch.device("cpu" if tiny or not torch.cuda.is_available() else "cuda")
         self.images = 128 if tiny else 16384  # of an epoch: the drawn ones again and again
         classes, contexts = (8, 4) if tiny else (60, 6)
@@ -122,6 +124,10 @@ class Bench:
         }
         return datamodule
 
+    def figure(self, row: str, key: str) -> float:
+        """A figure of a row; NaN where it is not measured."""
+        return float(self.known.get(row, {}).get(key, "nan"))
+
     def autocast(self) -> torch.autocast:
         """As the trainer's precision."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
@@ -137,12 +143,12 @@ def card(bench: Bench) -> Figures:
     a, b = (torch.randn(side, side, device=bench.device) for _ in range(2))
     if bench.device.type == "cuda":
         a, b = a.bfloat16(), b.bfloat16()
-    bench.peak = 2 * side**3 / bench.timed(lambda: a @ b, 20)
+    rate = 2 * side**3 / bench.timed(lambda: a @ b, 20)
     x, y = (torch.empty(size, dtype=torch.uint8, device=bench.device) for _ in range(2))
     copied = 2 * size / bench.timed(lambda: y.copy_(x), 20)
     host = torch.empty(size // 4, dtype=torch.uint8, pin_memory=bench.device.type == "cuda")
     sent = len(host) / bench.timed(lambda: y[: len(host)].copy_(host, non_blocking=True))
-    return {"matmul TFLOP/s": bench.peak / 1e12, "copy GB/s": copied / 1e9, "host to device GB/s": sent / 1e9}
+    return {"matmul TFLOP/s": rate / 1e12, "copy GB/s": copied / 1e9, "host to device GB/s": sent / 1e9}
 
 
 def fit(bench: Bench, cfg: DictConfig, datamodule: NicoDataModule, module: Any, inspected: int) -> tuple[Meter, Any]:
@@ -151,10 +157,8 @@ def fit(bench: Bench, cfg: DictConfig, datamodule: NicoDataModule, module: Any, 
     warm, window = (1, 2) if bench.tiny else (4, 5)
     meter = Meter(bench.device, bench.seconds, warm, window, inspected)
     trainer.callbacks.append(meter)  # type: ignore[attr-defined] # Lightning adds it
-    try:
+    with contextlib.suppress(Enough):
         trainer.fit(module, datamodule)
-    except Enough:
-        pass
     return meter, trainer
 
 
@@ -173,6 +177,7 @@ def steps(bench: Bench, *words: str, alone: bool = False, inspected: int = 0) ->
         except torch.OutOfMemoryError:
             if part == 4:
                 raise
+        gc.collect()  # the trainer and its module, which know each other
         torch.cuda.empty_cache()
     raise AssertionError
 
@@ -209,7 +214,8 @@ def steps_of(bench: Bench, words: list[str], alone: bool, inspected: int) -> Fig
 
         both, first = 1000 * bench.timed(backward), 1000 * bench.timed(forward)
         made |= {"forward ms": first, "backward ms": both - first, "outside %": 100 * (1 - both / milliseconds)}
-        made["of matmul %"] = 100 * flops * batch_size / (milliseconds / 1000) / bench.peak
+        rate = flops * batch_size / (milliseconds / 1000) / 1e12
+        made["of matmul %"] = 100 * rate / bench.figure("card", "matmul TFLOP/s")
     return made | meter.figures
 
 
@@ -230,7 +236,9 @@ def mixing(bench: Bench, name: str) -> Figures:
     batch = PixelBatch(*(part if part is None else part.to(bench.device) for part in pixels)).on_device()
     strategy = cli.instantiate(cfg.mixing)
     seconds = bench.timed(lambda: strategy(batch), 10)
-    return {"px": datamodule.last_size, "batch": len(batch.label), "ms a batch": 1000 * seconds}
+    share = 100_000 * seconds / bench.figure("resnet34 224", "ms")
+    made: Figures = {"px": datamodule.last_size, "batch": len(batch.label), "ms a batch": 1000 * seconds}
+    return made | {"of resnet34's step %": share}
 
 
 def maps(bench: Bench) -> Figures:
@@ -317,21 +325,29 @@ def prediction(bench: Bench) -> Figures:
     return {"px": side, "batch": count, "members": members, "images/s": count / seconds, "ms a batch": 1000 * seconds}
 
 
-def trained(model: str, side: int, *words: str) -> Callable[[Bench], Figures]:
+def trained(model: str, side: int, *words: str, inspected: int = 0) -> Callable[[Bench], Figures]:
     """Steps of stage finetune with a backbone at a size, and its network alone."""
-    every = ("stage=finetune", f"model={model}", f"datamodule.size={side}", *words)
-    return lambda bench: steps(bench, *(word for word in every if not (bench.tiny and "model=" in word)), alone=True)
+    every = ["stage=finetune", f"model={model}", f"datamodule.size={side}", *words]
+
+    def row(bench: Bench) -> Figures:
+        chosen = [word for word in every if not (bench.tiny and word.startswith("model="))]
+        return steps(bench, *chosen, alone=True, inspected=inspected)
+
+    return row
 
 
 def stage(name: str, *words: str) -> Callable[[Bench], Figures]:
-    """Steps of a stage at its last size, with host reads and launches."""
+    """Steps of a stage, with host reads and launches."""
     return lambda bench: steps(bench, f"stage={name}", *words, inspected=2)
 
 
+COMPILED = (
+    ("resnet34", 224), ("resnet34", 448), ("densenet121", 224), ("wide_resnet50_2", 224), ("resnet34", 512),
+    ("wide_resnet50_2", 448), ("wide_resnet50_2", 512), ("densenet121", 448), ("densenet121", 512),
+)  # fmt: skip
 ROWS: dict[str, Callable[[Bench], Figures]] = {
     "card": card,
-    **{f"{model} 224": trained(model, 224) for model in BACKBONES},
-    "finetune": stage("finetune"),
+    **{f"{model} 224": trained(model, 224, inspected=2) for model in BACKBONES},
     "baseline": stage("baseline"),
     "moco": stage("moco"),
     "moco, one group": stage("moco", "module.num_splits=1"),
@@ -347,9 +363,6 @@ ROWS: dict[str, Callable[[Bench], Figures]] = {
     "training from disk": waiting,
     "prediction": prediction,
     **{f"{model} {side}": trained(model, side) for side in (448, 512) for model in BACKBONES},
-    **{f"{model} {side}, compiled": trained(model, side, "compile=true") for model, side in (
-        ("resnet34", 224), ("resnet34", 448), ("densenet121", 224), ("wide_resnet50_2", 224), ("resnet34", 512),
-        ("wide_resnet50_2", 448), ("wide_resnet50_2", 512), ("densenet121", 448), ("densenet121", 512),
-    )},
-}  # fmt: skip
+    **{f"{model} {side}, compiled": trained(model, side, "compile=true") for model, side in COMPILED},
+}
 """In the order in which they are measured: what is cheap and tells most comes first, what compiles last."""
