@@ -222,7 +222,8 @@ def steps_of(bench: Bench, words: list[str], alone: bool, inspected: int) -> Fig
 def flops_of(bench: Bench, module: Any, side: int) -> float:
     """Floating-point operations of forward and backward pass, an image."""
     module.to(bench.device).train()
-    with FlopCounterMode(display=False) as counter, bench.autocast():
+    untuned = torch.backends.cudnn.flags(benchmark=False)  # two images need no search for the fastest convolution
+    with untuned, FlopCounterMode(display=False) as counter, bench.autocast():
         module(torch.rand(2, 3, side, side, device=bench.device)).float().sum().backward()
     module.zero_grad()
     return counter.get_total_flops() / 2

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from benchmarks import gpu
-from benchmarks.gpu_meter import HostReads, timed
+from benchmarks.gpu_meter import HostReads, kernels, timed
 from benchmarks.gpu_rows import ROWS, Bench, flops_of
 
 CPU = torch.device("cpu")
@@ -30,6 +31,20 @@ def test_each_read_of_a_tensor_counts_once_where_it_is_asked_for() -> None:
     places = {name.rpartition(":")[0]: count for name, count in reads.places.items()}
     assert places == {"src/callbacks/weight_average.py": 1}
     assert reads.operations >= 2
+
+
+def test_kernels_are_summed_by_name_and_the_hosts_ranges_left_out() -> None:
+    cuda, cpu = torch.autograd.DeviceType.CUDA, torch.autograd.DeviceType.CPU
+    events = [
+        ("cudaLaunchKernel", cpu, 9), ("cuLaunchKernelEx", cpu, 9), ("cudaMemcpyAsync", cpu, 9), ("aten::add", cpu, 9),
+        ("gemm", cuda, 3000), ("gemm", cuda, 1000), ("Memcpy HtoD", cuda, 500), ("Optimizer.step#SGD.step", cuda, 9000),
+    ]  # fmt: skip
+    made = [
+        SimpleNamespace(name=name, device_type=kind, time_range=SimpleNamespace(elapsed_us=lambda us=us: us))
+        for name, kind, us in events
+    ]
+    figures = kernels(SimpleNamespace(events=lambda: made), steps=2)
+    assert figures == {"launches": 1, "kernel ms": 2.25, "top kernels": {"gemm": 2.0, "Memcpy HtoD": 0.25}}
 
 
 def test_flops_of_a_convolution_are_those_of_its_three_products() -> None:
