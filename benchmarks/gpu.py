@@ -132,7 +132,8 @@ def main(words: Sequence[str] | None = None) -> None:
     options = parser.parse_args(words)
     end = time.monotonic() + 60 * options.minutes
 
-    from benchmarks.gpu_rows import ROWS, Bench  # here: the processes that refine masks import this file
+    from benchmarks.gpu_bench import Bench  # here: the processes that refine masks import this file
+    from benchmarks.gpu_rows import ROWS
 
     cli.register_resolvers()
     cli.quiet_libraries()

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from benchmarks import gpu
+from benchmarks.gpu_bench import Bench
 from benchmarks.gpu_meter import HostReads, kernels, timed
-from benchmarks.gpu_rows import ROWS, Bench, flops_of
+from benchmarks.gpu_rows import ROWS, flops_of
 
 CPU = torch.device("cpu")
 
