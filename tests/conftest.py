@@ -32,8 +32,16 @@ TRAINING = {"train_run", "trained", "predict"}
 """Fixtures whose tests train a network: `make test-fast` leaves them out."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    # The same numbers on every machine: a GPU is for the tests that ask for one (pytest -m gpu).
+    if config.getoption("markexpr") != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no GPU, or not asked for: pytest -m gpu"))
         if TRAINING & set(getattr(item, "fixturenames", ())):
             item.add_marker("training")
 
