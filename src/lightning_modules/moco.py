@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from src.averages import follow
 from src.data.batch import TwoViewBatch
 from src.distributed import gather, rank_and_world_size
 from src.lightning_modules.backbone import check_sizes, run_sizes, width_of
@@ -24,6 +25,7 @@ from src.lightning_modules.optimizer import optimizer_and_schedule
 from src.losses import info_nce
 from src.metrics import top_hits
 from src.precision import Sequential, in_float32
+from src.transfers import to_device
 
 
 class Encoder(nn.Module):
@@ -126,11 +128,9 @@ class MoCo(pl.LightningModule):
         x = (image - self.mean) / self.std
         return torch.stack([encoder(x[i::groups]) for i in range(groups)], dim=1).flatten(0, 1)
 
-    @torch.no_grad()
     def update_key_encoder(self) -> None:
         """theta_k = m theta_k + (1 - m) theta_q (MoCo, eq. 2); BatchNorm's buffers are each encoder's own."""
-        for key, query in zip(self.key_encoder.parameters(), self.query_encoder.parameters(), strict=True):
-            key.lerp_(query, 1 - self.key_momentum)
+        follow(self.key_encoder.parameters(), self.query_encoder.parameters(), self.key_momentum)
 
     @torch.no_grad()
     def shuffled_keys(self, image: torch.Tensor) -> torch.Tensor:
@@ -147,7 +147,7 @@ class MoCo(pl.LightningModule):
         rank, world_size = rank_and_world_size()
         everything = gather(image)
         # Drawn on the CPU, so that a seed gives the same order on every device; all ranks use rank 0's draw.
-        order = gather(torch.randperm(len(everything)).to(image.device))[::world_size]
+        order = gather(to_device(torch.randperm(len(everything)), image.device))[::world_size]
         keys = gather(self.encode(self.key_encoder, everything[order[rank::world_size]]))
         return keys[order.argsort()]
 
