@@ -52,7 +52,7 @@ class Watch(TorchDispatchMode):
         step: what the caller counts, such as steps.
         noted: (step, what, where) of each "read" (the host waits), "sent" (a copy to the device for which the host
             waits) and "late" (a copy to the host for which it does not).
-        launches: for each step the operations on the device.
+        launches: for each step the operations that are no views.
     """
 
     def __init__(self) -> None:
@@ -93,8 +93,10 @@ class Watch(TorchDispatchMode):
         if packet is aten.copy_ and first.device != args[1].device:
             self.note("sent" if first.is_meta else "read")
             return first
-        if packet is aten.nonzero or (packet is aten.index and any(i is not None and i.dtype is torch.bool for i in args[1])):
-            self.note("read")  # as many as there are
+        indices = args[1] if packet is aten.index else ()
+        if packet is aten.nonzero or any(index is not None and index.dtype is torch.bool for index in indices):
+            self.note("read")  # how many there are
         made = func(*args, **kwargs)
-        self.launches[self.step] = self.launches.get(self.step, 0) + 1
+        is_view = any(value.alias_info and not value.alias_info.is_write for value in func._schema.returns)
+        self.launches[self.step] = self.launches.get(self.step, 0) + (not is_view)
         return made

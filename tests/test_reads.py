@@ -31,6 +31,12 @@ ALONE = ["init=none", "callbacks.last=null", "callbacks.best=null", "callbacks.p
          "++callbacks.masks=null", "++callbacks.neighbours=null"]  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def without_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The meta device has none."""
+    monkeypatch.setattr("src.precision.torch.is_autocast_enabled", lambda _: False)
+
+
 class Steps(pl.Callback):
     """Numbers the batches of training from 1 on, those of validation from -1 down; 0 is what lies between them."""
 
@@ -59,7 +65,6 @@ def watched(cfg: DictConfig, monkeypatch: pytest.MonkeyPatch) -> Watch:
     import train
     from src.lightning_modules.distillation import Teacher
 
-    monkeypatch.setattr("src.precision.torch.is_autocast_enabled", lambda _: False)  # which the meta device has not
     datamodule = cli.instantiate(cfg.datamodule)
     datamodule.prepare_data()
     datamodule.setup()
@@ -96,3 +101,79 @@ def test_no_step_waits_and_the_loss_is_read_late(
     assert not waited, waited
     validated = [step for step in watch.launches if step < 0]
     assert bool(validated) == (stage not in ("moco", "wsss"))
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_no_mix_waits(name: str) -> None:
+    """A new conf/mixing/x.yaml is tested here without a new test."""
+    mix, batch = strategy_of(name)(), batch_of(7)
+    on_device = type(batch)(*(None if value is None else value.to(META) for value in batch))
+    with Watch() as watch:
+        for watch.step in range(20):  # of several strategies, each is drawn
+            mixed = mix(on_device)
+    assert all(value.is_meta for value in mixed)
+    waited = [note for note in watch.noted if note[0]]  # the first call may make what the others use
+    assert not waited, waited
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_an_average_follows_by_the_recursion_at_once(dtype: torch.dtype) -> None:
+    made = [torch.rand(size, 3).to(dtype) for size in range(1, 6)]
+    averages, count = [torch.zeros_like(one) for one in made], torch.tensor(0)
+    expected = [one.clone() for one in averages]
+    for k, momentum in enumerate((0.0, 0.5, 0.999)):
+        now = [torch.rand_like(one) for one in made]
+        follow([*averages, count], [*now, torch.tensor(k)], momentum)
+        expected = [old.lerp(new, 1 - momentum) for old, new in zip(expected, now, strict=True)]
+        assert all(torch.equal(*pair) for pair in zip(averages, expected, strict=True)) and count == k
+    broken = torch.tensor([torch.nan])
+    follow([broken], [torch.ones(1)], 0.0)
+    assert broken == 1  # what the average starts from does not count
+
+
+def test_launches_do_not_grow_with_the_number_of_tensors() -> None:
+    launches = []
+    for layers in (1, 20):
+        networks = [nn.Sequential(*(nn.BatchNorm2d(3) for _ in range(layers))).to(META) for _ in range(2)]
+        with Watch() as watch:
+            follow(*(network.state_dict().values() for network in networks), 0.9)
+        launches.append(sum(watch.launches.values()))
+    assert launches == [2, 2]  # floats, and the integers of BatchNorm
+
+
+WAITS: dict[str, Callable[[torch.Tensor], object]] = {
+    "item": lambda x: x[0].item(),
+    "bool": lambda x: bool((x > 0).any()),
+    "float": lambda x: float(x[0]),
+    "tolist": lambda x: x.tolist(),
+    "cpu": lambda x: x.cpu(),
+    "copy": lambda x: torch.ones(3).copy_(x),
+    "sent": lambda x: torch.rand(3).to(META),
+    "written": lambda x: x.copy_(torch.rand(3)),
+    "tensor": lambda x: torch.tensor([1.0], device=META),
+}
+
+
+@pytest.mark.parametrize("name", WAITS)
+def test_the_stand_in_notices(name: str) -> None:
+    x = torch.zeros(3, device=META)
+    with Watch() as watch:
+        WAITS[name](x)
+    (noted,) = watch.noted
+    assert noted[1] == ("sent" if name in ("sent", "written", "tensor") else "read") and "test_reads.py" in noted[2]
+
+
+@pytest.mark.parametrize("choose", [lambda x: x[x > 0], lambda x: x.nonzero()])
+def test_the_stand_in_knows_no_numbers(choose: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    with Watch() as watch, pytest.raises(NotImplementedError):
+        choose(torch.zeros(3, device=META))
+    assert {what for _, what, _ in watch.noted} == {"read"}
+
+
+def test_what_is_sent_late_arrives() -> None:
+    x = torch.rand(3)
+    assert torch.equal(Late(x).read(), x) and torch.equal(to_device(x, torch.device("cpu")), x)
+    with Watch() as watch:
+        assert to_device(x, META).is_meta
+        assert Late(torch.zeros(3, device=META)).read().shape == (3,)
+    assert [what for _, what, _ in watch.noted] == ["late"]

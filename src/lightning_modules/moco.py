@@ -10,6 +10,7 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -28,6 +29,9 @@ from src.precision import Sequential, in_float32
 from src.transfers import to_device
 
 
+normalize = in_float32(F.normalize)
+
+
 class Encoder(nn.Module):
     """A backbone and MoCo v2's two-layer head: normalised pixels (N, 3, H, W) to unit vectors (N, dim) float32.
 
@@ -41,7 +45,7 @@ class Encoder(nn.Module):
         self.head = Sequential(nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, dim))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return in_float32(F.normalize)(self.head(self.backbone(x)), dim=1)
+        return normalize(self.head(self.backbone(x)), dim=1)
 
 
 class MoCo(pl.LightningModule):
@@ -56,7 +60,7 @@ class MoCo(pl.LightningModule):
         temperature: of InfoNCE.
         num_splits: groups of the global batch over which BatchNorm takes its statistics, in both encoders. Each process
             has its share of them, so that one process computes what several do; with more processes than
-            groups, each process is a group.
+            groups, each process is a group. Everything but BatchNorm sees the whole batch at once.
         collapse_below: warn when the features' spread falls below this.
         optimizer, scheduler: from parameters (conf/optimizer) to an optimiser, from that to a schedule by epoch.
     """
@@ -87,6 +91,10 @@ class MoCo(pl.LightningModule):
         self.key_encoder = copy.deepcopy(self.query_encoder).requires_grad_(False)
         self.key_momentum, self.temperature = key_momentum, temperature
         self.num_splits, self.collapse_below = num_splits, collapse_below
+        self.groups = 1  # of this process's batch
+        for norm in self.modules():
+            if isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d)):
+                norm.forward = partial(self.by_group, norm, norm.forward)  # type: ignore[method-assign] # keys stay
         self.optimizer, self.scheduler = optimizer, scheduler
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
@@ -123,10 +131,21 @@ class MoCo(pl.LightningModule):
         return loss
 
     def encode(self, encoder: nn.Module, image: torch.Tensor) -> torch.Tensor:
-        """Images (n, 3, H, W) in [0, 1] to (n, dim), BatchNorm seeing one group of them at a time."""
-        groups = max(1, self.num_splits // rank_and_world_size()[1])
+        """Images (n, 3, H, W) in [0, 1] to (n, dim), BatchNorm seeing one group of them at a time.
+
+        Group i is every groups-th image from i on. The groups are put one behind the other, so that each is a view.
+        """
+        self.groups = max(1, self.num_splits // rank_and_world_size()[1])
         x = (image - self.mean) / self.std
-        return torch.stack([encoder(x[i::groups]) for i in range(groups)], dim=1).flatten(0, 1)
+        made: torch.Tensor = encoder(torch.cat([x[i :: self.groups] for i in range(self.groups)]))
+        return made.unflatten(0, (self.groups, -1)).transpose(0, 1).flatten(0, 1)
+
+    def by_group(self, norm: nn.Module, forward: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+        """A BatchNorm's `forward` on one group after the other: outputs, gradients and running statistics are those of
+        as many passes of the encoder."""
+        if self.groups == 1 or not norm.training:
+            return forward(x)
+        return torch.cat([forward(group) for group in x.chunk(self.groups)])
 
     def update_key_encoder(self) -> None:
         """theta_k = m theta_k + (1 - m) theta_q (MoCo, eq. 2); BatchNorm's buffers are each encoder's own."""
