@@ -1,7 +1,6 @@
 """What a step on a GPU would wait for: nothing. The meta device stands for the GPU (tests/stand_in.py)."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,7 +81,8 @@ def watched(cfg: DictConfig, monkeypatch: pytest.MonkeyPatch) -> Watch:
 
 def trainer_of(words: dict[str, Any], watch: Watch, made: Callable[..., pl.Trainer] = pl.Trainer) -> pl.Trainer:
     """A run's trainer, on the meta device."""
-    return made(**{**words, "accelerator": "auto", "strategy": strategy(), "callbacks": [*words["callbacks"], Steps(watch)]})
+    own = {"accelerator": "auto", "strategy": strategy(), "callbacks": [*words["callbacks"], Steps(watch)]}
+    return made(**{**words, **own})
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -28,7 +28,6 @@ from src.metrics import top_hits
 from src.precision import Sequential, in_float32
 from src.transfers import to_device
 
-
 normalize = in_float32(F.normalize)
 
 
@@ -140,7 +139,9 @@ class MoCo(pl.LightningModule):
         made: torch.Tensor = encoder(torch.cat([x[i :: self.groups] for i in range(self.groups)]))
         return made.unflatten(0, (self.groups, -1)).transpose(0, 1).flatten(0, 1)
 
-    def by_group(self, norm: nn.Module, forward: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    def by_group(
+        self, norm: nn.Module, forward: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
+    ) -> torch.Tensor:
         """A BatchNorm's `forward` on one group after the other: outputs, gradients and running statistics are those of
         as many passes of the encoder."""
         if self.groups == 1 or not norm.training:
