@@ -24,7 +24,7 @@ class Late:
 
     def __init__(self, tensor: torch.Tensor) -> None:
         self.host = tensor.detach().to("cpu", non_blocking=True)  # torch pins what comes from a GPU in this way
-        self.arrived = torch.cuda.Event() if tensor.is_cuda else None
+        self.arrived = torch.cuda.Event() if tensor.is_cuda else None  # type: ignore[no-untyped-call] # torch's
         if self.arrived:
             self.arrived.record(torch.cuda.current_stream(tensor.device))
 

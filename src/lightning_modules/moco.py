@@ -137,7 +137,7 @@ class MoCo(pl.LightningModule):
         self.groups = max(1, self.num_splits // rank_and_world_size()[1])
         x = (image - self.mean) / self.std
         made: torch.Tensor = encoder(torch.cat([x[i :: self.groups] for i in range(self.groups)]))
-        return made.unflatten(0, (self.groups, -1)).transpose(0, 1).flatten(0, 1)
+        return made.view(self.groups, -1, made.shape[1]).transpose(0, 1).flatten(0, 1)
 
     def by_group(
         self, norm: nn.Module, forward: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
