@@ -1,5 +1,6 @@
 """What a step on a GPU would wait for: nothing. The meta device stands for the GPU (tests/stand_in.py)."""
 
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -7,10 +8,13 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
+from rich.console import Console
 from torch import nn
 
 from src import cli
 from src.averages import follow
+from src.callbacks import progress_lines
+from src.callbacks.progress_bar import Bar
 from src.transfers import Late, to_device
 from tests.conftest import TINY
 from tests.mixing.test_contract import STRATEGIES, strategy_of
@@ -28,12 +32,6 @@ STAGES = {
 }
 ALONE = ["init=none", "callbacks.last=null", "callbacks.best=null", "callbacks.pictures=null", "++callbacks.sign=null",
          "++callbacks.masks=null", "++callbacks.neighbours=null"]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def without_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The meta device has none."""
-    monkeypatch.setattr("src.precision.torch.is_autocast_enabled", lambda _: False)
 
 
 class Steps(pl.Callback):
@@ -59,10 +57,23 @@ class Steps(pl.Callback):
         self.watch.step = 0
 
 
-def watched(cfg: DictConfig, monkeypatch: pytest.MonkeyPatch) -> Watch:
-    """An epoch of a run on the meta device."""
+class Strict(pl.Callback):
+    """Has torch raise an error where the host waits for a GPU, from the second batch to the last but one."""
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 1:
+            torch.cuda.set_sync_debug_mode("error")
+        elif batch_idx + 1 == trainer.num_training_batches:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def fit(cfg: DictConfig, monkeypatch: pytest.MonkeyPatch, **words: Any) -> None:
+    """Train as train.py does, without a run, by a trainer with these words; their callbacks come last."""
     import train
     from src.lightning_modules.distillation import Teacher
+
+    def trainer(callbacks: list[pl.Callback], **given: Any) -> pl.Trainer:
+        return made(**{**given, **words, "callbacks": [*callbacks, *words["callbacks"]]})
 
     datamodule = cli.instantiate(cfg.datamodule)
     datamodule.prepare_data()
@@ -73,39 +84,79 @@ def watched(cfg: DictConfig, monkeypatch: pytest.MonkeyPatch) -> Watch:
     if hasattr(module, "teachers"):
         settings = {"num_classes": len(datamodule.classes), "mean": [0.5] * 3, "std": [0.5] * 3}
         module.teachers = [Teacher(type(module).network(backbone=cli.instantiate(cfg.model), **settings), 32)]
+    made = pl.Trainer
+    monkeypatch.setattr("pytorch_lightning.Trainer", trainer)
+    train.make_trainer(cfg).fit(module, datamodule)
+
+
+@pytest.fixture
+def settings(configure: Callable[..., DictConfig], places: list[str], masks: list[str]) -> Callable[..., DictConfig]:
+    """A stage's, for an epoch of eight batches."""
+    words = ["track=1", "trainer.max_epochs=1", "datamodule.batch_size=4", "trainer.limit_train_batches=8",
+             "callbacks.divergence.every_n_steps=2"]  # fmt: skip
+
+    def made(stage: str, *more: str) -> DictConfig:
+        return configure("train", *TINY, f"stage={stage}", *words, *places, *masks, *ALONE, *STAGES[stage], *more)
+
+    return made
+
+
+def watched(cfg: DictConfig, monkeypatch: pytest.MonkeyPatch) -> Watch:
+    """A run's epoch on the meta device."""
+    monkeypatch.setattr("src.precision.torch.is_autocast_enabled", lambda _: False)  # which the meta device has not
     with Watch() as watch:
-        monkeypatch.setattr("pytorch_lightning.Trainer", lambda **words: trainer_of(words, watch))
-        train.make_trainer(cfg).fit(module, datamodule)
+        fit(cfg, monkeypatch, accelerator="auto", strategy=strategy(), callbacks=[Steps(watch)])
     return watch
 
 
-def trainer_of(words: dict[str, Any], watch: Watch, made: Callable[..., pl.Trainer] = pl.Trainer) -> pl.Trainer:
-    """A run's trainer, on the meta device."""
-    own = {"accelerator": "auto", "strategy": strategy(), "callbacks": [*words["callbacks"], Steps(watch)]}
-    return made(**{**words, **own})
+def waits(watch: Watch) -> list[tuple[int, str, str]]:
+    """What was waited for in training and validation.
+
+    The first batch may make what the others use, and the last is followed by the epoch's end.
+    """
+    return [note for note in watch.noted if (note[0] in range(2, 8) or note[0] < 0) and note[1] != "late"]
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_no_step_waits_and_the_loss_is_read_late(
-    configure: Callable[..., DictConfig], places: list[str], masks: list[str], monkeypatch: pytest.MonkeyPatch,
-    stage: str,
-) -> None:  # fmt: skip
-    words = ["track=1", f"stage={stage}", "trainer.max_epochs=1", "datamodule.batch_size=4",
-             "trainer.limit_train_batches=8", "callbacks.divergence.every_n_steps=2"]  # fmt: skip
-    watch = watched(configure("train", *TINY, *words, *places, *masks, *ALONE, *STAGES[stage]), monkeypatch)
+    settings: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    watch = watched(settings(stage), monkeypatch)
     late = [(step, where) for step, what, where in watch.noted if what == "late"]
     assert all("callbacks/divergence.py" in where for _, where in late)
     assert [step for step, _ in late] == [2, 4, 6, 8]
-    # The first batch may make what the others use; the last is followed by the epoch's end.
-    waited = [note for note in watch.noted if (note[0] in range(2, 8) or note[0] < 0) and note[1] != "late"]
-    assert not waited, waited
-    validated = [step for step in watch.launches if step < 0]
-    assert bool(validated) == (stage not in ("moco", "wsss"))
+    assert not waits(watch)
+    assert any(step < 0 for step in watch.launches) == (stage not in ("moco", "wsss"))  # which validate
+
+
+def test_neither_loggers_nor_a_terminal_wait(
+    settings: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Bar, "SECONDS", 0.0)
+    monkeypatch.setattr(progress_lines, "progress_bar", lambda seconds: Bar(Console(file=io.StringIO())))
+    watch = watched(settings("baseline", "logger=tensorboard", "callbacks.steps.every_n_steps=3"), monkeypatch)
+    late = [(step, where.split(":")[0].split("/")[-1]) for step, what, where in watch.noted if what == "late"]
+    assert [step for step, where in late if where == "step_metrics.py"] == [3, 6, 8]
+    assert [step for step, where in late if where == "progress_bar.py"] == [*range(1, 9)]
+    assert not waits(watch)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_step_waits_on_a_gpu(
+    settings: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    try:
+        fit(settings(stage, "trainer=gpu"), monkeypatch, callbacks=[Strict()])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_no_mix_waits(name: str) -> None:
+def test_no_mix_waits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A new conf/mixing/x.yaml is tested here without a new test."""
+    monkeypatch.setattr("src.precision.torch.is_autocast_enabled", lambda _: False)
     mix, batch = strategy_of(name)(), batch_of(7)
     on_device = type(batch)(*(None if value is None else value.to(META) for value in batch))
     with Watch() as watch:
