@@ -132,7 +132,7 @@ def test_no_step_waits_and_the_loss_is_read_late(
 def test_neither_loggers_nor_a_terminal_wait(
     settings: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Bar, "SECONDS", 0.0)
+    monkeypatch.setattr(Bar, "SECONDS", 0.01)
     monkeypatch.setattr(progress_lines, "progress_bar", lambda seconds: Bar(Console(file=io.StringIO())))
     watch = watched(settings("baseline", "logger=tensorboard", "callbacks.steps.every_n_steps=3"), monkeypatch)
     late = [(step, where.split(":")[0].split("/")[-1]) for step, what, where in watch.noted if what == "late"]
