@@ -11,7 +11,7 @@ datamodules        a manifest as a LightningDataModule; synthetic: the demo's da
 mixing             one strategy per file
 transforms         augmentation of uint8 images and their masks
 data               manifests, trees, splits, decoding, datasets, the order of images
-losses metrics fourier schedules                   pure functions
+losses metrics fourier schedules averages          pure functions
 cli derived help overrides                         the command line
-files locks progress text precision stopping distributed lightning_private  what everybody may use
+files locks progress text precision stopping transfers distributed lightning_private  what everybody may use
 """

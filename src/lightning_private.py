@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.loops.progress import _ProcessedTracker
+from torch import nn
 
 
 def leave_signals_alone(trainer: pl.Trainer) -> None:
@@ -22,6 +23,21 @@ def batches_done(trainer: pl.Trainer) -> int:
 def average_on(averaging: WeightAveraging, trainer: pl.Trainer) -> None:
     """Keep the average on the module's device: by default it stays on the CPU, and each step copies it."""
     averaging._device = trainer.strategy.root_device
+
+
+def average_to_move(averaging: WeightAveraging, trainer: pl.Trainer) -> nn.Module | None:
+    """The average where the latest step is not in it, which is then noted to be; there is no public access to it."""
+    if trainer.global_step <= averaging._latest_update_step:
+        return None
+    assert averaging._average_model is not None
+    averaging._latest_update_step = trainer.global_step
+    averaging._average_model.n_averaged += 1
+    return averaging._average_model.module
+
+
+def steps_averaged(averaging: WeightAveraging) -> int:
+    """How many steps are in the average; the device is asked."""
+    return 0 if averaging._average_model is None else int(averaging._average_model.n_averaged)
 
 
 def restart_average(averaging: WeightAveraging) -> None:

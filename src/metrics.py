@@ -45,7 +45,8 @@ def count_hits(hits: torch.Tensor, domain: torch.Tensor, num_domains: int) -> tu
         Two int64 tensors of num_domains + 1.
     """
     index = torch.where(domain < 0, num_domains, domain)
-    return index[hits].bincount(minlength=num_domains + 1), index.bincount(minlength=num_domains + 1)
+    none = index.new_zeros(num_domains + 1)  # not bincount, for which the host waits on a GPU
+    return none.scatter_add(0, index, hits.to(index.dtype)), none.scatter_add(0, index, torch.ones_like(index))
 
 
 def accuracy_by_context(hits: Sequence[int], images: Sequence[int], names: Sequence[str]) -> dict[str, float]:

@@ -15,7 +15,6 @@ import torch
 from omegaconf import DictConfig
 from safetensors.torch import load_file
 
-from src.callbacks.divergence import Divergence
 from src.callbacks.preemption import Preemption
 from src.callbacks.weight_average import MovingAverage
 from src.data.batch import Batch, Example
@@ -23,6 +22,7 @@ from src.data.manifest import Row
 from src.data.training import MaskSource
 from src.lightning_modules.classifier import Classifier
 from src.lightning_modules.co_teacher import CoTeacher
+from src.lightning_private import steps_averaged
 from tests.conftest import TINY, command
 
 Train = Callable[..., Path]
@@ -323,53 +323,6 @@ def test_pairs(datamodule: Callable[..., object]) -> None:
         assert (batch.domain[:16] != batch.domain[16:]).all()
 
 
-def test_all_processes_stop_when_one_diverges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As rank 0, whose own loss is a number, sees it."""
-    strategy = SimpleNamespace(
-        root_device=torch.device("cpu"),
-        reduce=lambda loss, reduce_op: (loss + float("nan")) / 2,
-    )
-    monkeypatch.setattr("src.callbacks.divergence.gather", lambda rows: torch.cat([rows, rows + 2]))
-    datamodule = SimpleNamespace(split_paths={"train": ["a", "b", "c", "d"]})
-    trainer = SimpleNamespace(
-        strategy=strategy,
-        datamodule=datamodule,
-        current_epoch=2,
-        global_step=7,
-        is_global_zero=True,
-        precision_plugin=None,
-    )
-    batch, callback = SimpleNamespace(position=torch.tensor([0, 1])), Divergence(str(tmp_path / "diverged.json"))
-    callback.on_train_batch_start(trainer, None, batch, 0)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="the loss of step 8, in epoch 3, is nan"):
-        callback.on_train_batch_end(trainer, None, {"loss": torch.tensor(1.0)}, batch, 0)  # type: ignore[arg-type]
-    said = json.loads((tmp_path / "diverged.json").read_text())
-    assert said == {"epoch": 3, "step": 8, "images": ["a", "b", "c", "d"]}
-
-
-def test_skipped_steps_of_loss_scaling_are_no_divergence_until_they_do_not_end(tmp_path: Path) -> None:
-    def step(callback: Divergence, loss: float, scaler: object) -> None:
-        trainer = SimpleNamespace(
-            strategy=SimpleNamespace(reduce=lambda value, reduce_op: value),
-            precision_plugin=SimpleNamespace(scaler=scaler), current_epoch=0, global_step=3, is_global_zero=True,
-            datamodule=SimpleNamespace(split_paths={"train": ["a", "b"]}),
-        )  # fmt: skip
-        batch = SimpleNamespace(position=torch.tensor([0, 1]))
-        callback.on_train_batch_end(trainer, None, {"loss": torch.tensor(loss)}, batch, 0)  # type: ignore[arg-type]
-
-    scaled = Divergence(str(tmp_path / "diverged.json"))
-    for _ in range(3):
-        for _ in range(scaled.SKIPS - 1):
-            step(scaled, float("inf"), object())
-        step(scaled, 1.0, object())
-    for _ in range(scaled.SKIPS - 1):
-        step(scaled, float("nan"), object())
-    with pytest.raises(ValueError, match="has diverged"):
-        step(scaled, float("nan"), object())
-    with pytest.raises(ValueError, match="has diverged"):
-        step(Divergence(str(tmp_path / "diverged.json")), float("nan"), None)
-
-
 def test_a_context_of_one_image_and_no_other_context() -> None:
     from src.data.datasets import Images, Pairs
 
@@ -447,15 +400,9 @@ def test_a_mask_of_another_size_is_named(datamodule: Callable[..., object], tmp_
 # --------------------------------------------------------------------------------------------- the moving average
 
 
-def test_the_average_is_the_recursion_and_takes_integers_over() -> None:
-    average, old, count = MovingAverage(decay=0.75), torch.zeros(3), torch.tensor(0)
-    expected = torch.zeros(3)
-    for k, momentum in enumerate((0.0, 0.5, 2 / 3, 0.75, 0.75)):
-        now = torch.rand(3)
-        expected = momentum * expected + (1 - momentum) * now
-        average.average([old, count], [now, torch.tensor(k)], k)
-        torch.testing.assert_close(old, expected)
-        assert count == k
+def test_the_momentum_grows_to_its_limit() -> None:
+    average = MovingAverage(decay=0.75)
+    assert [average.momentum(k) for k in range(5)] == pytest.approx([0, 1 / 2, 2 / 3, 3 / 4, 3 / 4])
 
 
 def test_the_average_lies_where_the_module_goes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -473,18 +420,18 @@ def test_the_count_starts_anew_where_the_size_changes(
     train_run: Train, monkeypatch: pytest.MonkeyPatch, accumulate: int
 ) -> None:
     counts: list[int] = []
-    update = MovingAverage.average
+    momentum = MovingAverage.momentum
 
-    def average(self: MovingAverage, averaged: object, current: object, num_averaged: torch.Tensor | int) -> None:
-        if not counts or int(num_averaged) != counts[-1]:  # parameters and buffers are averaged in calls of their own
-            counts.append(int(num_averaged))
-        update(self, averaged, current, num_averaged)
+    def counted(self: MovingAverage, count: int) -> float:
+        assert count == steps_averaged(self) - 1  # torch's own, with this step
+        counts.append(count)
+        return momentum(self, count)
 
-    monkeypatch.setattr(MovingAverage, "average", average)
+    monkeypatch.setattr(MovingAverage, "momentum", counted)
     train_run("track=2", "stage=finetune", "init=none", MASKS, "datamodule.size=[[0,32],[2,48]]",
               "mixing=none", "trainer.max_epochs=3", f"trainer.accumulate_grad_batches={accumulate}")  # fmt: skip
-    steps = 6 // accumulate  # an epoch; at k = 0 torch takes the weights over without asking for an average
-    assert counts == [*range(1, 2 * steps), *range(1, steps)]
+    steps = 6 // accumulate  # an epoch
+    assert counts == [*range(2 * steps), *range(steps)]
 
 
 def test_the_averaged_weights_are_validated_and_handed_on(train_run: Train) -> None:

@@ -133,7 +133,9 @@ def test_a_step_fills_the_cache_and_a_large_image_is_one() -> None:
     assert images_at_once(torch.empty(128, 3, 224, 224)) == 2
     assert images_at_once(torch.empty(0, 3, 224, 224)) >= 1
     assert images_at_once(torch.empty(48, 3, 1024, 1024)) == 1
-    assert images_at_once(torch.empty(100, 3, 8, 8, device="meta")) == 13
+    for images, side, expected in ((128, 224, 111), (96, 512, 21), (8, 8192, 1)):  # 64 MiB of float32
+        assert images_at_once(torch.empty(images, 3, side, side, device="meta")) == expected
+    assert images_at_once(torch.empty(96, 3, 512, 512, dtype=torch.bfloat16, device="meta")) == 42
 
 
 def test_a_pair_is_mixed_both_ways_by_one_call() -> None:

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint, Timer
 
+from src.callbacks.divergence import Divergence
 from src.lightning_private import leave_signals_alone
 from src.stopping import NAMES, request
 
@@ -18,6 +19,7 @@ class Preemption(pl.Callback):
     """Write `path` and stop as soon as any rank has been asked to, or where Lightning would cut an epoch short.
 
     The ranks agree at the end of a batch: a handler that saved at once would leave the others waiting in a collective.
+    Within an epoch Divergence asks them, every few batches and together with what it asks itself.
     Lightning ends an epoch early for max_time, max_steps and callbacks, and counts it as a whole one: a run resumed
     there would skip the rest of its images.
 
@@ -27,6 +29,7 @@ class Preemption(pl.Callback):
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
+        self.watch: Divergence | None = None
         self.cut = False  # whether Lightning wanted to end an epoch between two steps
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -36,6 +39,7 @@ class Preemption(pl.Callback):
         # After the Timer, which Lightning appends, and everything else that may end a training; before the checkpoints.
         others = [callback for callback in trainer.callbacks if callback is not self]  # type: ignore[attr-defined] # Lightning adds it
         first = next((i for i, c in enumerate(others) if isinstance(c, Checkpoint)), len(others))
+        self.watch = next((callback for callback in others if isinstance(callback, Divergence)), None)
         trainer.callbacks[:] = [*others[:first], self, *others[first:]]  # type: ignore[attr-defined] # Lightning adds it
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -55,7 +59,7 @@ class Preemption(pl.Callback):
             self.cut = True
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             trainer.should_stop = False  # no checkpoint holds gradients that still wait for more batches
-        elif (signum := self.agreed(trainer)) or self.cut:
+        elif (signum := self.last_agreed(trainer)) or self.cut:
             trainer.save_checkpoint(self.path)
             self.stop(trainer, signum)
 
@@ -84,6 +88,10 @@ class Preemption(pl.Callback):
             return request.signum
         asked = torch.tensor(float(request.signum), device=trainer.strategy.root_device)
         return int(trainer.strategy.reduce(asked, reduce_op="max"))
+
+    def last_agreed(self, trainer: pl.Trainer) -> int:
+        """As `agreed`, some batches late where there are other ranks, and without a wait for the device."""
+        return self.agreed(trainer) if self.watch is None or trainer.world_size == 1 else self.watch.signum
 
     @staticmethod
     def limit(trainer: pl.Trainer) -> str:

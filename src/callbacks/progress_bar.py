@@ -14,6 +14,8 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
+from src.transfers import Late
+
 FIGURES = {
     "train/loss": ("loss", "{:.4g}"),
     "learning_rate": ("rate", "{:.3g}"),
@@ -38,8 +40,8 @@ class TwoLines(Progress):
 class Bar(ProgressBar):
     """Epochs counted from 1, batches, images a second and the time left of the training; below them its figures.
 
-    The loss is that of the latest batch, the rate that of the first group of parameters, accuracies are those of the
-    latest validation. What is on the device is read only as often as the screen is drawn.
+    The loss is that of a batch at the last drawing, the rate that of the first group of parameters, accuracies are
+    those of the latest validation. What is on the device is read only as often as the screen is drawn, and late.
 
     Args:
         console: where to; None: stdout.
@@ -55,6 +57,7 @@ class Bar(ProgressBar):
         self.task = TaskID(0)
         self.speed = ""
         self.figures: dict[str, float] = {}
+        self.loss: Late | None = None  # on its way
         self.begin = self.epoch_begin = self.drawn = 0.0
         self.first_epoch = self.first_batch = 0
 
@@ -114,7 +117,7 @@ class Bar(ProgressBar):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.start_epoch(trainer)
-        self.epoch_begin, self.first_batch = time.monotonic(), -1
+        self.epoch_begin, self.first_batch, self.loss = time.monotonic(), -1, None
 
     def start_epoch(self, trainer: pl.Trainer) -> None:
         """The bar of the epoch that is being trained."""
@@ -132,7 +135,9 @@ class Bar(ProgressBar):
         epochs = trainer.current_epoch - self.first_epoch + done / trainer.num_training_batches
         to_do = (trainer.max_epochs or 0) - self.first_epoch - epochs
         left = timedelta(seconds=round((now - self.begin) / epochs * to_do))
-        self.figures["train/loss"] = float(outputs["loss"].detach())
+        if self.loss:
+            self.figures["train/loss"] = float(self.loss.read())
+        self.loss = Late(outputs["loss"])
         self.figures["learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
         self.speed = f"{images / (now - self.epoch_begin):,.0f} images/s  {left} left"
         self.advance(done)

@@ -8,11 +8,14 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from src.transfers import Late
+
 
 class StepMetrics(pl.Callback):
     """Give loggers the mean loss of the latest steps, and the images a second: all processes' together.
 
-    The losses are added up where they are computed and read once in `every_n_steps`: no step waits for its loss here.
+    The losses are added up where they are computed, and read once in `every_n_steps`, a batch later: no step waits for
+    its loss here.
     metrics.csv has a row for each epoch, and none of this.
 
     Args:
@@ -23,6 +26,7 @@ class StepMetrics(pl.Callback):
         if every_n_steps < 1:
             raise ValueError(f"callbacks.steps.every_n_steps is {every_n_steps}: expected at least 1")
         self.every_n_steps = every_n_steps
+        self.point: tuple[Late, float, int] | None = None  # mean loss, images a second, step; not yet logged
         self.restart()
 
     def restart(self) -> None:
@@ -39,14 +43,23 @@ class StepMetrics(pl.Callback):
     ) -> None:
         if not trainer.loggers:
             return
+        self.say(trainer)
         loss = outputs["loss"].detach().float()
         self.total = loss.clone() if self.total is None else self.total + loss
         self.steps += 1
         self.images += len(batch.position) * trainer.world_size
         if self.steps < self.every_n_steps and batch_idx + 1 < trainer.num_training_batches:
             return
-        mean = float(trainer.strategy.reduce(self.total / self.steps, reduce_op="mean"))
-        figures = {"step/loss": mean, "step/images_per_second": self.images / (time.monotonic() - self.begin)}
-        for logger in trainer.loggers:
-            logger.log_metrics(figures, step=trainer.global_step)
+        mean = Late(trainer.strategy.reduce(self.total / self.steps, reduce_op="mean"))
+        self.point = mean, self.images / (time.monotonic() - self.begin), trainer.global_step
         self.restart()
+        if batch_idx + 1 >= trainer.num_training_batches:
+            self.say(trainer)
+
+    def say(self, trainer: pl.Trainer) -> None:
+        """Log the point that is on its way."""
+        if self.point:
+            mean, speed, step = self.point
+            for logger in trainer.loggers:
+                logger.log_metrics({"step/loss": float(mean.read()), "step/images_per_second": speed}, step=step)
+            self.point = None

@@ -110,6 +110,7 @@ class C2AM(pl.LightningModule):
             raise ValueError(f"module.normalise is {normalise!r}: expected maximum or range")
         super().__init__()
         self.backbone = backbone.to(memory_format=torch.channels_last)
+        self.backbone.forward = backbone.forward_features  # type: ignore[assignment] # what compile=true compiles
         width = int(backbone.num_features)  # type: ignore[arg-type] # timm's; channels of the map, not of a head
         self.head = Sequential(nn.Conv2d(width, 1, 3, padding=1, bias=False), nn.BatchNorm2d(1))
         self.alpha, self.area_weight = alpha, area_weight
@@ -123,7 +124,7 @@ class C2AM(pl.LightningModule):
 
     def represent(self, image: torch.Tensor) -> Representations:
         """Images (N, 3, H, W) in [0, 1] to representations and the map as trained, float32, of either sign."""
-        features = self.backbone.forward_features((image - self.mean) / self.std)  # type: ignore[operator] # timm's
+        features = self.backbone((image - self.mean) / self.std)
         activation = torch.sigmoid(self.head(features))
         return Representations(*disentangle(features, activation), activation)
 

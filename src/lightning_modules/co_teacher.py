@@ -14,12 +14,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from src.averages import follow
 from src.data.batch import Batch
 from src.fourier import mix_amplitude
 from src.lightning_modules.classifier import Classifier
 from src.lightning_modules.optimizer import optimizer_and_schedule
 from src.losses import consistency, mixed_cross_entropy, ramp_up
 from src.mixing import Mixed
+from src.transfers import to_device
 
 
 class CoTeacher(Classifier):
@@ -86,7 +88,7 @@ class CoTeacher(Classifier):
             The mixed originals, and the copies (2N, 3, H, W).
         """
         pairs, device = len(batch.image) // 2, batch.image.device
-        lam = torch.rand(pairs).repeat(2).to(device)  # one weight ~ U(0, 1) per pair, drawn on the CPU
+        lam = to_device(torch.rand(pairs).repeat(2), device)  # one weight ~ U(0, 1) per pair, drawn on the CPU
         other = torch.arange(2 * pairs, device=device).roll(pairs)
         copies = mix_amplitude(batch.image, other, lam, self.ratio).clamp_(0, 1)
         # The same draws twice: with partners of their own, the consistency terms would pull unrelated pictures
@@ -134,7 +136,6 @@ class CoTeacher(Classifier):
         super().optimizer_step(*args, **options)
         self.update_teacher(self.trainer.global_step + 1)  # Lightning counts this step after the hook
 
-    @torch.no_grad()
     def update_teacher(self, step: int) -> None:
         """theta_t = m theta_t + (1 - m) theta_s, m = min(1 - 1 / (step + 1), decay), of parameters and buffers.
 
@@ -145,12 +146,7 @@ class CoTeacher(Classifier):
             step: the stage's own steps so far, this one included: 1 after the first.
         """
         momentum = min(1 - 1 / (step + 1), self.decay)
-        now = self.student.state_dict()
-        for name, average in self.teacher.state_dict().items():
-            if average.is_floating_point():
-                average.lerp_(now[name], 1 - momentum)
-            else:
-                average.copy_(now[name])
+        follow(self.teacher.state_dict().values(), self.student.state_dict().values(), momentum)
 
     def configure_optimizers(self) -> Any:
         return optimizer_and_schedule(self.optimizer, self.scheduler, self.student)

@@ -10,6 +10,7 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from src.averages import follow
 from src.data.batch import TwoViewBatch
 from src.distributed import gather, rank_and_world_size
 from src.lightning_modules.backbone import check_sizes, run_sizes, width_of
@@ -24,6 +26,9 @@ from src.lightning_modules.optimizer import optimizer_and_schedule
 from src.losses import info_nce
 from src.metrics import top_hits
 from src.precision import Sequential, in_float32
+from src.transfers import to_device
+
+normalize = in_float32(F.normalize)
 
 
 class Encoder(nn.Module):
@@ -39,7 +44,7 @@ class Encoder(nn.Module):
         self.head = Sequential(nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, dim))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return in_float32(F.normalize)(self.head(self.backbone(x)), dim=1)
+        return normalize(self.head(self.backbone(x)), dim=1)
 
 
 class MoCo(pl.LightningModule):
@@ -54,7 +59,7 @@ class MoCo(pl.LightningModule):
         temperature: of InfoNCE.
         num_splits: groups of the global batch over which BatchNorm takes its statistics, in both encoders. Each process
             has its share of them, so that one process computes what several do; with more processes than
-            groups, each process is a group.
+            groups, each process is a group. Everything but BatchNorm sees the whole batch at once.
         collapse_below: warn when the features' spread falls below this.
         optimizer, scheduler: from parameters (conf/optimizer) to an optimiser, from that to a schedule by epoch.
     """
@@ -85,6 +90,10 @@ class MoCo(pl.LightningModule):
         self.key_encoder = copy.deepcopy(self.query_encoder).requires_grad_(False)
         self.key_momentum, self.temperature = key_momentum, temperature
         self.num_splits, self.collapse_below = num_splits, collapse_below
+        self.groups = 1  # of this process's batch
+        for norm in self.modules():
+            if isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d)):
+                norm.forward = partial(self.by_group, norm, norm.forward)  # type: ignore[method-assign] # keys stay
         self.optimizer, self.scheduler = optimizer, scheduler
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
@@ -121,16 +130,27 @@ class MoCo(pl.LightningModule):
         return loss
 
     def encode(self, encoder: nn.Module, image: torch.Tensor) -> torch.Tensor:
-        """Images (n, 3, H, W) in [0, 1] to (n, dim), BatchNorm seeing one group of them at a time."""
-        groups = max(1, self.num_splits // rank_and_world_size()[1])
-        x = (image - self.mean) / self.std
-        return torch.stack([encoder(x[i::groups]) for i in range(groups)], dim=1).flatten(0, 1)
+        """Images (n, 3, H, W) in [0, 1] to (n, dim), BatchNorm seeing one group of them at a time.
 
-    @torch.no_grad()
+        Group i is every groups-th image from i on. The groups are put one behind the other, so that each is a view.
+        """
+        self.groups = max(1, self.num_splits // rank_and_world_size()[1])
+        x = (image - self.mean) / self.std
+        made: torch.Tensor = encoder(torch.cat([x[i :: self.groups] for i in range(self.groups)]))
+        return made.view(self.groups, -1, made.shape[1]).transpose(0, 1).flatten(0, 1)
+
+    def by_group(
+        self, norm: nn.Module, forward: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
+    ) -> torch.Tensor:
+        """A BatchNorm's `forward` on one group after the other: outputs, gradients and running statistics are those of
+        as many passes of the encoder."""
+        if self.groups == 1 or not norm.training:
+            return forward(x)
+        return torch.cat([forward(group) for group in x.chunk(self.groups)])
+
     def update_key_encoder(self) -> None:
         """theta_k = m theta_k + (1 - m) theta_q (MoCo, eq. 2); BatchNorm's buffers are each encoder's own."""
-        for key, query in zip(self.key_encoder.parameters(), self.query_encoder.parameters(), strict=True):
-            key.lerp_(query, 1 - self.key_momentum)
+        follow(self.key_encoder.parameters(), self.query_encoder.parameters(), self.key_momentum)
 
     @torch.no_grad()
     def shuffled_keys(self, image: torch.Tensor) -> torch.Tensor:
@@ -147,7 +167,7 @@ class MoCo(pl.LightningModule):
         rank, world_size = rank_and_world_size()
         everything = gather(image)
         # Drawn on the CPU, so that a seed gives the same order on every device; all ranks use rank 0's draw.
-        order = gather(torch.randperm(len(everything)).to(image.device))[::world_size]
+        order = gather(to_device(torch.randperm(len(everything)), image.device))[::world_size]
         keys = gather(self.encode(self.key_encoder, everything[order[rank::world_size]]))
         return keys[order.argsort()]
 

@@ -13,6 +13,7 @@ from typing import NamedTuple, TypedDict
 import torch
 
 from src.data.batch import Batch
+from src.transfers import to_device
 
 
 class Mixed(NamedTuple):
@@ -49,7 +50,9 @@ class Strategy(ABC):
     - It writes neither to the batch nor to anything that an earlier call returned.
     - All its draws come from torch's CPU generator, which it does not seed, and no call depends on earlier ones: a
       seed gives the same Mixed in every process, whether or not a run was resumed.
-    - A batch that lacks what it needs (mask None, domain -1) is refused with a ValueError.
+    - A batch that lacks what it needs (mask None, domain -1) is refused with a ValueError, the first one at the latest.
+    - The host waits for nothing on a GPU after the first call: no item(), no bool(), no boolean index of a batch's
+      tensors, and what is drawn goes there by `to_device`.
 
     Args:
         probability: that an image is mixed at all, in [0, 1]; each image's own draw.
@@ -100,7 +103,7 @@ def choose(first: torch.Tensor, one: Mixed, other: Mixed) -> Mixed:
     Args:
         first: (N,) bool on any device: where `one` is taken.
     """
-    first = first.to(one.image.device)
+    first = to_device(first, one.image.device)
     image = torch.where(first.view(-1, 1, 1, 1), one.image, other.image)
     return Mixed(image, torch.where(first, one.partner, other.partner), torch.where(first, one.lam, other.lam))
 
@@ -118,7 +121,7 @@ def check_parts(strategies: Mapping[str, Strategy]) -> None:
 def draw_partner(batch: Batch) -> torch.Tensor:
     """A random permutation of the batch: (N,) int64 on the images' device."""
     # Drawn on the CPU, so that a seed gives the same partners on every device.
-    return torch.randperm(len(batch.image)).to(batch.image.device)
+    return to_device(torch.randperm(len(batch.image)), batch.image.device)
 
 
 def draw_other_context(batch: Batch) -> torch.Tensor:
@@ -126,21 +129,37 @@ def draw_other_context(batch: Batch) -> torch.Tensor:
 
     Returns:
         (N,) int64 on the images' device; not a permutation.
-
-    Raises:
-        ValueError: the images have no context.
     """
-    if (batch.domain < 0).any():
-        raise ValueError("mixing.other_context=true needs images whose context is known (track 1): set it to false")
     eligible = batch.domain[:, None] != batch.domain
     eligible |= ~eligible.any(1, keepdim=True)
-    keys = torch.rand(eligible.shape).to(eligible.device)  # drawn on the CPU, as above
+    keys = to_device(torch.rand(eligible.shape), eligible.device)  # drawn on the CPU, as above
     return keys.masked_fill(~eligible, -1).argmax(1)
+
+
+class OtherContext:
+    """draw_other_context, which refuses a first batch without contexts.
+
+    All images of a run have one, or none has: each batch's would have to be waited for.
+    """
+
+    def __init__(self) -> None:
+        self.known = False
+
+    def __call__(self, batch: Batch) -> torch.Tensor:
+        """Partners, as of draw_other_context.
+
+        Raises:
+            ValueError: the images have no context.
+        """
+        if not self.known and (batch.domain < 0).any():
+            raise ValueError("mixing.other_context=true needs images whose context is known (track 1): set it to false")
+        self.known = True
+        return draw_other_context(batch)
 
 
 def partner_rule(other_context: bool) -> Callable[[Batch], torch.Tensor]:
     """How the setting `other_context` has partners drawn."""
-    return draw_other_context if other_context else draw_partner
+    return OtherContext() if other_context else draw_partner
 
 
 def draw_beta(alpha: float, count: int) -> torch.Tensor:

@@ -13,6 +13,7 @@ import torch
 from src.data.batch import Batch
 from src.fourier import mix_amplitude
 from src.mixing import Mixed, Settings, Strategy, partner_rule
+from src.transfers import to_device
 
 
 class Amplitude(Strategy):
@@ -47,6 +48,6 @@ class Amplitude(Strategy):
     def mix(self, batch: Batch) -> Mixed:
         """All images mixed."""
         x, partner = batch.image, self.draw_partner(batch)
-        lam = torch.empty(self.draws(batch)).uniform_(self.weakest, self.strongest).to(x.device).expand(len(x))
+        lam = to_device(torch.empty(self.draws(batch)).uniform_(self.weakest, self.strongest), x.device).expand(len(x))
         image = mix_amplitude(x, partner, lam, self.ratio).clamp_(0, 1)  # valid pixels, as in fdg
         return Mixed(image, partner, torch.ones(len(x), device=x.device))

@@ -8,6 +8,7 @@ import torch
 
 from src.data.batch import Batch
 from src.mixing import Mixed, Settings, Strategy, draw_beta, draw_partner
+from src.transfers import to_device
 
 
 def boxes_of(lam: torch.Tensor, height: int, width: int, centre: torch.Tensor) -> torch.Tensor:
@@ -41,7 +42,7 @@ def cutmix(x: torch.Tensor, partner: torch.Tensor, boxes: torch.Tensor) -> tuple
     """
     height, width = x.shape[2:]
     row, column = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
-    top, bottom, left, right = boxes.to(x.device)[..., None].unbind(1)
+    top, bottom, left, right = to_device(boxes, x.device)[..., None].unbind(1)
     inside = ((row >= top) & (row < bottom))[:, :, None] & ((column >= left) & (column < right))[:, None]
     mixed = torch.where(inside[:, None], x[partner], x)
     return mixed, 1 - inside.float().mean((1, 2)).expand(len(x))

@@ -9,6 +9,7 @@ import torch
 from src.data.batch import Batch
 from src.mixing import Mixed, Settings, Strategy, draw_beta, draw_partner
 from src.precision import in_float32
+from src.transfers import to_device
 
 
 @in_float32
@@ -84,6 +85,6 @@ class FMix(Strategy):
         """All images mixed."""
         x, count = batch.image, self.draws(batch)
         partner, lam, noise = draw_partner(batch), draw_beta(self.alpha, count), torch.randn(count, *x.shape[2:])
-        own = highest(low_frequency(noise.to(x.device), self.decay), lam.to(x.device))
+        own = highest(low_frequency(to_device(noise, x.device), self.decay), to_device(lam, x.device))
         image, share = fmix(x, partner, own)
         return Mixed(image, partner, share)

@@ -10,6 +10,7 @@ import torch
 from src.data.batch import Batch
 from src.fourier import images_at_once
 from src.mixing import Mixed, Settings, Strategy, by_pixel, draw_beta, partner_rule
+from src.transfers import to_device
 
 
 def mix_regions(
@@ -76,6 +77,7 @@ class Foreground(Strategy):
             )
         device, count = batch.image.device, self.draws(batch)
         partner = self.draw_partner(batch)
-        lam_f, lam_b = draw_beta(self.alpha, count).to(device), torch.rand(count).to(device)
-        image = mix_regions(batch.image, batch.mask, partner, lam_f, lam_b, self.mean.to(device))
+        lam_f, lam_b = (to_device(lam, device) for lam in (draw_beta(self.alpha, count), torch.rand(count)))
+        self.mean = to_device(self.mean, device)  # where it stays
+        image = mix_regions(batch.image, batch.mask, partner, lam_f, lam_b, self.mean)
         return Mixed(image, partner, lam_f.expand(len(image)))

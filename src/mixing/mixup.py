@@ -8,6 +8,7 @@ import torch
 
 from src.data.batch import Batch
 from src.mixing import Mixed, Settings, Strategy, by_pixel, draw_beta, draw_partner
+from src.transfers import to_device
 
 
 def mixup(x: torch.Tensor, partner: torch.Tensor, lam: torch.Tensor) -> torch.Tensor:
@@ -38,5 +39,5 @@ class Mixup(Strategy):
 
     def mix(self, batch: Batch) -> Mixed:
         """All images mixed."""
-        partner, lam = draw_partner(batch), draw_beta(self.alpha, self.draws(batch)).to(batch.image.device)
+        partner, lam = draw_partner(batch), to_device(draw_beta(self.alpha, self.draws(batch)), batch.image.device)
         return Mixed(mixup(batch.image, partner, lam), partner, lam.expand(len(batch.image)))

@@ -9,6 +9,7 @@ import torch
 from src.data.batch import Batch
 from src.fourier import images_at_once, low_pass
 from src.mixing import Mixed, Settings, Strategy, by_pixel, draw_beta, partner_rule
+from src.transfers import to_device
 
 
 def spectrum(
@@ -62,6 +63,6 @@ class Spectrum(Strategy):
         """All images mixed."""
         device, count = batch.image.device, self.draws(batch)
         partner = self.draw_partner(batch)
-        lam_l, lam_h = draw_beta(self.alpha, count).to(device), torch.rand(count).to(device)
+        lam_l, lam_h = (to_device(lam, device) for lam in (draw_beta(self.alpha, count), torch.rand(count)))
         image = spectrum(batch.image, partner, lam_l, lam_h, self.ratio)
         return Mixed(image, partner, lam_l.expand(len(image)))

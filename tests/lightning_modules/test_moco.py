@@ -16,9 +16,14 @@ from src.lightning_modules.moco import MoCo
 UNKNOWN = torch.zeros(0)
 
 
-def make(num_splits: int = 1, queue_size: int = 16, key_momentum: float = 0.5) -> MoCo:
+TINY = {"channels": [8, 8, 16, 16], "stem_width": 8}
+
+
+def make(
+    num_splits: int = 1, queue_size: int = 16, key_momentum: float = 0.5, name: str = "resnet10t", **settings: object
+) -> MoCo:
     torch.manual_seed(0)
-    backbone = timm.create_model("resnet10t", num_classes=0, channels=[8, 8, 16, 16], stem_width=8)
+    backbone = timm.create_model(name, num_classes=0, **(settings or TINY))
     return MoCo(
         backbone=backbone, mean=[0.5] * 3, std=[0.25] * 3, dim=8, queue_size=queue_size, key_momentum=key_momentum,
         temperature=0.2, num_splits=num_splits, collapse_below=0.1,
@@ -121,6 +126,35 @@ def test_batch_norm_sees_a_group_at_a_time() -> None:
     torch.testing.assert_close(module.encode(module.query_encoder, image), expected)
     whole = make(num_splits=1)
     assert not torch.allclose(whole.encode(whole.query_encoder, image), expected)
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "densenet121"])  # BatchNorm, and timm's with the activation inside
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_one_pass_is_a_loop_over_the_groups(name: str, groups: int) -> None:
+    settings = {"growth_rate": 4, "block_config": (1, 2)} if name == "densenet121" else {}
+    once, loop = make(groups, name=name, **settings).double(), make(1, name=name, **settings).double()
+    loop.load_state_dict(once.state_dict())
+    image = views(count=16).first.double().contiguous(memory_format=torch.channels_last)
+    x, weight = (image - 0.5) / 0.25, torch.randn(16, 8).double()
+    convolved: list[torch.Size] = []
+    first = next(part for part in once.query_encoder.modules() if isinstance(part, torch.nn.Conv2d))
+    first.register_forward_hook(lambda part, given, made: convolved.append(made.shape))
+    made = once.encode(once.query_encoder, image)
+    expected = torch.empty_like(made)
+    for group in range(groups):
+        expected[group::groups] = loop.query_encoder(x[group::groups])
+    assert len(convolved) == 1 and convolved[0][0] == 16
+    for features in (made, expected):
+        (features * weight).sum().backward()
+    torch.testing.assert_close(made, expected, rtol=0, atol=1e-9)
+    for one, other in zip(once.query_encoder.parameters(), loop.query_encoder.parameters(), strict=True):
+        assert one.grad is not None and other.grad is not None
+        torch.testing.assert_close(one.grad, other.grad, rtol=0, atol=1e-9)
+    for (key, one), other in zip(once.query_encoder.named_buffers(), loop.query_encoder.buffers(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+        assert one == groups if key.endswith("num_batches_tracked") else one.is_floating_point()
+    once.eval(), loop.eval()
+    torch.testing.assert_close(once.encode(once.query_encoder, image), loop.query_encoder(x), rtol=0, atol=1e-9)
 
 
 def test_spread_tells_a_collapse() -> None:

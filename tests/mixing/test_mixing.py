@@ -325,5 +325,6 @@ def test_partners_of_another_context(name: str) -> None:
     assert fifth[4] == 0 and all(count > 25 for count in fifth[[0, 1, 2, 3, 5, 6]])
     alone = strategy(batch._replace(domain=torch.full((7,), 3))).partner  # of one context: any image
     assert alone.shape == (7,) and 0 <= int(alone.min()) <= int(alone.max()) < 7
+    strategy = strategy_of(name, other_context=True)  # it looks at its first batch
     with pytest.raises(ValueError, match="other_context=true needs images whose context is known"):
         strategy(batch._replace(domain=torch.full((7,), -1)))
