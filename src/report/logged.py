@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -83,6 +84,16 @@ def groups_of(evaluation: Evaluation) -> list[tuple[str, str, str, int, float]]:
     ]
 
 
+def sortable(rows: Sequence[Sequence[str]]) -> list[list[Any]]:
+    """Rows of text with numbers where a column has nothing else, None for its empty cells and "-"."""
+    columns = []
+    for column in zip(*rows, strict=True):
+        known = [word for word in column if word not in ("", "-")]
+        number = bool(known) and all(re.fullmatch(r"-?\d+(\.\d+)?", word) for word in known)
+        columns.append([(float(word) if word in known else None) if number else str(word) for word in column])
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
 def link_of(logger: Logger) -> str:
     """What stands before a W&B run's id in its address; "" of one that is offline, and of other loggers."""
     url = getattr(logger.experiment, "url", None) if isinstance(logger, WandbLogger) else None
@@ -120,7 +131,7 @@ def log_to_wandb(evaluation: Evaluation, page: Page, mistakes: Sequence[Mistake]
         pictured: list[list[Any]] = [[wandb.Image(one.picture), *one[1:]] for one in mistakes]
         logger.log_table("mistakes", columns=list(Mistake._fields), data=pictured)
     for name, (head, *rows) in page.tables.items():
-        logger.log_table(f"report/{name}", columns=head, data=rows)
+        logger.log_table(f"report/{name}", columns=[*map(str, head)], data=sortable(rows))
     for name, figure in page.figures.items():
         logger.log_image(f"report/{name}", [plots.raster(figure)])
     for name, photos in page.photos.items():

@@ -16,7 +16,7 @@ from src.data.manifest import Row
 from src.prediction.image_sets import ImageSet, Truth
 from src.prediction.voting import elect
 from src.report.evaluation import EvaluatedSet
-from src.report.logged import groups_of, numbers, scalars
+from src.report.logged import groups_of, numbers, scalars, sortable
 from src.report.mistakes import mistakes_of, sheet
 from src.report.photos import Photo
 from tests.runs.test_hyperparameters import hparams_page
@@ -71,6 +71,11 @@ def test_scalars_and_the_cells_of_the_map() -> None:
     found = scalars(evaluation())
     assert found == {"test/accuracy": 0.25, "test/worst_group": 0.5, "members/m": 0.25, "members/n": 0.25}
     assert groups_of(evaluation()) == [("test", "car", "x", 2, 0.5)]
+
+
+def test_columns_of_numbers_can_be_sorted() -> None:
+    rows = [["a", "12.50", "-", "0.1 ± 0.2"], ["7", "-3", "-", "1"], ["", "-", "", "2"]]
+    assert sortable(rows) == [["a", 12.5, "-", "0.1 ± 0.2"], ["7", -3.0, "-", "1"], ["", None, "", "2"]]
 
 
 def test_a_sheet_has_a_caption_below_each_picture() -> None:
