@@ -26,6 +26,7 @@ MAY_DIFFER_ON_RESUME = (
     "resume",
     "logger",
     "logged_as",
+    "logged_to",
     "callbacks.progress",
     "callbacks.steps",
     "data_root",

@@ -14,6 +14,7 @@ from src.report import plots
 from src.report.evaluation import Evaluation
 from src.report.mistakes import Mistake, mistakes_of, sheet
 from src.report.page import Page
+from src.report.photos import SIDE
 from src.report.tables import as_markdown, percent
 from src.runs.hyperparameters import log_hyperparameters
 
@@ -155,8 +156,10 @@ def log_to_tensorboard(
     for name, figure in page.figures.items():
         writer.add_image(f"report/{name}", plots.raster(figure), dataformats="HWC")
     for name, photos in page.photos.items():
-        if photos:
-            columns = 3 if len(photos) > 1 else 1
-            writer.add_image(f"report/{name}", plots.raster(sheet(photos, columns)), dataformats="HWC")
+        if photos and len(photos[0].picture) <= 2 * SIDE:
+            writer.add_image(f"report/{name}", plots.raster(sheet(photos)), dataformats="HWC")
+        else:  # sheets themselves
+            for i, photo in enumerate(photos):
+                writer.add_image(f"report/{name}/{i}", photo.picture, dataformats="HWC")
     logger.save()
     writer.close()

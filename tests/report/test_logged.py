@@ -93,10 +93,11 @@ def test_every_logger_gets_the_page(two_members: list[Path], predict: Callable[.
     (logged,) = (two_members[1] / "wandb/offline-run-20260101_120000-ab12cd34",)
     logged.mkdir(parents=True)  # as if this member had been trained with logger=wandb
     results = predict(truth, "logger=[wandb,tensorboard]")
+    vote = results / "votes/baselines"
     figures = json.loads((results / "figures.json").read_text())["test"]
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(results / "tensorboard"))
+    events = EventAccumulator(str(vote / "tensorboard"))
     events.Reload()
     assert {"report/contexts", "report/confusion", "report/mistakes"} <= set(events.Tags()["images"])
     picture = np.frombuffer(events.Images("report/mistakes")[-1].encoded_image_string, np.uint8)
@@ -112,10 +113,10 @@ def test_every_logger_gets_the_page(two_members: list[Path], predict: Callable[.
     for key, value in numbers({key: value for key, value in figures.items() if key != "worst_group"}, "test").items():
         assert scalars[key] == pytest.approx(value, abs=1e-6, nan_ok=True), key
     assert "in_domain/accuracy" in scalars
-    settings, metrics = hparams_page(results)["tensorboard"]
+    settings, metrics = hparams_page(results)["votes/baselines/tensorboard"]
     assert settings["vote"] == "adaptive" and settings["members"] == 2 and len(settings) == 8
     assert metrics["test/accuracy"] == pytest.approx(figures["accuracy"]) and len(metrics) == 4
-    (run,) = (results / "wandb").glob("offline-run-*")
+    (run,) = (vote / "wandb").glob("offline-run-*")
     names = {path.name.split("_")[0] for path in (run / "files/media").rglob("*") if path.is_file()}
     assert {"contexts", "confusion", "mistakes", "members", "headline", "class"} <= names
     synced = wandb_records(run)

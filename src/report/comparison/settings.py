@@ -7,7 +7,20 @@ from typing import Any
 
 from src.overrides import MAY_DIFFER_ON_RESUME, START
 
-OWN = ("seed", "split", "split_name", "run_name", "run_dir", "logged_as", "tag", "init", "masks", "before", "track")
+OWN = (
+    "seed",
+    "split",
+    "split_name",
+    "run_name",
+    "run_dir",
+    "logged_as",
+    "logged_to",
+    "tag",
+    "init",
+    "masks",
+    "before",
+    "track",
+)
 """Settings that every run has of its own, or that say where things lie; their copies elsewhere have the same names."""
 
 
