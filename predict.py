@@ -190,7 +190,7 @@ def show(evaluation: Evaluation, open_images: OpenImages, cfg: DictConfig) -> No
             if settings.report:
                 write_page(page, settings.folder / "report.html")
                 results.keep_report(settings)
-            log(evaluation, page, cli.instantiate(cfg.logger).values())
+            log(evaluation, page, open_images, cli.instantiate(cfg.logger).values())
     if evaluation.test.images.unreadable:
         raise ValueError(results.unreadable_words(evaluation))
 

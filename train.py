@@ -139,7 +139,7 @@ def make_trainer(cfg: DictConfig) -> Trainer:
     from src.callbacks.randomness import KeyedRandomness
     from src.overrides import literal
     from src.runs.directory import resolved
-    from src.runs.hyperparameters import hyperparameters
+    from src.runs.hyperparameters import METRICS, hyperparameters, log_hyperparameters
 
     # null is Lightning's default, which is not None for all.
     given = {name: literal(value) for name, value in resolved(cfg)["trainer"].items() if value is not None}
@@ -148,7 +148,7 @@ def make_trainer(cfg: DictConfig) -> Trainer:
     trainer: Trainer = cli.instantiate(OmegaConf.create(given), callbacks=[KeyedRandomness(cfg.seed), *chosen])
     stage = Path(cfg.run_dir).parent.name
     for logger in trainer.loggers:
-        logger.log_hyperparams(hyperparameters(stage, resolved(cfg), cli.command_words()[1:]))
+        log_hyperparameters(logger, hyperparameters(stage, resolved(cfg), cli.command_words()[1:]), METRICS)
     return trainer
 
 

@@ -27,6 +27,7 @@ MAY_DIFFER_ON_RESUME = (
     "logger",
     "logged_as",
     "callbacks.divergence",
+    "logged_to",
     "callbacks.progress",
     "callbacks.steps",
     "data_root",

@@ -19,8 +19,10 @@ from omegaconf import DictConfig
 from safetensors.torch import load_file
 
 from src import cli, stopping
+from src.runs.hyperparameters import METRICS
 from src.runs.records import read_config
 from tests.conftest import ROOT, TINY, command, sign
+from tests.runs.test_hyperparameters import hparams_page
 
 Train = Callable[..., Path]
 
@@ -278,7 +280,10 @@ def test_every_logger_works(train_run: Train) -> None:
         if logger == "wandb":
             assert len(list((run / "wandb").glob("offline-run-*/*.wandb"))) == 1
         else:
-            assert list((run / "tensorboard").glob("events.*"))
+            settings, metrics = hparams_page(run)["tensorboard"]
+            assert settings["stage"] == "baseline" and settings["lr"] > 0
+            finished = json.loads((run / "finished.json").read_text())["metrics"]
+            assert metrics == pytest.approx({name: finished[name] for name in METRICS if name in finished}, abs=1e-6)
 
 
 @pytest.mark.slow

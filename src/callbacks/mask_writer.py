@@ -19,8 +19,8 @@ import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import BasePredictionWriter
-from pytorch_lightning.loggers import WandbLogger
 
+from src.callbacks.panels import log_figures, log_picture
 from src.data.datasets import BySize, padded
 from src.data.images import Mask, decode_image
 from src.data.manifest import write_manifest
@@ -198,7 +198,8 @@ class MaskWriter(BasePredictionWriter):
             if left := self.files.missing():  # trainer.limit_predict_batches
                 print(f"{len(left)} of {len(self.files.rows)} images have no mask: there is no manifest with masks")
             else:
-                self.conclude(map_iou, found_nothing, self.stability(trainer, pl_module))
+                report = self.conclude(map_iou, found_nothing, self.stability(trainer, pl_module))
+                log_figures(trainer, {f"masks/{key}": value for key, value in report.items()})
                 self.write_sheet(trainer)
         trainer.strategy.barrier("the masks are judged")
 
@@ -230,8 +231,8 @@ class MaskWriter(BasePredictionWriter):
                         overlaps[f"iou_{view}"].append(iou(np.asarray(seen(mask)), decode_mask(made)))
         return {view: float(np.mean(values)) for view, values in overlaps.items() if values}
 
-    def conclude(self, map_iou: torch.Tensor, found_nothing: int, stability: Mapping[str, float]) -> None:
-        """Write the manifest with masks and masks.json, and print a summary."""
+    def conclude(self, map_iou: torch.Tensor, found_nothing: int, stability: Mapping[str, float]) -> dict[str, Any]:
+        """Write the manifest with masks and masks.json, and print a summary; what is in masks.json."""
         rows = [row._replace(image_name=row.name, image_seg_path=self.files.relative(row)) for row in self.files.rows]
         write_manifest(self.run / f"{self.data_name}_train_with_mask_label.json", rows)
         crashed = sorted({name for path in self.tiles.parent.glob(".crashed-*.json") for name in read_json(path)})
@@ -240,6 +241,7 @@ class MaskWriter(BasePredictionWriter):
             warnings.warn(f"{self.run}: {doubt}", stacklevel=2)
         write_json(self.run / "masks.json", report)
         print(line_of(report), flush=True)
+        return report
 
     def write_sheet(self, trainer: pl.Trainer) -> None:
         """masks.png: image, map, mask, one row per class."""
@@ -254,9 +256,7 @@ class MaskWriter(BasePredictionWriter):
             return
         sheet = np.vstack([lines[label] for label in sorted(lines)]).astype(np.uint8)
         write_png(self.run / "masks.png", sheet)
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.log_image("masks", [sheet])
+        log_picture(trainer, "masks", sheet)
 
 
 def write_png(path: Path, picture: npt.NDArray[np.uint8]) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torchvision.utils import make_grid, save_image
 
+from src.callbacks.panels import log_picture
 from src.data.batch import Batch
 from src.files import write_whole
 
@@ -39,8 +39,4 @@ class Pictures(pl.Callback):
         grid = make_grid(images.detach().float().cpu().clamp(0, 1), nrow=8)
         with write_whole(self.folder / f"epoch{trainer.current_epoch:03d}.png") as file:
             save_image(grid, file, format="png")
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.log_image("train/images", [grid], step=trainer.global_step)
-            elif isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("train/images", grid, trainer.global_step)
+        log_picture(trainer, "train/images", grid.mul(255).round().byte().permute(1, 2, 0).numpy())

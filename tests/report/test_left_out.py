@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from src.report.comparison import compared
-from src.report.left_out import RULES, Epoch, LeftOutRun, compare, exact, flat, read_left_out
+from src.report.comparison.__main__ import compared
+from src.report.comparison.left_out import RULES, Epoch, LeftOutRun, compare, read_left_out
+from src.report.comparison.settings import flat
 from src.report.tables import as_latex
 from tests.conftest import TINY, command
 
@@ -107,7 +108,7 @@ def test_a_share_that_is_held_out_is_a_setting_and_a_context_may_be_a_number(tmp
 
 
 def test_the_exact_table_has_a_column_for_each_number() -> None:
-    rows = exact(compare([run("rock", 0, 0.6), run("rock", 1, 0.8), run("sea", 1, 0.8)]))
+    rows = compare([run("rock", 0, 0.6), run("rock", 1, 0.8), run("sea", 1, 0.8)]).program
     assert rows[0][:8] == ["selection", "stage", "model", "mixing", "seeds", "rock", "rock standard error", "sea"]
     assert len(rows) == 1 + len(RULES) and {len(row) for row in rows} == {len(rows[0])}
     assert rows[1][5:11] == ["70.0", "10.0", "80.0", "", "80.0", ""]

@@ -2,12 +2,10 @@ import base64
 import json
 import re
 import shutil
-import struct
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -153,67 +151,6 @@ def test_the_chain_is_in_order_and_follows_moved_logs(two_members: list[Path], t
     runs = chain(members[::-1], tmp_path / "logs")
     assert list(runs) == [two_members[0], masks, two_members[1]]
     assert runs[two_members[1]] == [two_members[0], masks] and runs[two_members[0]] == []
-
-
-def test_every_logger_gets_the_page(two_members: list[Path], predict: Predict, data: Path) -> None:
-    truth = f"truth={data / 'truth/track1_test_truth.json'}"
-    results = predict(truth, "logger=tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(results / "tensorboard"))
-    events.Reload()
-    assert {"report/contexts", "report/confusion", "report/mistakes/0"} <= set(events.Tags()["images"])
-    assert "report/members/text_summary" in events.Tags()["tensors"]
-    figures = json.loads((results / "figures.json").read_text())["test"]
-    tags = set(events.Tags()["scalars"])
-    assert {"test/accuracy", "test/worst_context", "test/ece", "test/macro_accuracy", "in_domain/accuracy"} <= tags
-    for key in ("accuracy", "worst_context", "ece"):
-        assert events.Scalars(f"test/{key}")[-1].value == pytest.approx(figures[key], abs=1e-6)
-    (logged,) = (two_members[1] / "wandb/offline-run-20260101_120000-ab12cd34",)
-    logged.mkdir(parents=True)  # as if this member had been trained with logger=wandb
-    predict(truth, "logger=[wandb,tensorboard]")
-    (run,) = (results / "wandb").glob("offline-run-*")
-    names = {path.name.split("_")[0] for path in (run / "files/media").rglob("*") if path.is_file()}
-    assert {"contexts", "confusion", "mistakes", "members", "headline"} <= names
-    summary, config = wandb_records(run)
-    assert summary["test/accuracy"] == pytest.approx(figures["accuracy"])
-    assert summary["test/worst_context"] == pytest.approx(figures["worst_context"]) and "test/ece" in summary
-    own = {f"baseline/{folder.name}" for folder in two_members}
-    assert set(config["members"]) == own == {key.removeprefix("members/") for key in summary if "members/b" in key}
-    links = [one.get("wandb") for _, one in sorted(config["members"].items())]
-    assert links == [None, "ab12cd34"] and config["vote"] == "adaptive"
-    assert not (results / "report.html").exists()
-
-
-def wandb_records(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What an offline W&B run will have as its summary and its configuration once it is synced."""
-    from wandb.proto import wandb_internal_pb2
-
-    summary: dict[str, Any] = {}
-    config: dict[str, Any] = {}
-    for data in leveldb_records(next(run.glob("*.wandb")).read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        for item in record.history.item:
-            summary[item.key or "/".join(item.nested_key)] = json.loads(item.value_json)
-        for update in (record.config.update, record.run.config.update):
-            config |= {(item.key or item.nested_key[0]): json.loads(item.value_json) for item in update}
-    return summary, config
-
-
-def leveldb_records(file: bytes) -> Iterator[bytes]:
-    """The records of a log of LevelDB's, behind W&B's seven bytes: blocks of 32 kB, (crc, length, kind) of a part."""
-    place, record = 7, b""
-    while place + 7 <= len(file):
-        if 32768 - place % 32768 < 7:  # too little for a part: zeros
-            place += 32768 - place % 32768
-            continue
-        length, kind = struct.unpack_from("<HB", file, place + 4)
-        record += file[place + 7 : place + 7 + length]
-        place += 7 + length
-        if kind in (1, 4):  # whole, or the last part
-            yield record
-            record = b""
 
 
 def test_report_needs_its_packages(two_members: list[Path], predict: Predict, monkeypatch: pytest.MonkeyPatch) -> None:

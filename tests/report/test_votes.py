@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from src.report.comparison import compared
+from src.report.comparison.__main__ import compared
 
 
 def run(logs: Path, name: str, passes: float | None, init: str | None = None, **more: object) -> str:
@@ -67,5 +67,5 @@ def test_votes_that_are_not_there_or_are_damaged(tmp_path: Path) -> None:
     (tmp_path / "results/track1/votes/x/ensemble.json").write_text("{}")
     with pytest.raises(ValueError, match="votes/x is damaged .*: remove it and run its predict.py again"):
         compared(words(tmp_path))
-    with pytest.raises(ValueError, match="of=runs is not a setting"):
-        compared(words(tmp_path, "of=runs"))
+    with pytest.raises(ValueError, match="of=everything is not a setting"):
+        compared(words(tmp_path, "of=everything"))

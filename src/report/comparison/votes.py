@@ -6,8 +6,16 @@ from pathlib import Path
 
 from src.files import read_json
 from src.report.chain import weights_from
+from src.report.comparison import Comparison
 from src.report.tables import Table, interval, percent
 from src.runs.records import read_config, read_finished
+
+
+def compare(results: Path, logs_dir: Path) -> Comparison:
+    """The table of votes_table."""
+    table = votes_table(results, logs_dir)
+    program = [["" if cell == "-" else cell for cell in row] for row in table]
+    return Comparison(f"votes on the test images of {results.name}, percent", {"": table}, [], program, {})
 
 
 def votes_table(results: Path, logs_dir: Path) -> Table:

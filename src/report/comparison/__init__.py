@@ -1,23 +1,19 @@
-"""Finished runs in one table: mean and standard error over their seeds.
+"""Runs side by side: `python -m src.report.comparison track=1 of=runs | contexts | votes` (`__main__.py`).
 
-`python -m src.report.comparison data=/PACS` prints the runs of `split=each_context` as the field's table, and with
-`of=votes` what predict.py's votes give.
+Here is the report's table of finished runs: mean and standard error over their seeds.
 """
 
 from __future__ import annotations
 
 import math
-import shlex
-import sys
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from src.data.words import read_data_set
-from src.files import write_text
-from src.report.tables import Table, as_csv, as_latex, as_markdown, as_text
+from src.report.tables import Table
 from src.runs.records import model_name_of, read_config, read_finished
 
 COMPARED = ("val/in_domain/accuracy", "val/in_domain/worst_context", "val/out_of_domain/accuracy",
@@ -99,6 +95,11 @@ def spoken(key: str) -> str:
     return key.removeprefix("val/").replace("/", " ").replace("_", " ")
 
 
+def method_of(name: str) -> str:
+    """A run's name without its seed: what runs over several seeds share."""
+    return re.sub(r"-seed\d+", "", name)
+
+
 def mean_error(values: Sequence[float]) -> tuple[float | None, float | None]:
     """Mean and standard error (sample standard deviation over the root of their number), None where unknown."""
     if not values:
@@ -106,85 +107,19 @@ def mean_error(values: Sequence[float]) -> tuple[float | None, float | None]:
     return float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
-USAGE = """python -m src.report.comparison data=<folder or CSV>: a data set's methods side by side
+class Comparison(NamedTuple):
+    """What is compared, for every format.
 
-  data=/PACS            or track=1 data=/nico: whose runs
-  of=contexts           the runs that left one context out; votes: predict.py's votes on test images
-  logs_dir=logs         where the runs are
-  results_dir=results   where the votes are
-  format=text           text, markdown, csv or latex
-  output=<file>         instead of printing
-"""
-FORMATS = {"text": as_text, "markdown": as_markdown, "csv": as_csv, "latex": as_latex}
-
-
-def compared(words: Sequence[str]) -> str:
-    """What the command prints, or has written.
-
-    Raises:
-        OSError, ValueError: a word that is not a setting, or no run that left one context out.
+    Attributes:
+        title: of the whole.
+        tables: by title, "" where the whole's will do.
+        notes: what is missing, in sentences.
+        program: all of it as one table, for a program.
+        curves: for each metric, {run: its values by epoch}, NaN where an epoch has none.
     """
-    from src.report.votes import votes_table
 
-    try:
-        data = read_data_set(words)
-    except ValueError as error:
-        raise ValueError(f"{error}\n\n{USAGE}") from error
-    known = {"of": "contexts", "logs_dir": "logs", "results_dir": "results", "format": "text", "output": ""}
-    settings = known | data.others
-    wrong = [repr(key) for key in settings if key not in known]
-    wrong += [f"format={settings['format']}"] if settings["format"] not in FORMATS else []
-    wrong += [f"of={settings['of']}"] if settings["of"] not in ("contexts", "votes") else []
-    if wrong:
-        raise ValueError(f"{wrong[0]} is not a setting of the comparison\n\n{USAGE}")
-    if settings["of"] == "votes":
-        made = votes_table(Path(settings["results_dir"]) / data.layout.name, Path(settings["logs_dir"]))
-        if settings["format"] == "csv":
-            made = [["" if cell == "-" else cell for cell in row] for row in made]
-        text = FORMATS[settings["format"]](made).rstrip()
-    else:
-        text = left_out(words, data.layout.name, settings)
-    if not settings["output"]:
-        return text
-    write_text(Path(settings["output"]), text + "\n")
-    return f"wrote {settings['output']}"
-
-
-def left_out(words: Sequence[str], name: str, settings: Mapping[str, str]) -> str:
-    """The runs of a data set that left one context out, a table for each rule of selection.
-
-    Raises:
-        ValueError: there is none.
-    """
-    from src.report.left_out import compare, exact, read_left_out
-
-    logs = Path(settings["logs_dir"]) / name
-    runs = read_left_out(logs)
-    about = [word for word in words if word.startswith(("data", "track"))]
-    if not runs:
-        raise ValueError(
-            f"no finished run in {logs} left one context out: python train.py -m {shlex.join(about)} stage=baseline "
-            "split=each_context seed=0,1,2"
-        )
-    made = compare(runs)
-    if settings["format"] == "csv":
-        return as_csv(exact(made)).rstrip()
-    write = FORMATS[settings["format"]]
-    parts = [f"{title(rule, settings['format'])}\n{write(table).rstrip()}" for rule, table in made.tables.items()]
-    notes = [f"% {note}" if write is as_latex else note for note in made.notes]
-    return "\n\n".join([*parts, *(["\n".join(notes)] if notes else [])])
-
-
-def title(rule: str, form: str) -> str:
-    """The line above a table: the rule by which an epoch of each run was chosen."""
-    words = f"accuracy on the context left out, percent; epoch chosen by: {rule}"
-    return {"markdown": f"**{words}**\n", "latex": f"% {words}"}.get(form, words)
-
-
-if __name__ == "__main__":
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        sys.exit(USAGE)
-    try:
-        print(compared(sys.argv[1:]))
-    except (OSError, ValueError) as problem:
-        sys.exit(f"error: {problem}")
+    title: str
+    tables: dict[str, Table]
+    notes: list[str]
+    program: Table
+    curves: dict[str, dict[str, list[float]]]

@@ -16,8 +16,8 @@ import numpy as np
 
 from src.callbacks.metrics_file import read_metrics
 from src.data.splits import context_meant
-from src.overrides import MAY_DIFFER_ON_RESUME, START
-from src.report.comparison import mean_error, strategy_of
+from src.report.comparison import Comparison, mean_error, strategy_of
+from src.report.comparison.settings import differing, flat
 from src.report.tables import Table
 from src.runs.records import is_finished, model_name_of, read_config
 
@@ -60,8 +60,6 @@ RULES: dict[str, Callable[[Sequence[Epoch]], Epoch]] = {
     "oracle": best("out_of_domain"),
 }
 """Which epoch of a run counts. The oracle chooses on the test context: a bound, not a result."""
-OWN = ("seed", "split", "split_name", "run_name", "run_dir", "logged_as", "tag", "init", "masks", "before", "track")
-"""Settings that every run has of its own, or that say where things lie; their copies elsewhere have the same names."""
 
 
 def read_left_out(logs: Path) -> list[LeftOutRun]:
@@ -91,37 +89,17 @@ def read_left_out(logs: Path) -> list[LeftOutRun]:
     return runs
 
 
-def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
-    """Settings by dotted name, without what every run has of its own and what may differ on a resume."""
-    if not isinstance(settings, Mapping):
-        return {} if isinstance(settings, str) and "/" in settings else {prefix: settings}  # not where things lie
-    values: dict[str, Any] = {}
-    for key, value in settings.items():
-        name = f"{prefix}.{key}" if prefix else str(key)
-        if name in START or (str(key) not in OWN and name not in MAY_DIFFER_ON_RESUME):
-            values |= {name: value} if name in START else flat(value, name)
-    return values
-
-
 def methods_of(runs: Sequence[LeftOutRun]) -> dict[tuple[str, ...], list[LeftOutRun]]:
     """Runs by method: stage, model, mixing, and the settings in which runs of these differ."""
     found: dict[tuple[str, ...], list[LeftOutRun]] = {}
     for method in dict.fromkeys(run.method for run in runs):
         same = [run for run in runs if run.method == method]
-        keys = {key for run in same for key in run.settings}
-        differing = sorted((key for key in keys if len({repr(run.settings.get(key)) for run in same}) > 1), key=len)
+        keys = differing([run.settings for run in same])
         for run in same:
             # `lr` of module.lr and of module.optimizer.lr is one setting where it has one value.
-            words = dict.fromkeys(f"{key.rpartition('.')[2]}={run.settings.get(key)}" for key in differing)
+            words = dict.fromkeys(f"{key.rpartition('.')[2]}={run.settings.get(key)}" for key in keys)
             found.setdefault((*method, " ".join(words)), []).append(run)
     return found
-
-
-class Comparison(NamedTuple):
-    """The tables by rule, and what is missing in them."""
-
-    tables: dict[str, Table]
-    notes: list[str]
 
 
 def compare(runs: Sequence[LeftOutRun]) -> Comparison:
@@ -138,7 +116,9 @@ def compare(runs: Sequence[LeftOutRun]) -> Comparison:
         rule: [head, *(line_of(method, group, contexts, choose, with_settings) for method, group in methods.items())]
         for rule, choose in RULES.items()
     }
-    return Comparison(tables, [note for method, group in methods.items() for note in missing(method, group, contexts)])
+    notes = [note for method, group in methods.items() for note in missing(method, group, contexts)]
+    title = "accuracy on the context left out, percent; epoch chosen by"
+    return Comparison(title, tables, notes, exact(tables), {})
 
 
 def line_of(
@@ -185,15 +165,15 @@ def missing(method: tuple[str, ...], runs: Sequence[LeftOutRun], contexts: Seque
     return notes
 
 
-def exact(comparison: Comparison) -> Table:
+def exact(tables: Mapping[str, Table]) -> Table:
     """All tables as one, for a program: the rule in the first column, a standard error in a column of its own."""
-    rules = list(comparison.tables)
-    head = comparison.tables[rules[0]][0]
+    rules = list(tables)
+    head = tables[rules[0]][0]
     first = head.index("seeds") + 1
     names = [name for column in head[first:] for name in (column, f"{column} standard error")]
     lines = [["selection", *head[:first], *names]]
     for rule in rules:
-        for row in comparison.tables[rule][1:]:
+        for row in tables[rule][1:]:
             numbers = [word for one in row[first:] for word in (*one.split(" ± "), "")[:2]]
             lines.append([rule, *row[:first], *("" if word == "-" else word for word in numbers)])
     return lines
