@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 import numpy.typing as npt
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from src.files import write_text
@@ -22,6 +23,22 @@ from src.report.evaluation import BINS, EvaluatedSet, Evaluation, best_members, 
 from src.report.photos import Photo, batches_of, photo_of, photos_of
 from src.report.tables import TITLES, Table, headline_table, members_table, percent
 from src.runs.directory import environment
+
+SECTIONS = {
+    "headline": "Figures of the vote",
+    "members": "Members",
+    "contexts": "Accuracy by context",
+    "calibration": "Calibration",
+    "confusion": "Confusion",
+    "mistakes": "Most confident mistakes",
+    "disputed": "Most disputed images",
+    "training": "Training",
+    "batches": "Batches as the network sees them",
+    "masks": "Masks",
+    "runs": "Finished runs of this track",
+    "chain": "The chain",
+}
+"""Sections in their order: sections/<name>.html, and its heading. One that renders to nothing is left out."""
 
 
 class Page(NamedTuple):
@@ -162,6 +179,8 @@ def write_page(page: Page, path: Path) -> None:
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    figures = {name: plots.as_data_url(figure) for name, figure in page.figures.items()}
-    write_text(path, templates.get_template("page.html").render(page._asdict() | {"figures": figures}))
+    shown = page._asdict() | {"figures": {name: plots.as_data_url(figure) for name, figure in page.figures.items()}}
+    texts = {name: templates.get_template(f"sections/{name}.html").render(shown) for name in SECTIONS}
+    sections = {name: (SECTIONS[name], Markup(text)) for name, text in texts.items() if text.strip()}
+    write_text(path, templates.get_template("page.html").render(shown, sections=sections))
     print(f"wrote {path}")
