@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 
 from src.metrics import Bins, auroc, calibration, expected_calibration_error, risk_coverage, temper
 from src.report.evaluation import BINS, EvaluatedSet, Evaluation
-from src.report.plots import COLOURS, FAINT
+from src.report.plots import COLOURS, FAINT, colour_of
 from src.report.tables import Table, percent, titles_of
 
-FEW = 10  # images of a bin that a line goes through
+FEW = 5  # images of a bin that a line goes through
 KEPT = (0.5, 0.8)  # shares of the images, the most confident ones, whose accuracy the table has
 
 
@@ -121,9 +121,9 @@ def risk_curves(sets: Sequence[Confidence]) -> Figure:
     """Share of wrong labels among the most confident images, over their share: the lower the better."""
     figure = Figure(figsize=(4.1, 3.4), layout="constrained")
     axes = figure.add_subplot()
-    for colour, one in zip((COLOURS[1], COLOURS[0], COLOURS[2]), sets, strict=False):
+    for one in sets:
         risk = 100 * risk_coverage(one.voted, one.hits)
-        axes.plot(100 * np.arange(1, len(risk) + 1) / len(risk), risk, color=colour, linewidth=1.3,
+        axes.plot(100 * np.arange(1, len(risk) + 1) / len(risk), risk, color=colour_of(one.title), linewidth=1.3,
                   label=f"{one.title} (AUROC {percent(auroc(one.voted, one.hits))})")  # fmt: skip
     axes.set(xlabel="share of the images, most confident first, %", ylabel="wrong among them, %", xlim=(0, 100))
     axes.set_ylim(bottom=0)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from src.callbacks.metrics_file import read_metrics
 from src.report.plots import COLOURS, FAINT
@@ -24,8 +24,9 @@ SHARES = {
     "train/area": "foreground area",
 }
 """Columns of metrics.csv in [0, 1] that are shown in percent, and what a reader calls them."""
-LOSSES = {"train/loss": "loss", "train/copy_from_original": "consistency: copy",
-          "train/original_from_copy": "consistency: original"}  # fmt: skip
+LOSSES = {"train/loss": "loss", "train/original": "of the images", "train/copy": "of their copies",
+          "train/copy_from_original": "consistency: copies",
+          "train/original_from_copy": "consistency: images"}  # fmt: skip
 NO_LOSS = ("train/first_batch", "train/mixed", "train/contrastive_top5", "train/feature_spread")
 """Columns of train/ that are no losses and not shown; what else is there is a term of the stage's loss."""
 
@@ -74,12 +75,15 @@ def chain_curves(stages: Mapping[str, Mapping[str, Columns]]) -> Figure:
         panels = part.subplots(1, len(stages), squeeze=False, sharey=True, width_ratios=widths)[0]
         if scale == 1:
             panels[0].set(yscale="log", ylabel="loss, logarithmic")
+            panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panels[0].yaxis.set_major_formatter("{x:g}")
+            panels[0].yaxis.set_minor_locator(NullLocator())
         else:
             panels[0].set(ylim=(0, 101), ylabel="%")
         for axes, (stage, runs), count in zip(panels, stages.items(), epochs, strict=True):
             lines(axes, runs, keys, scale)
             axes.grid(True, axis="y", color=FAINT, linewidth=0.6)
-            axes.tick_params(length=0)
+            axes.tick_params(length=0, which="both")
             axes.set(xlim=(0.5, count + 0.5) if count < 4 else (1, count))
             axes.xaxis.set_major_locator(MaxNLocator(min(4, count), integer=True, min_n_ticks=1))
             if part is halves[0]:

@@ -37,5 +37,6 @@ def short_names(names: Sequence[str]) -> list[Short]:
     split = [re.split("[/-]", name) for name in names]
     common = set(split[0]).intersection(*split[1:]) if len(split) > 1 else set()
     short = [" ".join(word for word in words if word not in common) for words in split]
-    short = short if all(short) and len(set(short)) == len(names) else list(names)
+    if len(names) == 1 or not all(short) or len(set(short)) < len(names):
+        short = list(names)
     return [Short(words, name) for words, name in zip(short, names, strict=True)]

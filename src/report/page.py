@@ -124,7 +124,7 @@ def add_figures(page: Page, evaluation: Evaluation, runs: list[Path]) -> None:
         page.words["overview"] = f"Accuracy with 95 % intervals. {spoken_marks(marks)}"
     bars = {title: bars_of(figures) for title, figures in sets.items()}
     if any(len(own) > 1 for own in bars.values()):
-        page.figures["contexts"] = plots.context_bars(bars, titles["in_domain"])
+        page.figures["contexts"] = plots.context_bars(bars)
         page.words["contexts"] = f"Accuracy of the vote by context. {spoken_marks(bars)}"
     if blocks := accuracy_blocks(evaluation, titles):
         page.figures["groups"] = plots.grid(blocks, evaluation.members[0].classes, "accuracy, %")
@@ -154,8 +154,10 @@ def add_members(page: Page, evaluation: Evaluation) -> None:
 def add_data(page: Page, evaluation: Evaluation, open_images: OpenImages, runs: list[Path]) -> None:
     """The data card."""
     classes, training = evaluation.members[0].classes, training_truth(evaluation, open_images)
-    page.tables["data"] = data_table(parts_of(evaluation, training), len(classes))
-    page.tables["masks"] = masks_table(runs)
+    if parts := parts_of(evaluation, training):
+        page.tables["data"] = data_table(parts, len(classes))
+    if table := masks_table(runs):
+        page.tables["masks"] = table
     if training is not None:
         page.facts["Data"] = training_words(training, len(classes))
     if training is not None and (blocks := count_blocks(training, len(classes))):

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 COLOURS = ["#2f6f9f", "#d98032", "#5c9457", "#a4508b", "#8a6d3b", "#4b8f8c", "#b5473c", "#7a7a7a"]
 INK, FAINT = "#22303c", "#d9dee3"
+IN_DOMAIN = "in-domain"
 matplotlib.rcParams.update(
     {"font.size": 9, "axes.edgecolor": FAINT, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK,
      "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "report",
@@ -63,6 +64,11 @@ def axes_of(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
+def colour_of(title: str) -> str:
+    """The colour of an image set, the same all over the page."""
+    return {IN_DOMAIN: COLOURS[1], "left-out contexts": COLOURS[2]}.get(title, COLOURS[0])
+
+
 def shortened(name: str, most: int = 34) -> str:
     """A name that leaves a plot its room: its middle is cut out where it is longer than `most` letters."""
     return name if len(name) <= most else f"{name[: most // 2]}…{name[-(most // 2 - 1) :]}"
@@ -76,7 +82,8 @@ def overview(rows: Mapping[str, Mapping[str, Mark]]) -> Figure:
     """
     sets = list(dict.fromkeys(name for marks in [*rows.values()][::-1] for name in marks))
     figure, axes = axes_of(5.4, 0.75 + (0.2 + 0.2 * len(sets)) * len(rows))
-    for colour, name in zip(COLOURS, sets, strict=False):
+    for name in sets:
+        colour = colour_of(name)
         offset = 0.22 * (sets.index(name) - (len(sets) - 1) / 2)
         for place, marks in enumerate(rows.values()):
             if name in marks:
@@ -102,22 +109,22 @@ def whisker(axes: Axes, mark: Mark, place: float, colour: str, text: str) -> Non
     axes.annotate(text, (100 * ends[1], place), (5, 0), textcoords="offset points", va="center", fontsize=8)
 
 
-def context_bars(sets: Mapping[str, Mapping[str, Mark]], reference: str) -> Figure:
-    """Accuracy by context: a bar with its interval each, the image sets below each other.
+def context_bars(sets: Mapping[str, Mapping[str, Mark]]) -> Figure:
+    """Accuracy by context: a bar with its interval each, the image sets below each other; and behind them, as a line
+    with its interval, that over all in-domain images.
 
     Args:
         sets: by title, {context: mark}; "all" is all images.
-        reference: the set whose accuracy over all images is drawn as a line with its interval; "": none.
     """
     count = sum(map(len, sets.values()))
     figure, axes = axes_of(5.4, 0.9 + 0.25 * (count + len(sets)))
     place, ticks, names = 0.0, [], []
-    if reference in sets:
-        mark = sets[reference]["all"]
+    if IN_DOMAIN in sets and len(sets) > 1:
+        mark = sets[IN_DOMAIN]["all"]
         axes.axvspan(100 * mark.low, 100 * mark.high, color=COLOURS[1], alpha=0.2, linewidth=0)
         axes.axvline(100 * mark.value, color=COLOURS[1], linewidth=1.2, linestyle="--")
         axes.annotate(
-            f"{reference} {100 * mark.value:.0f}",
+            f"{IN_DOMAIN} {100 * mark.value:.0f}",
             (100 * mark.value, -0.8),
             (0, 2),
             ha="center",
@@ -125,9 +132,9 @@ def context_bars(sets: Mapping[str, Mapping[str, Mark]], reference: str) -> Figu
             fontsize=8,
             annotation_clip=False,
         )
-    for colour, (title, bars) in zip(COLOURS, sets.items(), strict=False):
+    for title, bars in sets.items():
         for i, (name, mark) in enumerate(bars.items()):
-            axes.barh(place, 100 * mark.value, 0.75, color=colour, alpha=1 if name == "all" else 0.7,
+            axes.barh(place, 100 * mark.value, 0.75, color=colour_of(title), alpha=1 if name == "all" else 0.7,
                       label=title if i == 0 else None)  # fmt: skip
             axes.plot([100 * mark.low, 100 * mark.high], [place] * 2, color=INK, linewidth=1.2)
             # At the bar's foot: the bar's end belongs to the interval.

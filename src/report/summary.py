@@ -116,18 +116,18 @@ def stage_hits(evaluation: Evaluation, chain: Sequence[Path]) -> dict[str, dict[
     """
     known = evaluation.known
     voting = {member.folder: i for i, member in enumerate(evaluation.members)}
-    digests = [one.images.digest for one in known]
+    looked_up = [(one.images, one.votes, one.images.digest) for one in known]
     grouped: dict[str, dict[str, list[Hits]]] = {}
     for member in classifiers(evaluation, chain):
         strategy = strategy_of(member.config)
         row = grouped.setdefault(f"{member.stage}: {'plain training' if strategy in ('', 'none') else strategy}", {})
-        for one, digest in zip(known, digests, strict=True):
+        for images, votes, digest in looked_up:
             if member.folder in voting:
-                hits: Hits | None = (one.votes[voting[member.folder]] == one.images.label).astype(float)
+                hits: Hits | None = (votes[voting[member.folder]] == images.label).astype(float)
             else:
-                hits = hits_of(member, one.images, digest, evaluation.settings)
+                hits = hits_of(member, images, digest, evaluation.settings)
             if hits is not None:
-                row.setdefault(one.images.name, []).append(hits)
+                row.setdefault(images.name, []).append(hits)
     made = {title: {name: np.stack(hits) for name, hits in row.items()} for title, row in grouped.items() if row}
     if len(evaluation.members) > 1 and known:
         made["vote"] = {one.images.name: one.hits[None].astype(float) for one in known}

@@ -53,11 +53,14 @@ def members_table(evaluation: Evaluation) -> Table:
     members, evaluated, in_domain = evaluation.members, evaluation.test, evaluation.in_domain
     known = evaluated.images.truth is not None
     of_vote = accuracies(evaluated.ballot.labels, evaluated.images) if known else {}
-    rates = agreement(evaluated.votes, evaluated.ballot.labels)
+    votes, held_votes = evaluated.votes, in_domain.votes if in_domain else None
+    rates = agreement(votes, evaluated.ballot.labels)
     table = [["member", "in-domain", "agreement", "weight", *map(column, of_vote)]]
     for i, member in enumerate(members):
-        own = accuracies(evaluated.votes[i], evaluated.images) if known else {}
-        held = accuracies(in_domain.votes[i], in_domain.images)["accuracy"] if in_domain else None
+        own = accuracies(votes[i], evaluated.images) if known else {}
+        held = None
+        if in_domain and held_votes is not None:
+            held = accuracies(held_votes[i], in_domain.images)["accuracy"]
         at_end = member.figures.get("val/in_domain/accuracy")
         words = [percent(at_end if held is None else held), percent(rates[i]), f"{evaluated.ballot.weights[i]:.3f}"]
         table.append([member.title, *words, *(percent(own[key]) for key in of_vote)])
