@@ -59,7 +59,7 @@ def confidence_table(sets: Sequence[Confidence]) -> Table:
     for one in sets:
         risk = risk_coverage(one.voted, one.hits)
         surest = [1 - risk[max(1, round(share * len(risk))) - 1] for share in KEPT]
-        row = [one.title, str(len(one.hits)), percent(one.hits.mean()), percent(one.voted.mean())]
+        row = [one.title, f"{len(one.hits):,}", percent(one.hits.mean()), percent(one.voted.mean())]
         row.append(percent(one.ece(one.voted)))
         if with_temperature:
             row.append("-" if one.tempered is None else percent(one.ece(one.tempered)) + " (fit)" * one.fitted_here)
@@ -73,7 +73,7 @@ def temperature_words(sets: Sequence[Confidence], temperature: float | None) -> 
     if temperature is None or fitted is None or fitted.tempered is None:
         return ""
     words = (
-        f"The temperature {temperature:.2f} is fitted on the {len(fitted.hits)} in-domain images. Their calibration "
+        f"The temperature {temperature:.2f} is fitted on the {len(fitted.hits):,} in-domain images. Their calibration "
         f"error of {percent(fitted.ece(fitted.tempered))} with it ({percent(fitted.ece(fitted.voted))} without) is "
         "in-sample: the fit itself, and no measure of what it gives elsewhere."
     )

@@ -79,7 +79,7 @@ def headline_table(sets: Sequence[tuple[str, dict[str, Any]]]) -> Table:
     The temperature's own rows are there where it is known: its figures in-domain are those of the fit.
     """
     rows: list[tuple[str, Any]] = [
-        ("images", lambda f: str(f["images"])),
+        ("images", lambda f: f"{f['images']:,}"),
         ("accuracy (95 % interval)", lambda f: interval(f, "accuracy")),
         ("macro accuracy (mean over classes)", lambda f: interval(f, "macro_accuracy")),
         ("top-5 accuracy", lambda f: percent(f["accuracy_top5"])),
