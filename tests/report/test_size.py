@@ -13,8 +13,9 @@ def test_a_full_prediction_is_a_page_of_15_mb_in_a_minute(data: Path, tmp_path: 
         tmp_path, data, classes=[f"class number {i}" for i in range(60)], members=33, images=14000, epochs=200,
         contexts=["outdoor", "water"], training_contexts=["autumn", "dim", "grass", "rock"], held_out=14000,
     )  # fmt: skip
-    begin = time.process_time()  # of this process alone: other ones may share the cores
+    begin, start = time.process_time(), time.monotonic()
     write_page(make_page(evaluation, open_images), tmp_path / "report.html")
     seconds, size = time.process_time() - begin, (tmp_path / "report.html").stat().st_size
-    print(f"{seconds:.1f} s, {size / 1e6:.2f} MB")
+    print(f"{seconds:.1f} s of one core, {time.monotonic() - start:.1f} s by the clock, {size / 1e6:.2f} MB")
+    # Of this process alone, as others may share the cores.
     assert seconds < 60 and size < 15e6

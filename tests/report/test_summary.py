@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -5,12 +6,25 @@ from typing import Any
 import numpy as np
 import pytest
 
+from src.files import digest_files
+from src.prediction.kept import store, task_of
 from src.prediction.members import Member
 from src.prediction.voting import Choice
 from src.report import summary
 from src.report.evaluation import EvaluatedSet, Evaluation, evaluate_all
 from src.report.plots import Mark
-from src.report.summary import Gain, duration, marks_of, paired, sentence, spoken_marks, stage_hits
+from src.report.summary import (
+    Gain,
+    classifiers,
+    duration,
+    hits_of,
+    marks_of,
+    paired,
+    sentence,
+    spoken_marks,
+    stage_hits,
+)
+from tests.report.made_up import made_up
 from tests.report.test_results import evaluated
 
 LABEL, WHERE = [0, 1, 2, 2], ["dim", "dim", "water", "water"]
@@ -95,6 +109,31 @@ def test_stages_beside_the_vote(monkeypatch: pytest.MonkeyPatch) -> None:
     assert mean.value == 5 / 8 and 0 <= mean.low < 5 / 8 < mean.high <= 1
     assert marks["vote"]["unseen contexts"] == (0.5, *made.figures["test"]["accuracy_interval"])
     assert spoken_marks({"vote": {"in-domain": Mark(0.5)}}) == "vote: in-domain 50.0 %"
+
+
+def test_a_run_that_does_not_vote_counts_by_its_kept_predictions(data: Path, tmp_path: Path) -> None:
+    made, _ = made_up(tmp_path, data, classes=["bus", "car", "dog"], members=2, images=4, held_out=4)
+    member, images, settings = made.members[1], made.test.images, made.settings
+    assert hits_of(member, images, "digest", settings) is None  # it has not predicted the test images
+    probabilities = np.eye(3, dtype=np.float32)[(images.label + np.array([0, 1, 0, 0])) % 3]
+    task = task_of(member, "test", "digest", [], digest_files(Path(), []), settings)
+    store(task, images.names, probabilities)
+    hits = hits_of(member, images, "digest", settings)
+    assert hits is not None and hits.tolist() == [1, 0, 1, 1]
+    assert hits_of(member, images, "other images", settings) is None
+    assert hits_of(member._replace(digest="trained again"), images, "digest", settings) is None
+    at_end = member._replace(figures={"val/in_domain/accuracy": 0.75})
+    held_out = made.held_out[0].images
+    hits = hits_of(at_end, held_out, "digest", settings)
+    assert hits is not None and hits.sum() == 3
+    # Of two runs that are in no ensemble, plain training is shown beside the chain; one of another split is not.
+    runs = tmp_path / "logs/track1"
+    shutil.copytree(runs / "fdg", runs / "baseline")
+    found = [one.title for one in classifiers(made, [one.folder for one in made.members])]
+    assert found == [f"baseline/{made.members[0].name}", made.members[0].title, made.members[1].title]
+    config = runs / "baseline" / made.members[0].name / "config.yaml"
+    config.write_text(config.read_text().replace("split_name: holdout", "split_name: none"))
+    assert len(list(classifiers(made, [one.folder for one in made.members]))) == 2
 
 
 def test_durations() -> None:
