@@ -75,7 +75,6 @@ def chain_curves(stages: Mapping[str, Mapping[str, Columns]]) -> Figure:
         panels = part.subplots(1, len(stages), squeeze=False, sharey=True, width_ratios=widths)[0]
         if scale == 1:
             panels[0].set(yscale="log", ylabel="loss, logarithmic")
-            panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             panels[0].yaxis.set_major_formatter("{x:g}")
             panels[0].yaxis.set_minor_locator(NullLocator())
         else:
@@ -90,6 +89,9 @@ def chain_curves(stages: Mapping[str, Mapping[str, Columns]]) -> Figure:
                 axes.set_title(stage + (f" ({len(runs)} runs)" if len(runs) > 1 else ""), fontsize=9)
             else:
                 axes.set_xlabel("epoch")
+        if scale == 1:
+            low, high = panels[0].get_ylim()
+            panels[0].yaxis.set_major_locator(LogLocator(subs=(1,) if high > 100 * low else (1, 2, 5)))
         handles = [
             Line2D([], [], color=colour, label=words) for colour, words in zip(COLOURS, keys.values(), strict=False)
         ]

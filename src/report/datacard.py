@@ -33,11 +33,24 @@ def training_truth(evaluation: Evaluation, open_images: OpenImages) -> Truth | N
     return Truth(np.array([row.label for row in rows], np.int64), contexts) if rows else None
 
 
-def training_words(training: Truth, num_classes: int) -> str:
-    """The training images in a line: their number, classes and contexts."""
-    contexts = contexts_in(training)
-    where = f" in {', '.join(contexts[:8])}{', ...' if len(contexts) > 8 else ''}" if contexts else ""
-    return f"{len(training.label):,} training images of {num_classes} classes{where}"
+def data_facts(evaluation: Evaluation, training: Truth | None, masks: Table) -> dict[str, str]:
+    """The data card in two lines, by name: images, classes, contexts, split; and the masks, if the chain has any.
+
+    Args:
+        evaluation: the vote.
+        training: what its members were trained on, if that is known.
+        masks: of masks_table.
+    """
+    facts, classes = {}, len(evaluation.members[0].classes)
+    if training is not None:
+        contexts = contexts_in(training)
+        where = f" in {', '.join(contexts[:8])}{', ...' if len(contexts) > 8 else ''}" if contexts else ""
+        facts["Data"] = f"{len(training.label):,} training images of {classes} classes{where}"
+        facts["Data"] += "".join(f"; {len(one.images.rows):,} held out" for one in evaluation.held_out)
+    if len(masks) > 1:
+        facts["Masks"] = f"of {masks[-1][0]}: {masks[-1][2]} % foreground"
+        facts["Masks"] += f", IoU {masks[-1][3]} % with the true ones" if masks[-1][3] != "-" else ""
+    return facts
 
 
 def counts_of(truth: Truth, contexts: Sequence[str], num_classes: int) -> npt.NDArray[np.int64]:

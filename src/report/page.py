@@ -23,11 +23,11 @@ from src.report.curves import chain_curves, curves_of, seconds_of
 from src.report.datacard import (
     accuracy_blocks,
     count_blocks,
+    data_facts,
     data_table,
     masks_table,
     parts_of,
     training_truth,
-    training_words,
 )
 from src.report.evaluation import EvaluatedSet, Evaluation, best_members, diversity
 from src.report.names import Short, short_names, without_machine
@@ -156,10 +156,9 @@ def add_data(page: Page, evaluation: Evaluation, open_images: OpenImages, runs: 
     classes, training = evaluation.members[0].classes, training_truth(evaluation, open_images)
     if parts := parts_of(evaluation, training):
         page.tables["data"] = data_table(parts, len(classes))
-    if table := masks_table(runs):
-        page.tables["masks"] = table
-    if training is not None:
-        page.facts["Data"] = training_words(training, len(classes))
+    if masks := masks_table(runs):
+        page.tables["masks"] = masks
+    page.facts.update(data_facts(evaluation, training, masks))
     if training is not None and (blocks := count_blocks(training, len(classes))):
         most = float(np.nanmax(blocks[0].values))
         page.figures["data"] = plots.grid(blocks, classes, "training images", top=most)

@@ -1,6 +1,8 @@
 import base64
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from src.prediction.image_sets import Truth
 from src.report import plots
 from src.report.curves import chain_curves, curves_of, seconds_of
-from src.report.datacard import count_blocks, counts_of, data_table, masks_table, training_words
+from src.report.datacard import count_blocks, counts_of, data_facts, data_table, masks_table
 from src.report.plots import Block, Mark
 
 
@@ -114,7 +116,14 @@ def test_the_data_card_by_hand(tmp_path: Path) -> None:
     assert count_blocks(Truth(np.array([0]), [""]), 3) == []
     table = data_table({"trained on": training, "test": Truth(np.array([1, 1]), ["", ""])}, 3)
     assert table[1:] == [["trained on", "4", "2", "1 to 3", "dim, rock"], ["test", "2", "1", "2", "not labelled"]]
-    assert training_words(training, 3) == "4 training images of 3 classes in dim, rock"
+    made: Any = SimpleNamespace(members=[SimpleNamespace(classes=["a", "b", "c"])],
+                                held_out=[SimpleNamespace(images=SimpleNamespace(rows=[0] * 1216))])  # fmt: skip
+    masks = [["masks of"], ["wsss/a", "1,216", "18.00", "77.00"]]
+    assert data_facts(made, training, masks) == {
+        "Data": "4 training images of 3 classes in dim, rock; 1,216 held out",
+        "Masks": "of wsss/a: 18.00 % foreground, IoU 77.00 % with the true ones",
+    }
+    assert data_facts(made, None, []) == {}
     (tmp_path / "wsss/a").mkdir(parents=True)
     (tmp_path / "wsss/a/masks.json").write_text(json.dumps({"images": 1216, "foreground_share": 0.18, "iou": 0.77}))
     assert masks_table([tmp_path, tmp_path / "wsss/a"])[1:] == [["wsss/a", "1,216", "18.00", "77.00"]]
