@@ -163,14 +163,14 @@ class Block(NamedTuple):
     images: npt.NDArray[np.int64] | None = None
 
 
-def grid(blocks: Sequence[Block], rows: Sequence[str], label: str, top: float = 100) -> Figure:
+def grid(blocks: Sequence[Block], rows: Sequence[str], label: str, low: float = 0, top: float = 100) -> Figure:
     """Values of classes (rows) in contexts (columns) as a map; in a cell its value and, smaller, its number of images.
 
     Args:
         blocks: columns next to each other, with NaN where a cell has no image.
         rows: the classes' names.
         label: what the values are.
-        top: the value where the colours end; they begin at 0.
+        low, top: the values where the colours begin and end.
     """
     widths = [len(block.names) for block in blocks]
     height = max(0.19, 0.34 - 0.004 * len(rows))
@@ -178,7 +178,7 @@ def grid(blocks: Sequence[Block], rows: Sequence[str], label: str, top: float = 
                     layout="constrained")  # fmt: skip
     panels = figure.subplots(1, len(blocks), squeeze=False, width_ratios=widths)[0]
     for i, (axes, block) in enumerate(zip(panels, blocks, strict=True)):
-        picture = axes.imshow(block.values, cmap="Blues", vmin=0, vmax=top, aspect="auto")
+        picture = axes.imshow(block.values, cmap="Blues", vmin=low, vmax=top, aspect="auto")
         axes.set_xticks(range(len(block.names)), [shortened(name, 20) for name in block.names], rotation=90)
         axes.set_yticks(range(len(rows)), [shortened(name, 22) for name in rows] if i == 0 else [""] * len(rows))
         axes.tick_params(length=0)
@@ -186,7 +186,7 @@ def grid(blocks: Sequence[Block], rows: Sequence[str], label: str, top: float = 
         axes.set_title(block.title, fontsize=9)
         for (k, c), value in np.ndenumerate(block.values):
             if value == value:
-                ink, alone = "white" if value > 0.6 * top else INK, block.images is None
+                ink, alone = "white" if value > low + 0.6 * (top - low) else INK, block.images is None
                 axes.text(c + (0 if alone else 0.05), k, f"{value:.0f}", ha="center" if alone else "right",
                           va="center", fontsize=8, color=ink)  # fmt: skip
                 if block.images is not None:

@@ -56,6 +56,8 @@ def test_the_grid_says_value_and_number_of_images() -> None:
     assert [text.get_text() for text in second.texts] == ["75", "4", "0", "1"]
     shades = first.images[0].norm(np.array([0, 50, 100]))
     assert shades.tolist() == [0, 0.5, 1] and second.images[0].norm(50) == 0.5  # one scale for both
+    above = plots.grid([block], ["car", "bus"], "accuracy, %", low=20).axes[0].images[0]
+    assert above.norm(np.array([20, 60, 100])).tolist() == [0, 0.5, 1]
     alone = plots.grid([Block("trained on", ["dim"], np.array([[12.0]]))], ["car"], "images", top=12).axes[0]
     assert [text.get_text() for text in alone.texts] == ["12"]
 

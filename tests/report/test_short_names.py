@@ -18,10 +18,10 @@ def test_names_that_would_not_differ_stay_whole(names: list[str]) -> None:
 
 def test_paths_of_a_machine_become_short() -> None:
     text = (
-        "data_root: /home/someone/my-data/nico\nrun: /mnt/a/logs/track1/fdg/seed0, '/x/y'; see docs/a/b.md, n/a, 1 / 2"
+        "data_root: /home/someone/my-data/nico\nrun: /mnt/a/logs/track1/fdg/seed0, '/x/y'; see logs/a/b.csv, n/a, 1 / 2"
     )
     assert without_machine(text) == (
-        "data_root: …/my-data/nico\nrun: …/fdg/seed0, '…/x/y'; see docs/a/b.md, n/a, 1 / 2"
+        "data_root: …/my-data/nico\nrun: …/fdg/seed0, '…/x/y'; see logs/a/b.csv, n/a, 1 / 2"
     )
     assert without_machine("python /home/me/project/train.py init=logs/a/b") == "python train.py init=logs/a/b"
     for same in ("https://arxiv.org/abs/2210.14783", "<context>/<class>", "<class>/**", "val/in_domain/accuracy"):
