@@ -17,19 +17,7 @@ def without_machine(text: str) -> str:
     return SHORT_PATH.sub("…/", PATH.sub("…/", SCRIPT.sub("", text)))
 
 
-class Short(str):
-    """A short form of `full`, which the page shows when a pointer rests on it."""
-
-    full: str
-
-    def __new__(cls, short: str, full: str) -> Short:
-        """As str, and with the full form."""
-        made = super().__new__(cls, short)
-        made.full = full
-        return made
-
-
-def short_names(names: Sequence[str]) -> list[Short]:
+def short_names(names: Sequence[str]) -> list[str]:
     """Names without the words that all of them have: "adapt decoupled r0.2" of adapt/resnet34-decoupled-r0.2-seed0.
 
     Words end at "/" and "-". Where that leaves two names alike, or nothing of one, they stay whole.
@@ -37,6 +25,5 @@ def short_names(names: Sequence[str]) -> list[Short]:
     split = [re.split("[/-]", name) for name in names]
     common = set(split[0]).intersection(*split[1:]) if len(split) > 1 else set()
     short = [" ".join(word for word in words if word not in common) for words in split]
-    if len(names) == 1 or not all(short) or len(set(short)) < len(names):
-        short = list(names)
-    return [Short(words, name) for words, name in zip(short, names, strict=True)]
+    whole = len(names) == 1 or not all(short) or len(set(short)) < len(names)
+    return list(names) if whole else short

@@ -30,7 +30,7 @@ from src.report.datacard import (
     training_truth,
 )
 from src.report.evaluation import EvaluatedSet, Evaluation, best_members, diversity
-from src.report.names import Short, short_names, without_machine
+from src.report.names import short_names, without_machine
 from src.report.photos import Photo, batches_of, photo_of, photos_of
 from src.report.plots import Mark
 from src.report.summary import facts_of, marks_of, sentence, spoken_marks, stage_hits
@@ -65,6 +65,7 @@ class Page(NamedTuple):
         notes: what a reader must know.
         tables, figures, photos: by name.
         words: sentences of a section, by name; of a figure, what it shows, for those who do not see it.
+        short: names that the page shows in place of others, which are shown when a pointer rests on them.
         chain: the runs.
         missing: the reason for each part that could not be made.
     """
@@ -77,6 +78,7 @@ class Page(NamedTuple):
     figures: dict[str, Figure]
     photos: dict[str, list[Photo]]
     words: dict[str, str]
+    short: dict[str, str]
     chain: list[Link]
     missing: dict[str, str]
 
@@ -94,7 +96,7 @@ def make_page(evaluation: Evaluation, open_images: OpenImages) -> Page:
     notes = [without_machine(note) for note in evaluation.notes]
     several = "vote of" if len(evaluation.members) > 1 else "prediction by"
     title = f"{evaluation.settings.data_name}: {several} {evaluation.settings.wanted.words('and')}"
-    page = Page(title, sentence(evaluation), facts, notes, {}, {}, {}, {}, [], {})
+    page = Page(title, sentence(evaluation), facts, notes, {}, {}, {}, {}, {}, [], {})
     if evaluation.figures:
         add_figures(page, evaluation, list(runs))
     add_members(page, evaluation)
@@ -140,14 +142,16 @@ def add_figures(page: Page, evaluation: Evaluation, runs: list[Path]) -> None:
 def add_members(page: Page, evaluation: Evaluation) -> None:
     """The members, and how far they agree where there are several."""
     head, *rows = members_table(evaluation)
-    short = short_names([member.title for member in evaluation.members])
-    if len(short) == 1:  # its own vote
-        page.tables["members"] = [head, [short[0], *rows[0][1:]]]
+    titles = [member.title for member in evaluation.members]
+    if len(titles) == 1:  # its own vote
+        page.tables["members"] = [head, rows[0]]
         return
-    names = [Short(f"{i} {name}", name.full) for i, name in enumerate(short, 1)]
-    page.tables["members"] = [head, *([name, *row[1:]] for name, row in zip([*names, "vote"], rows, strict=True))]
+    page.tables["members"] = [head, *rows]
+    page.short.update(
+        {title: f"{i} {short}" for i, (title, short) in enumerate(zip(titles, short_names(titles), strict=True), 1)}
+    )
     page.tables["diversity"] = diversity_table(evaluation.test)
-    same, numbers = agreement_matrix(evaluation.test.votes), [str(i) for i in range(1, len(short) + 1)]
+    same, numbers = agreement_matrix(evaluation.test.votes), [str(i) for i in range(1, len(titles) + 1)]
     page.figures["agreement"] = plots.matrix(
         same, numbers, "same label, % of the test images", "member", "member", low=same.min()
     )
@@ -217,9 +221,8 @@ def best_table(evaluation: Evaluation) -> Table:
         "held-out": "accuracy on held-out in-domain images",
         "oracle": "the test images themselves: a bound, no choice",
     }
-    short = {name.full: name for name in short_names([member.title for member in evaluation.members])}
     for rule, (name, accuracy) in best_members(evaluation).items():
-        rows.append([short[name], percent(accuracy), rules[rule]])
+        rows.append([name, percent(accuracy), rules[rule]])
     return rows
 
 

@@ -152,6 +152,8 @@ def test_every_case_is_a_page_that_looks_intended(case: str, data: Path, tmp_pat
     }.items():
         assert (kind in reader.ids) is there, kind
     assert ("overview" in page.figures) is ("confidence" in reader.ids)
+    if CASES[case]["members"] > 1:  # short names, with the whole one on hover
+        assert '<td title="fdg/resnet10t-decoupled-r0.0-holdout-seed0">1 fdg r0.0 seed0</td>' in text
     assert ("diversity" in page.tables) is (CASES[case]["members"] > 1)
     assert ("groups" in page.figures) is ("contexts" in CASES[case] or "training_contexts" in CASES[case])
 
