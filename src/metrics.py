@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torchmetrics import Metric
+from torchmetrics.functional.classification import binary_auroc
 
 from src.precision import in_float32
 
@@ -225,6 +226,39 @@ def fit_temperature(probabilities: Floats, label: Ids) -> float:
         else:
             high = middle
     return 1 / float(np.sqrt(low * high))
+
+
+def auroc(confidence: Floats, hits: Hits) -> float:
+    """Probability that a right prediction has more confidence than a wrong one, ties counting half.
+
+    Args:
+        confidence: (N,) in [0, 1].
+        hits: (N,), whether the prediction is right.
+
+    Returns:
+        In [0, 1]; NaN where all are right or all wrong.
+    """
+    if hits.all() or not hits.any():
+        return float("nan")
+    return float(binary_auroc(torch.from_numpy(np.asarray(confidence, np.float64)), torch.from_numpy(hits).long()))
+
+
+def risk_coverage(confidence: Floats, hits: Hits) -> npt.NDArray[np.float64]:
+    """Share of wrong predictions among the k most confident ones (El-Yaniv and Wiener 2010), for each k.
+
+    Images of one confidence come in no order of their own: each counts as their mean. The mean of the result is the
+    area under the curve (AURC).
+
+    Args:
+        confidence: (N,).
+        hits: (N,), whether the prediction is right.
+
+    Returns:
+        (N,) in [0, 1]: the risk at the coverages 1/N, 2/N, ..., 1.
+    """
+    _, tied = np.unique(-confidence, return_inverse=True)
+    wrong = (np.bincount(tied, weights=~hits) / np.bincount(tied))[np.sort(tied)]
+    return np.asarray(np.cumsum(wrong) / np.arange(1, len(hits) + 1), np.float64)
 
 
 def bootstrap(figure: Callable[[Ids], float], size: int, rng: np.random.Generator, draws: int) -> tuple[float, float]:

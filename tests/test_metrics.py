@@ -10,6 +10,7 @@ from src.metrics import (
     accuracy_by_class,
     accuracy_by_context,
     accuracy_by_group,
+    auroc,
     bootstrap,
     calibration,
     confusion,
@@ -18,6 +19,7 @@ from src.metrics import (
     fit_temperature,
     knn_scores,
     negative_log_likelihood,
+    risk_coverage,
     temper,
     top_hits,
 )
@@ -138,3 +140,19 @@ def test_bootstrap_of_a_mean_has_the_binomials_width() -> None:
     assert low == pytest.approx(hits.mean() - 1.96 * error, abs=0.2 * error)
     assert high == pytest.approx(hits.mean() + 1.96 * error, abs=0.2 * error)
     assert bootstrap(lambda places: 0.5, 7, np.random.default_rng(0), 10) == (0.5, 0.5)
+
+
+def test_auroc_equals_a_count_of_pairs() -> None:
+    rng = np.random.default_rng(0)
+    confidence, hits = rng.integers(0, 6, 40) / 5, rng.random(40) < 0.6  # with ties
+    pairs = [(a > b) + 0.5 * (a == b) for a in confidence[hits] for b in confidence[~hits]]
+    assert auroc(confidence, hits) == pytest.approx(sum(pairs) / len(pairs), abs=1e-6)
+    assert auroc(np.array([0.9, 0.2]), np.array([True, False])) == 1
+    assert math.isnan(auroc(confidence, np.ones(40, bool))) and math.isnan(auroc(confidence, np.zeros(40, bool)))
+
+
+def test_risk_coverage_by_hand() -> None:
+    # By confidence: right, then wrong and right in no order, then wrong.
+    risk = risk_coverage(np.array([0.5, 0.9, 0.1, 0.5]), np.array([False, True, False, True]))
+    assert risk.tolist() == pytest.approx([0, 0.5 / 2, 1 / 3, 2 / 4])
+    assert risk_coverage(np.array([0.3, 0.3]), np.array([True, False])).tolist() == [0.5, 0.5]

@@ -38,6 +38,7 @@ class ImageSet(NamedTuple):
         truth: where it is known.
         unreadable: names of images whose files cannot be read, once members have tried.
         note: what a reader must know about them.
+        part: the held-out part that stands in for test images, if it does.
     """
 
     name: str
@@ -46,6 +47,7 @@ class ImageSet(NamedTuple):
     truth: Truth | None = None
     unreadable: Sequence[str] = ()
     note: str = ""
+    part: str = ""
 
     @property
     def names(self) -> list[str]:
@@ -149,7 +151,7 @@ def instead_of_test(datamodule: NicoDataModule, members: Sequence[Member]) -> li
     *others, last = parts
     which = "the contexts that training left out" if last.name == "out_of_domain" else "the training contexts"
     note = f"There are no test images: the figures called test are of the images held out from {which}."
-    return [last._replace(name="test", note=note), *others]
+    return [last._replace(name="test", note=note, part=last.name), *others]
 
 
 def held_out_part(datamodule: NicoDataModule, part: str, paths: Sequence[str]) -> ImageSet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from src.data.manifest import Row
 from src.files import write_whole
 from src.prediction.members import Member
+from src.prediction.settings import PredictionSettings
 
 Probabilities = npt.NDArray[np.float32]
 
@@ -24,6 +26,24 @@ class Task(NamedTuple):
     bank: list[Row]
     path: Path
     key: str
+
+
+def task_of(member: Member, name: str, digest: str, bank: list[Row], drawn: str, settings: PredictionSettings) -> Task:
+    """What is to be done for a member and an image set.
+
+    The key holds the weights, the network and its input, the images, the bank, tta's settings and the precision.
+
+    Args:
+        member: who predicts.
+        name, digest: of the image set.
+        bank, drawn: training images that views mix in, and the digest of their files.
+        settings: of the prediction.
+    """
+    facts = json.dumps([member.config["module"], member.view], sort_keys=True)
+    way = json.dumps([settings.tta, settings.precision], sort_keys=True)
+    key = "\0".join([member.digest, facts, digest, drawn, way])
+    path = settings.folder / "members" / member.stage / f"{member.name}.{name}.npz"
+    return Task(member, bank, path, hashlib.sha256(key.encode()).hexdigest())
 
 
 def stored(task: Task) -> Probabilities | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,7 +18,7 @@ from src.datamodules.nico import NicoDataModule
 from src.files import digest_files, write_whole
 from src.lightning_modules.classifier import Network
 from src.prediction.image_sets import ImageSet, draw_bank
-from src.prediction.kept import Probabilities, Task, store, stored
+from src.prediction.kept import Probabilities, Task, store, stored, task_of
 from src.prediction.members import LeftOut, Member, rebuild
 from src.prediction.settings import PredictionSettings
 from src.prediction.tta import Views
@@ -154,20 +152,13 @@ class Predictor:
         return [results[i] for i in range(len(tasks))]
 
     def task(self, member: Member, name: str, digest: str) -> Task:
-        """What is to be done for a member and an image set with a name and a digest.
-
-        The key holds the weights, the network and its input, the images, the bank, tta's settings and the precision.
-        """
+        """What is to be done for a member and an image set with a name and a digest."""
         bank: list[Row] = []
         if self.tta.bank:
             trained_on = read_split(member.folder)["train"]
             bank = draw_bank(self.training.rows, trained_on, self.tta.bank, self.tta.seed)
         drawn = digest_files(self.training.data_root, [row.image_path for row in bank])
-        facts = json.dumps([member.config["module"], member.view], sort_keys=True)
-        way = json.dumps([self.settings.tta, self.settings.precision], sort_keys=True)
-        key = "\0".join([member.digest, facts, digest, drawn, way])
-        path = self.folder / member.stage / f"{member.name}.{name}.npz"
-        return Task(member, bank, path, hashlib.sha256(key.encode()).hexdigest())
+        return task_of(member, name, digest, bank, drawn, self.settings)
 
     def kept(self, tasks: Sequence[Task], images: ImageSet) -> list[Probabilities | None]:
         """Each task's result from an earlier call, or None if the member has to predict."""

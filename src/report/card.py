@@ -170,6 +170,9 @@ def measured(member: Member, figures: Mapping[str, dict[str, Any]], temperature:
     rows = [[key.removeprefix("accuracy/"), *(percent(own.get(key)) for _, own in sets)] for key in keys]
     text = "In percent, except for counts and the likelihood (nats); intervals are 95 %, by a bootstrap over images.\n"
     if temperature is not None:
-        text += f"Behind an arrow: logits divided by the temperature {temperature:.3f}, fitted on held-out images.\n"
+        text += (
+            f"The temperature {temperature:.3f} divides the logits; it is fitted on the held-out in-domain images, "
+            "whose own figures with it are in-sample.\n"
+        )
     text += f"\n{as_markdown(headline_table(sets))}"
     return text + (f"\nAccuracy by context:\n\n{as_markdown([['', *(t for t, _ in sets)], *rows])}" if rows else "")

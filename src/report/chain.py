@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from src.callbacks.metrics_file import read_metrics
 from src.prediction.members import Member
+from src.report.names import without_machine
 from src.runs.lineage import command_of
 from src.runs.records import read_config, read_finished
-
-NO_CURVE = ("epoch", "step", "seconds", "train/first_batch")
 
 
 class Link(NamedTuple):
@@ -79,21 +77,5 @@ def moved(path: Path, config: Mapping[str, Any], logs_dir: Path) -> Path:
 def link_of(folder: Path, made_from: Sequence[Path]) -> Link:
     """A run's command and settings."""
     titles = [f"{path.parent.name}/{path.name}" for path in made_from]
-    text = (folder / "config.yaml").read_text()
-    return Link(f"{folder.parent.name}/{folder.name}", command_of(folder), text, titles)
-
-
-def curves_of(runs: Sequence[Path]) -> dict[str, dict[str, dict[str, list[float]]]]:
-    """metrics.csv of each run, by stage, name and column; NaN where an epoch has no value."""
-    stages: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for folder in runs:
-        if not (folder / "metrics.csv").is_file():
-            continue
-        try:
-            rows = read_metrics(folder / "metrics.csv")
-            names = [name for name in (rows[0] if rows else {}) if name not in NO_CURVE]
-            columns = {name: [float(row[name] or "nan") for row in rows] for name in names}
-        except ValueError:  # damaged: the run has no curve
-            continue
-        stages.setdefault(folder.parent.name, {})[folder.name] = columns
-    return stages
+    text = without_machine((folder / "config.yaml").read_text())
+    return Link(f"{folder.parent.name}/{folder.name}", without_machine(command_of(folder)), text, titles)

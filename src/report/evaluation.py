@@ -15,12 +15,14 @@ from src.metrics import (
     accuracy_by_class,
     accuracy_by_context,
     accuracy_by_group,
+    auroc,
     bootstrap,
     calibration,
     confusion,
     expected_calibration_error,
     fit_temperature,
     negative_log_likelihood,
+    risk_coverage,
     temper,
     top_hits,
 )
@@ -50,6 +52,16 @@ class EvaluatedSet(NamedTuple):
         """The probability (N, K) that goes with the vote: the mean of the members', by their weights in it."""
         return pooled(self.probabilities, self.ballot.weights)
 
+    @property
+    def confidence(self) -> npt.NDArray[np.floating]:
+        """The elected label's probability (N,) in `pooled`."""
+        return np.asarray(self.pooled[np.arange(len(self.ballot.labels)), self.ballot.labels])
+
+    @property
+    def hits(self) -> npt.NDArray[np.bool_]:
+        """Whether each elected label (N,) is right, where the truth is known."""
+        return np.asarray(self.ballot.labels == self.images.label)
+
 
 class Evaluation(NamedTuple):
     """A prediction of the test images, and all that is known of it.
@@ -78,6 +90,11 @@ class Evaluation(NamedTuple):
     def in_domain(self) -> EvaluatedSet | None:
         """What members said of the held-out images of their training contexts."""
         return in_domain_of(self.held_out)
+
+    @property
+    def known(self) -> list[EvaluatedSet]:
+        """The sets whose truth is known: held-out parts, then the test images."""
+        return [one for one in (*self.held_out, self.test) if one.images.truth is not None]
 
     @property
     def selection(self) -> str:
@@ -184,7 +201,8 @@ def evaluate(evaluated: EvaluatedSet, classes: Sequence[str], temperature: float
     """Figures of a vote on images whose truth is known, as JSON takes them.
 
     Intervals are of 95 %, by the percentile bootstrap over images. Likelihood, calibration and top-5 are of
-    `EvaluatedSet.pooled`, with its probability of the elected label as confidence.
+    `EvaluatedSet.pooled`, with its probability of the elected label as confidence; so are auroc (of "the label is
+    right"; left out where all are or none is) and aurc, the area under the risk-coverage curve.
 
     Args:
         evaluated: the vote.
@@ -212,6 +230,10 @@ def evaluate(evaluated: EvaluatedSet, classes: Sequence[str], temperature: float
     if groups:
         figures["worst_group"] = groups[0]
     figures |= calibrated(probabilities, labels, label, "")
+    hits, confidence = labels == label, evaluated.confidence
+    figures["aurc"] = float(risk_coverage(confidence, hits).mean())
+    if hits.any() and not hits.all():  # else nothing can be told apart
+        figures["auroc"] = auroc(confidence, hits)
     if temperature is not None:
         figures |= calibrated(temper(probabilities, temperature), labels, label, "_tempered")
     return figures

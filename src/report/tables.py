@@ -16,6 +16,35 @@ Table = list[list[str]]
 """Rows of text, the first one being the head."""
 TITLES = {"test": "test", "in_domain": "in-domain (held out)", "out_of_domain": "unseen contexts (left out)"}
 """How a reader knows the image sets."""
+TESTS = {
+    "unseen contexts": "unseen contexts",
+    "unseen pairs": "unseen pairs of class and context",
+    "left-out contexts": "contexts left out of training",
+    "held-out images": "held-out images of the training contexts",
+    "test": "the test images",
+}
+"""What the test images may be, as far as it is known: in a word or two, and as it stands in a sentence."""
+
+
+def kind_of_test(evaluation: Evaluation) -> str:
+    """What the test images are, a key of TESTS: the challenge's by its rules, others by their contexts if known."""
+    images, track = evaluation.test.images, evaluation.settings.data_name
+    if images.part:
+        return "left-out contexts" if images.part == "out_of_domain" else "held-out images"
+    if track in CHALLENGE:
+        return CHALLENGE[track]
+    seen = {str(name) for m in evaluation.members for name in (m.config.get("dataset") or {}).get("contexts") or []}
+    contexts = set(images.truth.contexts if images.truth else []) - {""}
+    return "unseen contexts" if contexts and seen and not contexts & seen else "test"
+
+
+CHALLENGE = {"track1": "unseen contexts", "track2": "unseen pairs"}
+"""What the NICO challenge tests on (docs/method.md, section 1)."""
+
+
+def titles_of(evaluation: Evaluation) -> dict[str, str]:
+    """How the page calls the image sets, by their names."""
+    return {"test": kind_of_test(evaluation), "in_domain": "in-domain", "out_of_domain": "left-out contexts"}
 
 
 def members_table(evaluation: Evaluation) -> Table:
@@ -24,11 +53,14 @@ def members_table(evaluation: Evaluation) -> Table:
     members, evaluated, in_domain = evaluation.members, evaluation.test, evaluation.in_domain
     known = evaluated.images.truth is not None
     of_vote = accuracies(evaluated.ballot.labels, evaluated.images) if known else {}
-    rates = agreement(evaluated.votes, evaluated.ballot.labels)
+    votes, held_votes = evaluated.votes, in_domain.votes if in_domain else None
+    rates = agreement(votes, evaluated.ballot.labels)
     table = [["member", "in-domain", "agreement", "weight", *map(column, of_vote)]]
     for i, member in enumerate(members):
-        own = accuracies(evaluated.votes[i], evaluated.images) if known else {}
-        held = accuracies(in_domain.votes[i], in_domain.images)["accuracy"] if in_domain else None
+        own = accuracies(votes[i], evaluated.images) if known else {}
+        held = None
+        if in_domain and held_votes is not None:
+            held = accuracies(held_votes[i], in_domain.images)["accuracy"]
         at_end = member.figures.get("val/in_domain/accuracy")
         words = [percent(at_end if held is None else held), percent(rates[i]), f"{evaluated.ballot.weights[i]:.3f}"]
         table.append([member.title, *words, *(percent(own[key]) for key in of_vote)])
@@ -42,17 +74,25 @@ def column(key: str) -> str:
 
 
 def headline_table(sets: Sequence[tuple[str, dict[str, Any]]]) -> Table:
-    """Figures (rows) of image sets (columns), each given as a title and `evaluate`'s result."""
+    """Figures (rows) of image sets (columns), each given as a title and `evaluate`'s result.
+
+    The temperature's own rows are there where it is known: its figures in-domain are those of the fit.
+    """
     rows: list[tuple[str, Any]] = [
-        ("images", lambda f: str(f["images"])),
+        ("images", lambda f: f"{f['images']:,}"),
         ("accuracy (95 % interval)", lambda f: interval(f, "accuracy")),
         ("macro accuracy (mean over classes)", lambda f: interval(f, "macro_accuracy")),
         ("top-5 accuracy", lambda f: percent(f["accuracy_top5"])),
         ("worst context", lambda f: percent(f.get("worst_context"))),
         ("worst group (class x context)", lambda f: group_words(f.get("worst_group"))),
-        ("negative log-likelihood", lambda f: arrow(f, "nll", "{:.3f}".format)),
-        ("expected calibration error", lambda f: arrow(f, "ece", percent)),
+        ("negative log-likelihood", lambda f: f"{f['nll']:.3f}"),
+        ("expected calibration error", lambda f: percent(f["ece"])),
     ]
+    if any("ece_tempered" in figures for _, figures in sets):
+        rows += [
+            ("negative log-likelihood with the temperature", lambda f: f"{f['nll_tempered']:.3f}"),
+            ("calibration error with the temperature", lambda f: percent(f["ece_tempered"])),
+        ]
     head = ["", *(title for title, _ in sets)]
     return [head, *([name, *(words(figures) for _, figures in sets)] for name, words in rows)]
 
@@ -66,12 +106,6 @@ def interval(figures: dict[str, Any], key: str) -> str:
 def group_words(group: dict[str, Any] | None) -> str:
     """A group of evaluate: "12.50 (car, water)"."""
     return "-" if group is None else f"{percent(group['accuracy'])} ({group['class']}, {group['context']})"
-
-
-def arrow(figures: dict[str, Any], key: str, words: Any) -> str:
-    """A figure, and after an arrow its value with the temperature."""
-    after = figures.get(f"{key}_tempered")
-    return f"{words(figures[key])}" + ("" if after is None else f" → {words(after)}")
 
 
 def percent(share: float | None) -> str:

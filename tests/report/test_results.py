@@ -40,6 +40,10 @@ def test_figures_by_hand() -> None:
     own = np.array([1.7 / 3, 0.8, 1.7 / 3, 1.0 / 3])
     assert figures["nll"] == pytest.approx(-np.log(own).mean(), abs=1e-6)
     assert figures["ece"] == pytest.approx((3 * abs(2 / 3 - 1.7 / 3) + abs(1 - 0.8)) / 4, abs=1e-6)
+    # Confidence 1.7/3, .8, 1.7/3, 1.7/3; the wrong one is below one right one and level with two. The risk of the
+    # surest, of two, three and four: 0, then a third of each image that is level.
+    assert figures["auroc"] == pytest.approx((1 + 0.5 + 0.5) / 3)
+    assert figures["aurc"] == pytest.approx((0 + 1 / 3 / 2 + 2 / 3 / 3 + 1 / 4) / 4)
     low, high = figures["accuracy_interval"]
     assert 0 <= low < 0.75 < high <= 1 and "ece_tempered" not in figures
     json.dumps(figures)

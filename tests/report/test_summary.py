@@ -1,0 +1,140 @@
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from src.files import digest_files
+from src.prediction.kept import store, task_of
+from src.prediction.members import Member
+from src.prediction.voting import Choice
+from src.report import summary
+from src.report.evaluation import EvaluatedSet, Evaluation, evaluate_all
+from src.report.plots import Mark
+from src.report.summary import (
+    Gain,
+    classifiers,
+    duration,
+    hits_of,
+    marks_of,
+    paired,
+    sentence,
+    spoken_marks,
+    stage_hits,
+)
+from tests.report.made_up import made_up
+from tests.report.test_results import evaluated
+
+LABEL, WHERE = [0, 1, 2, 2], ["dim", "dim", "water", "water"]
+
+
+def evaluation_of(
+    test: EvaluatedSet, *held_out: EvaluatedSet, name: str = "track1", contexts: tuple[str, ...] = ()
+) -> Evaluation:
+    nowhere = Path("nowhere")
+    settings: Any = SimpleNamespace(
+        data_name=name, seed=0, select="all", logs_dir=nowhere, folder=nowhere, tta={}, precision="32-true"
+    )
+    config = {"dataset": {"contexts": list(contexts)}, "split_name": "holdout", "module": {},
+              "datamodule": {"size": 64, "eval_transform": {}}}  # fmt: skip
+    members = [
+        Member(Path(f"nowhere/{name}/fdg/{i}"), "fdg", str(i), config, ["bus", "car", "dog"], {}, str(i))
+        for i in range(len(test.probabilities))
+    ]
+    sets = [test, *(one._replace(images=one.images._replace(name="in_domain")) for one in held_out)]
+    return evaluate_all(settings, members, [], Choice([*range(len(members))], []), sets, "")
+
+
+def test_the_sentence_by_hand() -> None:
+    # The vote is right on three of four, in-domain on all; members 3, 2 and 2; in-domain 4, 3 and 4: the first is best.
+    test = evaluated([[0, 1, 2, 0], [0, 1, 1, 0], [1, 1, 2, 0]], LABEL, WHERE)
+    held = evaluated([LABEL, [0, 1, 2, 0], LABEL], LABEL, ["rock"] * 4)
+    assert sentence(evaluation_of(test, held)) == (
+        "75.0 % on unseen contexts, 25.0 points below in-domain; worst: dog in water, 50 %; "
+        "the vote is as accurate as the member that is best in-domain."
+    )
+    worse = evaluated([[0, 1, 2, 2], [0, 1, 1, 0], [1, 1, 2, 0]], LABEL, WHERE)
+    assert sentence(evaluation_of(worse)) == (
+        "75.0 % on unseen contexts; worst: dog in water, 50 %; "
+        "the vote is 25.0 points below its best member, chosen on these images, within noise."
+    )
+    alone = evaluated([[0, 1, 2, 0]], LABEL, [""] * 4)
+    assert sentence(evaluation_of(alone, name="track2")) == "75.0 % on unseen pairs of class and context."
+    unknown = test._replace(images=test.images._replace(truth=None))
+    assert sentence(evaluation_of(unknown, held)) == (
+        "The labels of the 4 test images are not known; 100.0 % on held-out in-domain images; "
+        "all members agree on 50.0 % of the test images."
+    )
+
+
+@pytest.mark.parametrize(
+    ("contexts", "part", "words"),
+    [(("rock",), "", "unseen contexts"), (("rock", "dim"), "", "the test images"), ((), "", "the test images"),
+     (("dim",), "in_domain", "held-out images of the training contexts"),
+     (("rock",), "out_of_domain", "contexts left out of training")],
+)  # fmt: skip
+def test_nothing_is_called_unseen_that_is_not(contexts: tuple[str, ...], part: str, words: str) -> None:
+    test = evaluated([[0, 1, 2, 0]], LABEL, WHERE)
+    test = test._replace(images=test.images._replace(part=part))
+    assert sentence(evaluation_of(test, name="photos", contexts=contexts)).startswith(f"75.0 % on {words}")
+
+
+def test_a_paired_difference_and_its_interval() -> None:
+    first, second = np.array([1.0] * 60 + [0.0] * 40), np.array([1.0] * 50 + [0.0] * 50)
+    gain = paired(first, second, seed=0)  # ten of a hundred images differ, all one way
+    assert gain.value == pytest.approx(0.1)
+    # The number of those ten that are drawn is binomial(100, 0.1): 5 to 16 in 95 %.
+    assert gain.low == pytest.approx(0.05, abs=0.011) and gain.high == pytest.approx(0.16, abs=0.011)
+    assert gain.words("it") == "10.0 points above it, beyond noise"
+    assert Gain(-0.003, -0.01, 0.004).words("it") == "0.3 points below it, within noise"
+
+
+def test_stages_beside_the_vote(monkeypatch: pytest.MonkeyPatch) -> None:
+    test = evaluated([[0, 1, 2, 0], [0, 1, 1, 0]], LABEL, WHERE)
+    held = evaluated([LABEL, [0, 1, 2, 0]], LABEL, ["rock"] * 4)
+    made = evaluation_of(test, held)
+    config = {**made.members[0].config, "mixing_name": "none", "module": {"mixing": {"_target_": "x.None"}}}
+    plain = Member(Path("plain"), "baseline", "plain", config, [], {"val/in_domain/accuracy": 0.5}, "")
+    monkeypatch.setattr(summary, "classifiers", lambda *_: [plain, *made.members])
+    stages = stage_hits(made, [])
+    assert list(stages) == ["baseline: plain training", "fdg: plain training", "vote"]
+    assert stages["baseline: plain training"]["in_domain"].tolist() == [[1, 1, 0, 0]]  # half of four; no test images
+    assert list(stages["baseline: plain training"]) == ["in_domain"]
+    assert stages["fdg: plain training"]["test"].tolist() == [[1, 1, 1, 0], [1, 1, 0, 0]]
+    marks = marks_of(stages, made)
+    assert list(marks) == ["baseline: plain training", "fdg: plain training (mean of 2)", "vote"]
+    mean = marks["fdg: plain training (mean of 2)"]["unseen contexts"]
+    assert mean.value == 5 / 8 and 0 <= mean.low < 5 / 8 < mean.high <= 1
+    assert marks["vote"]["unseen contexts"] == (0.5, *made.figures["test"]["accuracy_interval"])
+    assert spoken_marks({"vote": {"in-domain": Mark(0.5)}}) == "vote: in-domain 50.0 %"
+
+
+def test_a_run_that_does_not_vote_counts_by_its_kept_predictions(data: Path, tmp_path: Path) -> None:
+    made, _ = made_up(tmp_path, data, classes=["bus", "car", "dog"], members=2, images=4, held_out=4)
+    member, images, settings = made.members[1], made.test.images, made.settings
+    assert hits_of(member, images, "digest", settings) is None  # it has not predicted the test images
+    probabilities = np.eye(3, dtype=np.float32)[(images.label + np.array([0, 1, 0, 0])) % 3]
+    task = task_of(member, "test", "digest", [], digest_files(Path(), []), settings)
+    store(task, images.names, probabilities)
+    hits = hits_of(member, images, "digest", settings)
+    assert hits is not None and hits.tolist() == [1, 0, 1, 1]
+    assert hits_of(member, images, "other images", settings) is None
+    assert hits_of(member._replace(digest="trained again"), images, "digest", settings) is None
+    at_end = member._replace(figures={"val/in_domain/accuracy": 0.75})
+    held_out = made.held_out[0].images
+    hits = hits_of(at_end, held_out, "digest", settings)
+    assert hits is not None and hits.sum() == 3
+    # Of two runs that are in no ensemble, plain training is shown beside the chain; one of another split is not.
+    runs = tmp_path / "logs/track1"
+    shutil.copytree(runs / "fdg", runs / "baseline")
+    found = [one.title for one in classifiers(made, [one.folder for one in made.members])]
+    assert found == [f"baseline/{made.members[0].name}", made.members[0].title, made.members[1].title]
+    config = runs / "baseline" / made.members[0].name / "config.yaml"
+    config.write_text(config.read_text().replace("split_name: holdout", "split_name: none"))
+    assert len(list(classifiers(made, [one.folder for one in made.members]))) == 2
+
+
+def test_durations() -> None:
+    assert [duration(s) for s in (7.6, 560, 11100)] == ["8 s", "9 min 20 s", "3 h 5 min"]
