@@ -171,7 +171,7 @@ def evaluated(
     why_not: str,
     others: list[Member],
 ) -> tuple[Evaluation, Beside]:
-    """The vote on every image set with its figures; and what the others said, who come behind the voters in `stacks`."""
+    """The vote on every image set with its figures; and what the others said, who follow the voters in `stacks`."""
     from src.prediction import voting
     from src.prediction.unreadable import check_unreadable, settle
     from src.report.evaluation import Beside, EvaluatedSet, evaluate_all

@@ -103,7 +103,8 @@ def add_stages(
     page.tables["gains"] = gains_table(named, gains, titles)
     rows = {
         f"{later} \N{MINUS SIGN} {earlier}": {titles[name]: gain[:3] for name, gain in own.items()}
-        for (later, earlier, _), own in zip(named, gains, strict=True)
+        for step, (later, earlier, _), own in zip(steps, named, gains, strict=True)
+        if step.drawn
     }
     page.figures["gains"] = charts.dots(rows, "gain in accuracy, percentage points", difference=True)
 
@@ -153,15 +154,16 @@ def gains_table(
     """
     seeds = any(gain.error is not None for own in gains for gain in own.values())
     heads = [f"{title}: {word}" for title in titles.values() for word in ("gain (95 %)", "won, lost")]
-    table = [["", "compared with", "what differs", *heads, *([f"{t}: over seeds" for t in titles.values()] * seeds)]]
-    for words, own in zip(named, gains, strict=True):
-        row, over = list(words), []
+    over_seeds = [f"{title}: over seeds" for title in titles.values()] * seeds
+    table = [["", "compared with", *heads, *over_seeds, "what differs"]]
+    for (later, earlier, change), own in zip(named, gains, strict=True):
+        row, over = [later, earlier], []
         for name in titles:
             gain = own[name]
             row.append(f"{100 * gain.mean:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})")
             row.append(f"{gain.won:.0f}, {gain.lost:.0f}")
             over.append("-" if gain.error is None else f"± {100 * gain.error:.1f} ({gain.seeds})")
-        table.append([*row, *(over * seeds)])
+        table.append([*row, *(over * seeds), change])
     return table
 
 

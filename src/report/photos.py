@@ -85,7 +85,7 @@ def outlined(picture: Picture, region: npt.NDArray[np.bool_]) -> Picture:
 
 def enlarged(activation: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """A map (h, w) in [0, 1] at SIDE x SIDE."""
-    return np.asarray(cv2.resize(activation, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR), np.float32)
+    return np.asarray(cv2.resize(activation, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC).clip(0, 1), np.float32)
 
 
 def heat(activation: npt.NDArray[np.float32]) -> Picture:

@@ -51,11 +51,18 @@ class Contender(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A comparison: the indices of two contenders, the later one first, and what differs between them."""
+    """A comparison.
+
+    Attributes:
+        after, before: indices of the contenders, the later and the earlier one.
+        change: what differs between them.
+        drawn: whether a figure shows it: the table has the others, of a late stage with plain training, as well.
+    """
 
     after: int
     before: int
     change: str
+    drawn: bool = True
 
 
 class Gain(NamedTuple):
@@ -183,7 +190,8 @@ def steps_of(groups: Sequence[Group]) -> list[Step]:
         for k in others:
             if k is not None and k != i and groups[k].facts["model"] == group.facts["model"]:
                 changed = changes(groups[k].facts, group.facts)
-                steps.setdefault((i, k), Step(i, k, "; ".join(changed) or "settings"))
+                drawn = k != plain or group.before in (None, plain)
+                steps.setdefault((i, k), Step(i, k, "; ".join(changed) or "settings", drawn))
     return list(steps.values())
 
 
