@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from src.callbacks.sheet import outlined
 from src.prediction.image_sets import ImageSet
 from src.prediction.members import Member
 from src.prediction.run import OpenImages
@@ -16,7 +17,7 @@ from src.report.evaluation import Beside, EvaluatedSet, Evaluation
 from src.report.features import plane, probe
 from src.report.looks import Look, features_of, look, masks_of, pixels_of, sample, with_masks
 from src.report.page import Page
-from src.report.photos import SIDE, Photo, heat, outlined, side_by_side
+from src.report.photos import SIDE, Photo, heat, side_by_side
 from src.report.stages import Contender, Gain, Group, Step
 from src.report.tables import TITLES, Table, percent
 from src.report.where import scaled

@@ -19,7 +19,7 @@ from src.report import plots
 from src.report.chain import Link, chain, curves_of, link_of
 from src.report.comparison import read_runs, runs_table
 from src.report.evaluation import BINS, EvaluatedSet, Evaluation, best_members, diversity
-from src.report.photos import Photo, batches_of, photo_of, photos_of
+from src.report.photos import Photo, batches_of, photos_in, photos_of
 from src.report.tables import TITLES, Table, headline_table, members_table, percent
 from src.runs.directory import environment
 
@@ -87,8 +87,7 @@ def add_runs(page: Page, evaluation: Evaluation) -> None:
     page.chain.append(Link("this prediction", environment()["command"], composed, titles))
     page.figures.update({f"curves {stage}": plots.curves(columns) for stage, columns in curves_of(list(runs)).items()})
     page.photos["batches"] = batches_of(list(runs))
-    # The first classes of a sheet that has all of them: rows of MaskWriter's tiles.
-    page.photos["masks"] = [sheet for folder in runs if (sheet := photo_of(folder, "masks.png", 6 * 128))][:1]
+    page.photos["masks"] = next((found for folder in runs if (found := photos_in(folder, "masks.png"))), [])
     if not page.photos["batches"]:
         page.missing["batches"] = "No run in the chain kept pictures of its batches."
     if not page.photos["masks"]:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from src.data.images import decode_image
+from src.callbacks.sheet import outlined, read_sheet
 from src.prediction.run import OpenImages
 from src.prediction.voting import entropy
 from src.report.evaluation import Evaluation
@@ -21,6 +21,7 @@ from src.report.where import scaled
 
 SIDE, GAP = 176, 4  # of a picture, and between two, pixels
 SHOWN = 9  # pictures of a kind
+OF_A_BATCH = 6  # images of each stage's batch
 Picture = npt.NDArray[np.uint8]
 
 
@@ -74,15 +75,6 @@ def photos_of(evaluation: Evaluation, open_images: OpenImages) -> dict[str, list
     return made
 
 
-def outlined(picture: Picture, region: npt.NDArray[np.bool_]) -> Picture:
-    """A picture (H, W, 3) with the outline of a region (H, W): white beside black, seen on any colour."""
-    edges, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    drawn = np.ascontiguousarray(picture)
-    for colour, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        drawn = np.asarray(cv2.drawContours(drawn.copy(), edges, -1, colour, width), np.uint8)
-    return drawn
-
-
 def enlarged(activation: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """A map (h, w) in [0, 1] at SIDE x SIDE."""
     return np.asarray(cv2.resize(activation, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC).clip(0, 1), np.float32)
@@ -110,23 +102,25 @@ def side_by_side(pictures: Sequence[Picture]) -> Picture:
     return np.hstack([part for picture in pictures for part in (gap, picture)][1:])
 
 
-def photo_of(folder: Path, name: str, rows: int | None = None) -> Photo | None:
-    """A PNG of a run, its first `rows` of pixels; None if the run has none."""
-    path = folder / name
-    if not path.is_file():
-        return None
+def photos_in(folder: Path, name: str, about: str = "") -> list[Photo]:
+    """The pictures of a run's sheet, with `about` before their words; none if the sheet is missing or damaged."""
+    if not (folder / name).is_file():
+        return []
     try:
-        return Photo(decode_image(path, max_pixels=0)[:rows], f"{folder.parent.name}/{folder.name}: {name}")
-    except (OSError, ValueError):  # damaged: treated as missing
-        return None
+        tiles = read_sheet(folder / name)
+    except (OSError, ValueError):
+        return []
+    run = f"{folder.parent.name}/{folder.name}: {name}"  # what there is to say of an older version's
+    return [Photo(tile.picture, f"{about}{tile.words}" if tile.words else run) for tile in tiles]
 
 
 def batches_of(runs: Sequence[Path]) -> list[Photo]:
-    """The last sheet of training images of one run per stage."""
-    sheets: dict[str, Photo] = {}
+    """The first images of the last sheet of one run per stage."""
+    sheets: dict[str, list[Photo]] = {}
     for folder in runs:
         names = sorted(f"pictures/{path.name}" for path in (folder / "pictures").glob("*.png"))
-        sheet = photo_of(folder, names[-1]) if names and folder.parent.name not in sheets else None
-        if sheet:
-            sheets[folder.parent.name] = sheet
-    return list(sheets.values())
+        stage = folder.parent.name
+        if names and not sheets.get(stage):
+            epoch = Path(names[-1]).stem.removeprefix("epoch").lstrip("0") or "0"
+            sheets[stage] = photos_in(folder, names[-1], f"{stage}, epoch {epoch}: ")[:OF_A_BATCH]
+    return [photo for photos in sheets.values() for photo in photos]
