@@ -47,11 +47,11 @@ def add_evidence(
     groups = stages.groups_of([*evaluation.members, *beside.members], evaluation.settings.logs_dir)
     add_stages(page, evaluation, beside, groups, known)
     shown = shown_of(groups, evaluation.members)
-    try:
-        add_where(page, evaluation, shown, known, open_images, device)
-        add_features(page, evaluation, shown, known, open_images, device)
-    except (OSError, ValueError) as error:  # a file that was there when the members looked at it; damaged masks
-        page.missing["where"] = f"The networks could not be shown these images: {error}."
+    for name, add in (("where", add_where), ("features", add_features)):
+        try:
+            add(page, evaluation, shown, known, open_images, device)
+        except (OSError, ValueError) as error:  # masks that are gone or damaged; an image that was there before
+            page.missing[name] = f"The networks could not be shown these images again: {error}."
 
 
 def title_of(images: ImageSet) -> str:
