@@ -46,6 +46,10 @@ def predict(cfg: DictConfig) -> None:
     settings = read_settings(resolved(cfg))
     if settings.export:
         export.check_format(settings.export)
+    if settings.object_masks and not settings.object_masks.is_dir():
+        raise FileNotFoundError(
+            f"object_masks={settings.object_masks} is no folder: name one whose masks mirror data_root, or leave it out"
+        )
     trainer, tta = cli.instantiate(cfg.trainer), cli.instantiate(cfg.tta)
     open_images: OpenImages = partial(cli.instantiate, cfg.datamodule)
     cli.say(f"looking for members in {settings.logs_dir}")

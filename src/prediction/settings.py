@@ -153,8 +153,6 @@ def check(settings: PredictionSettings) -> None:
         raise ValueError("export= writes networks, which see an image once: leave tta= out")
     if settings.top < 1 or settings.members_at_once < 1:
         raise ValueError("top and members_at_once must be at least 1")
-    if settings.object_masks and not settings.object_masks.is_dir():
-        raise ValueError(f"object_masks={settings.object_masks} is no folder: name one that mirrors data_root, or null")
     if settings.images and (settings.report or settings.truth):
         raise ValueError("images= only predicts: report= and truth= are about the test images, leave them out")
     needed = {"jinja2": "jinja2", "matplotlib": "matplotlib", "sklearn": "scikit-learn"}

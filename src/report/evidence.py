@@ -94,7 +94,10 @@ def add_stages(
         *([one.title, str(len(one.seeds) or ""), *map(bar_words, bars[one.title].values())] for one in networks),
     ]
     if not steps:
-        page.missing["gains"] = "There is nothing to compare: these are the only finished networks."
+        page.missing["gains"] = (
+            "No two of these networks can be compared: none started from another one, and none of the same model is "
+            "plain training (stage=baseline)."
+        )
         return
     gains = [
         {name: stages.gain_of(contenders[s.after], contenders[s.before], name, draws[name]) for name in titles}

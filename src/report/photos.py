@@ -121,6 +121,7 @@ def batches_of(runs: Sequence[Path]) -> list[Photo]:
         names = sorted(f"pictures/{path.name}" for path in (folder / "pictures").glob("*.png"))
         stage = folder.parent.name
         if names and not sheets.get(stage):
-            epoch = Path(names[-1]).stem.removeprefix("epoch").lstrip("0") or "0"
-            sheets[stage] = photos_in(folder, names[-1], f"{stage}, epoch {epoch}: ")[:OF_A_BATCH]
+            epoch = Path(names[-1]).stem.removeprefix("epoch")  # counted from 0; curves count from 1
+            when = f"{stage}, epoch {int(epoch) + 1}: " if epoch.isdecimal() else f"{stage}: "
+            sheets[stage] = photos_in(folder, names[-1], when)[:OF_A_BATCH]
     return [photo for photos in sheets.values() for photo in photos]

@@ -16,6 +16,7 @@ from src.report.comparison import strategy_of
 from src.runs.records import model_name_of, read_finished
 
 DRAWS = 1000  # of the bootstrap
+LONGEST = 36  # letters of a title, without the stage
 Hits = npt.NDArray[np.floating]
 
 
@@ -118,11 +119,12 @@ def without_seed(member: Member) -> str:
 def short_titles(members: Sequence[Member]) -> list[str]:
     """A title of each: its stage and the parts of its name, without the seed, that not all of them have.
 
-    The stage alone where no other one is of that stage and model.
+    Of a long one the beginning and the end, where the name of a command's other changes has its digest.
     """
     parts = [without_seed(member).split("-") for member in members]
     common = set(parts[0]).intersection(*parts) if parts else set()
     own = [" ".join(part for part in some if part not in common) for some in parts]
+    own = [rest if len(rest) <= LONGEST else f"{rest[: LONGEST - 10]}…{rest[-9:]}" for rest in own]
     return [f"{member.stage}: {rest}" if rest else member.stage for member, rest in zip(members, own, strict=True)]
 
 

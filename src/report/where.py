@@ -45,7 +45,8 @@ def evidence_map(network: Any, image: torch.Tensor, label: torch.Tensor) -> torc
     ]
     try:
         with torch.enable_grad():
-            own = network(image).gather(1, label[:, None]).sum()  # images do not depend on each other in evaluation
+            # Images do not depend on each other in evaluation: the sum's gradient is that of each one's own logit.
+            own = network(image.detach().requires_grad_()).gather(1, label[:, None]).sum()
             grads = torch.autograd.grad(own, list(kept.values()), allow_unused=True) if kept else ()
     finally:
         for hook in hooks:

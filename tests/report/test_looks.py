@@ -85,7 +85,7 @@ def test_a_network_beside_the_members_is_compared(two_members: list[Path], predi
     mean = np.mean([np.mean([votes[name] == labels[name] for name in own]) for votes in (own, beside)])
     assert f"{100 * mean:.1f} (" in text and not page.open
     without = (predict(*words, "compare=[]") / "report.html").read_text()
-    assert "these are the only finished networks" in without
+    assert "No two of these networks can be compared" in without
 
 
 def test_masks_that_cannot_be_read_leave_the_rest(

@@ -28,6 +28,9 @@ def test_titles_are_short_and_differ() -> None:
     ]  # fmt: skip
     assert short_titles(runs) == ["baseline: none", "adapt: decoupled r0.2", "adapt: decoupled r0.5", "fdg: decoupled"]
     assert short_titles(runs[:1]) == ["baseline"]
+    long = [member("fdg", f"{'x' * 60}{end}-{end}-seed0") for end in ("1234abcd", "5678abcd")]
+    titles = short_titles(long)
+    assert len(set(titles)) == 2 and max(map(len, titles)) == len("fdg: ") + stages.LONGEST
 
 
 def test_seeds_of_one_recipe_are_one_group() -> None:
