@@ -26,7 +26,7 @@ def dots(rows: Mapping[str, Mapping[str, Bar]], label: str, difference: bool = F
         label: of the axis.
         difference: the shares are differences, in percentage points: a line marks 0.
     """
-    figure, axes = axes_of(8.2, 0.9 + 0.34 * len(rows))
+    figure, axes = axes_of(6.2, 0.9 + (0.42 if difference else 0.34) * len(rows))
     sets = list(dict.fromkeys(name for bars in rows.values() for name in bars))
     for k, (name, colour) in enumerate(zip(sets, COLOURS, strict=False)):
         place = np.array([i for i, bars in enumerate(rows.values()) if name in bars])
@@ -36,7 +36,7 @@ def dots(rows: Mapping[str, Mapping[str, Bar]], label: str, difference: bool = F
                       linewidth=1.3, label=name)  # fmt: skip
     if difference:
         axes.axvline(0, color=INK, linewidth=1, zorder=0)
-    axes.set_yticks(range(len(rows)), list(rows))
+    axes.set_yticks(range(len(rows)), list(rows), fontsize=8 if difference else 9)
     axes.set(xlabel=label, ylim=(len(rows) - 0.5, -0.5))
     axes.tick_params(axis="y", length=0)
     axes.xaxis.grid(True, color=FAINT, linewidth=0.6)
@@ -53,20 +53,21 @@ def by_context(lines: Mapping[str, Sequence[float]], reference: Sequence[float],
         reference: (C,), the object's share of the image.
         names: (C,) of the contexts.
     """
-    figure, axes = axes_of(9, 3.2)
+    figure, axes = axes_of(6.6, 3.6)
+    crowded = sum(map(len, names)) > 60
     place = np.arange(len(names))
     for i, (title, values) in enumerate(lines.items()):
         shifted = place + 0.5 * (i - (len(lines) - 1) / 2) / max(len(lines), 1)
         axes.plot(shifted, 100 * np.array(values), "o", color=COLOURS[i % len(COLOURS)], markersize=6, label=title)
     axes.hlines(100 * np.array(reference), place - 0.36, place + 0.36, color=INK, linewidth=1.2, linestyle="--",
                 label="the object's share of the image")  # fmt: skip
-    axes.set_xticks(place, names, rotation=30 if len(names) > 9 else 0, ha="right" if len(names) > 9 else "center")
+    axes.set_xticks(place, names, rotation=30 if crowded else 0, ha="right" if crowded else "center")
     axes.set(ylabel="evidence on the object, %", xlim=(-0.6, len(names) - 0.4))
     axes.set_ylim(bottom=0)
     axes.tick_params(axis="x", length=0)
     axes.yaxis.grid(True, color=FAINT, linewidth=0.6)
     axes.set_axisbelow(True)
-    figure.legend(frameon=False, loc="outside lower center", ncols=3, fontsize=8)
+    figure.legend(frameon=False, loc="outside lower center", ncols=2, fontsize=8)
     return figure
 
 
@@ -77,12 +78,13 @@ def planes(points: Mapping[str, npt.NDArray[np.float64]], colourings: Mapping[st
         points: by network, (N, 2).
         colourings: (N,) names of the images, by what they are names of; an image without one is grey.
     """
-    figure = Figure(figsize=(4.6 * len(colourings), 4.1 * len(points) + 0.5), layout="constrained")
+    figure = Figure(figsize=(3.3 * len(colourings), 3.6 * len(points)), layout="constrained")
     panels = figure.subplots(len(points), len(colourings), squeeze=False)
     for row, (title, xy) in zip(panels, points.items(), strict=True):
         for axes, (kind, names) in zip(row, colourings.items(), strict=True):
             coloured(axes, xy, names)
-            axes.set(title=f"{title}, by {kind}", xticks=[], yticks=[])
+            axes.set_title(f"{title}, by {kind}", fontsize=8.5)
+            axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
     return figure
 
@@ -101,7 +103,7 @@ def coloured(axes: Axes, xy: npt.NDArray[np.float64], names: Sequence[str]) -> N
             axes.scatter(xy[own, 0], xy[own, 1], s=9, color=colour, linewidths=0, alpha=0.8, label=name or "not known",
                          rasterized=True)  # fmt: skip
     if len(every) <= 12:
-        axes.legend(frameon=False, fontsize=7.5, ncols=4, loc="upper center", bbox_to_anchor=(0.5, 0), markerscale=1.6,
+        axes.legend(frameon=False, fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 0), markerscale=1.6,
                     handletextpad=0.1, columnspacing=0.8)  # fmt: skip
 
 

@@ -95,7 +95,7 @@ def add_stages(
     named = [(contenders[step.after].title, contenders[step.before].title, step.change) for step in steps]
     page.tables["gains"] = gains_table(named, gains, titles)
     rows = {
-        f"{later} \N{MINUS SIGN} {earlier}": {titles[name]: gain[:3] for name, gain in own.items()}
+        f"{later}\n\N{MINUS SIGN} {earlier}": {titles[name]: gain[:3] for name, gain in own.items()}
         for step, (later, earlier, _), own in zip(steps, named, gains, strict=True)
         if step.drawn
     }
