@@ -74,7 +74,7 @@ def test_a_network_beside_the_members_is_compared(two_members: list[Path], predi
     results = predict(*words, f"object_masks={data / 'truth/masks'}")
     text = (results / "report.html").read_text()
     page = Reader(text)
-    assert {"Stages", "Where it looks", "Features"} <= set(page.titles)
+    assert {"stages", "where", "features"} <= page.ids
     assert "on the object" in text and "nearest neighbours" in text
     # Seeds 0 and 1 of one recipe are one row, whoever of them votes.
     kept = results / f"members/baseline/{two_members[1].name}.test.npz"
