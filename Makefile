@@ -40,7 +40,7 @@ demo-track1 demo-track2: demo-track%:
 	$(BIN)/python train.py track=$* stage=finetune recipe=background $(DEMO); \
 	$(BIN)/python predict.py track=$* ensemble=baselines $(TRUTH); \
 	$(BIN)/python predict.py track=$* 'ensemble.stages=[finetune]' 'ensemble.runs=[*-background]' vote_name=background $(TRUTH); \
-	$(BIN)/python predict.py track=$* ensemble=all $(TRUTH) report=true; \
+	$(BIN)/python predict.py track=$* ensemble=all $(TRUTH) report=true object_masks=demo/truth/masks; \
 	} 2>&1 | sed -u 's/^/track $* | /'
 
 report: install  ## results/track{1,2}/report.html of the finished runs; OVERRIDES="ensemble=baselines ..." changes settings

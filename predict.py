@@ -12,13 +12,15 @@ from src import cli
 from src.sweeps.jobs import in_sweep, run_job
 
 if TYPE_CHECKING:  # loaded when there is something to do: --help answers at once
+    import torch
+
     from src.datamodules.nico import NicoDataModule
     from src.prediction.image_sets import ImageSet
     from src.prediction.kept import Probabilities
     from src.prediction.members import LeftOut, Member
     from src.prediction.run import OpenImages, Predictor
     from src.prediction.settings import PredictionSettings
-    from src.report.evaluation import Evaluation
+    from src.report.evaluation import Beside, Evaluation
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="predict")
@@ -34,6 +36,8 @@ def main(cfg: DictConfig) -> None:
 def predict(cfg: DictConfig) -> None:
     """Members, their predictions (kept ones where nothing changed), the vote, and what a person reads about it."""
     cli.say("predict.py: loading PyTorch")
+    import numpy as np
+
     from src.prediction import export, selection, soups
     from src.prediction.run import Predictor
     from src.prediction.settings import read_settings
@@ -42,6 +46,10 @@ def predict(cfg: DictConfig) -> None:
     settings = read_settings(resolved(cfg))
     if settings.export:
         export.check_format(settings.export)
+    if settings.object_masks and not settings.object_masks.is_dir():
+        raise FileNotFoundError(
+            f"object_masks={settings.object_masks} is no folder: name one whose masks mirror data_root, or leave it out"
+        )
     trainer, tta = cli.instantiate(cfg.trainer), cli.instantiate(cfg.tta)
     open_images: OpenImages = partial(cli.instantiate, cfg.datamodule)
     cli.say(f"looking for members in {settings.logs_dir}")
@@ -59,11 +67,30 @@ def predict(cfg: DictConfig) -> None:
             return
     sets, why_not = images_of(settings, open_images, training, voters)
     voters, stacks, failed = predictor.predict(voters, sets)
+    others, their_stacks = compared(settings, predictor, voters, sets)
     if not trainer.is_global_zero:
         return  # the other ranks' rows are with rank 0
     say(failed)
-    evaluation = evaluated(settings, voters, [*left_out, *failed], sets, stacks, why_not)
-    show(evaluation, open_images, cfg)
+    stacks = [np.concatenate(both) for both in zip(stacks, their_stacks, strict=True)] if others else stacks
+    evaluation, beside = evaluated(settings, voters, [*left_out, *failed], sets, stacks, why_not, others)
+    show(evaluation, beside, open_images, cfg, trainer.strategy.root_device)
+
+
+def compared(
+    settings: PredictionSettings, predictor: Predictor, voters: list[Member], sets: list[ImageSet]
+) -> tuple[list[Member], list[Probabilities]]:
+    """The other finished networks that a report compares with the members, and what they make of the image sets."""
+    from src.prediction import selection
+
+    if not (settings.report or settings.logged) or all(images.truth is None for images in sets):
+        return [], []
+    others = selection.find_beside(settings.logs_dir, settings.data_name, settings.compare, voters)
+    try:
+        others, stacks, _ = predictor.predict(others, sets) if others else ([], [], [])
+    except ValueError as error:  # not one of them could: the members' report does not need them
+        print(f"no other network is compared with the members: {error}")
+        return [], []
+    return others, stacks
 
 
 def say(left_out: LeftOut) -> None:
@@ -146,11 +173,12 @@ def evaluated(
     sets: list[ImageSet],
     stacks: list[Probabilities],
     why_not: str,
-) -> Evaluation:
-    """The vote on every image set, and its figures."""
+    others: list[Member],
+) -> tuple[Evaluation, Beside]:
+    """The vote on every image set with its figures; and what the others said, who follow the voters in `stacks`."""
     from src.prediction import voting
     from src.prediction.unreadable import check_unreadable, settle
-    from src.report.evaluation import EvaluatedSet, evaluate_all
+    from src.report.evaluation import Beside, EvaluatedSet, evaluate_all
 
     guess = [settings.images is None, *(False for _ in sets[1:])]  # a challenge wants a label for every test image
     settled = [
@@ -158,16 +186,20 @@ def evaluated(
     ]
     if not settings.images:
         check_unreadable(settled[0][0], settings.on_bad_image, settings.max_bad_share)
+    beside = Beside(others, {images.name: stack[len(voters) :].argmax(2) for images, stack in settled})
+    settled = [(images, stack[: len(voters)]) for images, stack in settled]
     choice = voting.Choice(list(range(len(voters))), [])
     if settings.chooses:
         choice = voting.SELECTIONS[settings.select](settled[1][1], settled[1][0].label, settings.rounds)
     votes = [
         EvaluatedSet(images, stack, voting.elect(stack, settings.vote, choice.members)) for images, stack in settled
     ]
-    return evaluate_all(settings, voters, left_out, choice, votes, why_not)
+    return evaluate_all(settings, voters, left_out, choice, votes, why_not), beside
 
 
-def show(evaluation: Evaluation, open_images: OpenImages, cfg: DictConfig) -> None:
+def show(
+    evaluation: Evaluation, beside: Beside, open_images: OpenImages, cfg: DictConfig, device: torch.device
+) -> None:
     """Write and print what was asked for.
 
     Raises:
@@ -183,10 +215,12 @@ def show(evaluation: Evaluation, open_images: OpenImages, cfg: DictConfig) -> No
     with locked(settings.folder):  # two predictions at once write one after another
         results.write_evaluation(evaluation)
         if settings.report or settings.logged:
-            from src.report.logged import log  # matplotlib and jinja2 are an extra
+            from src.report.evidence import add_evidence  # matplotlib, jinja2 and scikit-learn are an extra
+            from src.report.logged import log
             from src.report.page import make_page, write_page
 
             page = make_page(evaluation, open_images)
+            add_evidence(page, evaluation, beside, open_images, device)
             if settings.report:
                 write_page(page, settings.folder / "report.html")
                 results.keep_report(settings)

@@ -53,7 +53,7 @@ def test_overfitting_sees_the_same_unmixed_images_in_every_epoch(
 
     def look(self: LearningRate, trainer, module, batch, index) -> None:  # type: ignore[no-untyped-def]
         seen.append(batch.position.tolist())
-        assert torch.equal(module.training_images(batch), batch.image)
+        assert torch.equal(module.training_images(batch).image, batch.image)
         usual(self, trainer, module, batch, index)
 
     monkeypatch.setattr(LearningRate, "on_train_batch_start", look)

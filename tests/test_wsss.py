@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from src.callbacks.sheet import read_sheet
 from src.data.images import decode_image
 from src.data.manifest import read_manifest
 from src.data.mask_files import decode_mask
@@ -59,7 +60,12 @@ def test_every_training_image_gets_a_mask_of_its_size(
         iou(mask, decode_mask((data / "truth/masks" / path).with_suffix(".png"))) for path, mask in made(run).items()
     ]
     assert report["iou"] == pytest.approx(np.mean(by_hand))
-    assert decode_image(run / "masks.png").shape[1] == 3 * 128
+    sheet = read_sheet(run / "masks.png")
+    assert len(sheet) == 3 * 4 and {tile.picture.shape for tile in sheet} == {(128, 3 * 128, 3)}
+    best = max(
+        iou(mask, decode_mask((data / "truth/masks" / path).with_suffix(".png"))) for path, mask in made(run).items()
+    )
+    assert any(f"IoU {best:.2f} (greatest)" in tile.words for tile in sheet)
     assert not [path for path in run.rglob("*") if path.suffix in (".npy", ".npz")]  # masks, no maps
 
     # The next stage reads them: `masks=` finds mask_root by itself.
@@ -73,9 +79,10 @@ def test_every_training_image_gets_a_mask_of_its_size(
     content = {path: path.read_bytes() for path in gone}
     for path in gone:
         path.unlink()
+    first = (run / "masks.png").read_bytes()
     (run / "masks.png").unlink()
     train_run(*words, "resume=true")
-    assert (run / "masks.png").exists() and not (run / "masks/.tiles").exists()
+    assert (run / "masks.png").read_bytes() == first  # the same images, whichever process made their masks
     for path, time in before.items():
         assert (path.stat().st_mtime_ns == time) == (path not in gone)
     assert all(path.read_bytes() == old for path, old in content.items())

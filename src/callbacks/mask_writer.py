@@ -21,6 +21,7 @@ import torch
 from pytorch_lightning.callbacks import BasePredictionWriter
 
 from src.callbacks.panels import log_figures, log_picture
+from src.callbacks.sheet import Tile, outlined, square, write_sheet
 from src.data.datasets import BySize, padded
 from src.data.images import Mask, decode_image
 from src.data.manifest import write_manifest
@@ -28,10 +29,12 @@ from src.data.mask_files import decode_mask
 from src.datamodules.nico import datamodule_of
 from src.files import read_json, write_json, write_text, write_whole
 from src.masks.files import MaskFiles
-from src.masks.judge import doubts, iou, judge, line_of
+from src.masks.judge import Measured, doubts, iou, judge, line_of, measure_all
 from src.masks.pool import MaskPool, task_of
+from src.masks.shown import shown
 
 TILE = 128  # side of a picture on the sheet, pixels
+COLUMNS = 3  # of images there: of a context the best, a median and the worst
 LOOKED_AT = 32  # images whose mirror image and crop get masks too
 Picture = npt.NDArray[np.uint8] | Mask
 VIEWS: dict[str, Callable[[Picture], Picture]] = {
@@ -74,7 +77,6 @@ class MaskWriter(BasePredictionWriter):
         self.threshold, self.processes = threshold, processes
         self.grabcut, self.crf = dict(grabcut) if grabcut["iterations"] else None, dict(crf) if crf else None
         self.truth_dir = Path(truth_dir) if truth_dir else None
-        self.tiles = self.run / "masks" / ".tiles"
         self.one_at_a_time = Lock()
         self.benchmark: bool | None = None  # cuDNN's setting, while it is off
         self.rows_left: list[int] = []
@@ -117,10 +119,7 @@ class MaskWriter(BasePredictionWriter):
         self.crashes = self.run / "masks" / f".crashed-{trainer.global_rank}.json"
         self.begin = self.last = time.monotonic()
         self.done = 0
-        self.first = {
-            row.label or 0: i for i, row in reversed(list(enumerate(self.files.rows)))
-        }  # a class's first image
-        labels = max(self.first, default=0) + 1
+        labels = max((row.label or 0 for row in self.files.rows), default=0) + 1
         self.map_iou = torch.zeros(labels, 2, dtype=torch.float64)  # sum and number of each class
 
     def write_on_batch_end(
@@ -141,8 +140,6 @@ class MaskWriter(BasePredictionWriter):
             foreground = values > self.threshold
             image = data_root / row.image_path
             label = row.label or 0
-            if self.first[label] == position:  # before its mask: a mask that exists is not made again
-                self.write_tile(label, position, image, values)
             self.pool.submit(task_of(image, self.files.path(row), foreground, self.crf, self.grabcut))
             if self.truth_dir:
                 overlap = iou(foreground, self.files.true_mask(row, foreground.shape))
@@ -158,13 +155,6 @@ class MaskWriter(BasePredictionWriter):
             rate = self.done / (now - self.begin)
             left = (self.left - self.done) / rate
             print(f"masks: {self.done} of {self.left}, {rate:.1f} images/s, {left:.0f} s left", flush=True)
-
-    def write_tile(self, label: int, position: int, image: Path, values: npt.NDArray[np.float32]) -> None:
-        """For a class's first image: picture and map side by side, for the sheet, which another process may finish."""
-        picture = cv2.resize(decode_image(image, max_pixels=0), (TILE, TILE), interpolation=cv2.INTER_AREA)
-        heat = cv2.applyColorMap((cv2.resize(values, (TILE, TILE)) * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
-        overlay = cv2.addWeighted(picture, 0.4, heat[..., ::-1].astype(np.uint8), 0.6, 0)
-        write_png(self.tiles / f"{label}-{position}.png", np.hstack([picture, overlay]))
 
     def remember_crash(self, mask: Path) -> None:
         """Note on disk that a mask is the unrefined map, for the process that finishes this run."""
@@ -198,9 +188,10 @@ class MaskWriter(BasePredictionWriter):
             if left := self.files.missing():  # trainer.limit_predict_batches
                 print(f"{len(left)} of {len(self.files.rows)} images have no mask: there is no manifest with masks")
             else:
-                report = self.conclude(map_iou, found_nothing, self.stability(trainer, pl_module))
+                measured = measure_all(self.files)
+                report = self.conclude(measured, map_iou, found_nothing, self.stability(trainer, pl_module))
                 log_figures(trainer, {f"masks/{key}": value for key, value in report.items()})
-                self.write_sheet(trainer)
+                self.write_sheet(measured, trainer, pl_module)
         trainer.strategy.barrier("the masks are judged")
 
     @torch.no_grad()
@@ -215,10 +206,7 @@ class MaskWriter(BasePredictionWriter):
                 for view, seen in VIEWS.items():
                     picture = np.ascontiguousarray(seen(image), np.uint8)
                     write_png(folder / f"{i}-{view}.png", picture)
-                    batch = trainer.strategy.batch_to_device(BySize.stack([padded(picture, i)]))
-                    with trainer.precision_plugin.forward_context():
-                        activation = pl_module.predict_step(batch, 0)[0]
-                    foreground = activation.float().cpu().numpy() > self.threshold
+                    foreground = map_of(picture, trainer, pl_module) > self.threshold
                     made = folder / f"{i}-{view}-mask.png"
                     pool.submit(task_of(folder / f"{i}-{view}.png", made, foreground, self.crf, self.grabcut))
             pool.close()
@@ -231,32 +219,41 @@ class MaskWriter(BasePredictionWriter):
                         overlaps[f"iou_{view}"].append(iou(np.asarray(seen(mask)), decode_mask(made)))
         return {view: float(np.mean(values)) for view, values in overlaps.items() if values}
 
-    def conclude(self, map_iou: torch.Tensor, found_nothing: int, stability: Mapping[str, float]) -> dict[str, Any]:
+    def conclude(
+        self, measured: Sequence[Measured], map_iou: torch.Tensor, found_nothing: int, stability: Mapping[str, float]
+    ) -> dict[str, Any]:
         """Write the manifest with masks and masks.json, and print a summary; what is in masks.json."""
         rows = [row._replace(image_name=row.name, image_seg_path=self.files.relative(row)) for row in self.files.rows]
         write_manifest(self.run / f"{self.data_name}_train_with_mask_label.json", rows)
-        crashed = sorted({name for path in self.tiles.parent.glob(".crashed-*.json") for name in read_json(path)})
-        report = {**judge(self.files, crashed, found_nothing, map_iou), **stability}
+        crashed = sorted({name for path in (self.run / "masks").glob(".crashed-*.json") for name in read_json(path)})
+        report = {**judge(self.files, measured, crashed, found_nothing, map_iou), **stability}
         for doubt in doubts(report):
             warnings.warn(f"{self.run}: {doubt}", stacklevel=2)
         write_json(self.run / "masks.json", report)
         print(line_of(report), flush=True)
         return report
 
-    def write_sheet(self, trainer: pl.Trainer) -> None:
-        """masks.png: image, map, mask, one row per class."""
-        lines = {}
-        for path in sorted(self.tiles.glob("*.png")):
-            label, position = map(int, path.stem.split("-"))
-            mask = self.files.read(self.files.rows[position])
-            small = cv2.resize(mask.astype(np.uint8) * 255, (TILE, TILE), interpolation=cv2.INTER_NEAREST_EXACT)
-            lines[label] = np.hstack([decode_image(path, max_pixels=0), cv2.cvtColor(small, cv2.COLOR_GRAY2RGB)])
-        shutil.rmtree(self.tiles, ignore_errors=True)
-        if not lines:
-            return
-        sheet = np.vstack([lines[label] for label in sorted(lines)]).astype(np.uint8)
-        write_png(self.run / "masks.png", sheet)
-        log_picture(trainer, "masks", sheet)
+    def write_sheet(self, measured: Sequence[Measured], trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """masks.png: images with the outline of their mask, map and mask, and words; a row for each context."""
+        tiles = []
+        data = datamodule_of(trainer)
+        for place, words in shown(self.files.rows, measured, data.contexts):
+            row = self.files.rows[place]
+            image = decode_image(data.data_root / row.image_path, max_pixels=0)
+            levels = (255 * map_of(image, trainer, pl_module)).round().astype(np.uint8)
+            heat = cv2.applyColorMap(square(levels, TILE), cv2.COLORMAP_VIRIDIS)[..., ::-1].astype(np.uint8)
+            mask = square(self.files.read(row).astype(np.uint8) * 255, TILE)
+            picture = outlined(square(image, TILE), mask[..., 0] > 127)
+            tiles.append(Tile(np.hstack([picture, heat, mask]), words))
+        log_picture(trainer, "masks", write_sheet(self.run / "masks.png", tiles, COLUMNS))
+
+
+@torch.no_grad()
+def map_of(image: npt.NDArray[np.uint8], trainer: pl.Trainer, pl_module: pl.LightningModule) -> npt.NDArray[np.float32]:
+    """The map (H, W) in [0, 1] that a module predicts for a single image (H, W, 3)."""
+    batch = trainer.strategy.batch_to_device(BySize.stack([padded(image, 0)]))
+    with trainer.precision_plugin.forward_context():
+        return np.asarray(pl_module.predict_step(batch, 0)[0].float().cpu().numpy(), np.float32)
 
 
 def write_png(path: Path, picture: npt.NDArray[np.uint8]) -> None:

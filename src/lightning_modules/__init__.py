@@ -13,6 +13,7 @@ import torch
 
 if TYPE_CHECKING:  # the stages' files import this one
     from src.lightning_modules.classifier import Network
+    from src.mixing import Mixed
 
 
 @runtime_checkable
@@ -43,8 +44,12 @@ class Stage(Protocol):
     def configure_optimizers(self) -> Any:
         """As Lightning has it; `learning_rate` in metrics.csv is that of the first group of parameters."""
 
-    def training_images(self, batch: Any) -> torch.Tensor:
-        """What the network sees of a batch, for pictures/: (M, 3, H, W), by the draws of a training_step."""
+    def training_images(self, batch: Any) -> Mixed:
+        """What the network sees of a batch of N, for pictures/, by the draws of a training_step.
+
+        V versions of each image one after the other, (V * N, 3, H, W) in [0, 1]; partner (N,) and lam say what the
+        images are mixed of.
+        """
 
 
 @runtime_checkable

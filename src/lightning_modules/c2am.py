@@ -19,6 +19,7 @@ from src.data.batch import Batch
 from src.lightning_modules.backbone import check_sizes, run_sizes
 from src.lightning_modules.optimizer import make_optimizer
 from src.losses import pull_loss, push_loss
+from src.mixing import Mixed, unmixed
 from src.precision import Sequential, in_float32
 
 
@@ -158,9 +159,9 @@ class C2AM(pl.LightningModule):
         assert isinstance(gathered, torch.Tensor)
         return gathered.flatten(0, -2)
 
-    def training_images(self, batch: Batch) -> torch.Tensor:
-        """What the network sees of a batch: (N, 3, H, W) in [0, 1]."""
-        return batch.image
+    def training_images(self, batch: Batch) -> Mixed:
+        """What the network sees of a batch."""
+        return unmixed(batch)
 
     @property
     def map_settings(self) -> dict[str, Any]:

@@ -114,9 +114,9 @@ class Classifier(Network, pl.LightningModule):
         self.log_mixed(mixed)
         return loss
 
-    def training_images(self, batch: Batch) -> torch.Tensor:
-        """What the network sees of a batch: (N, 3, H, W) in [0, 1]."""
-        return self.mixed(batch).image
+    def training_images(self, batch: Batch) -> Mixed:
+        """What the network sees of a batch."""
+        return self.mixed(batch)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         accuracy = self.accuracy[dataloader_idx]

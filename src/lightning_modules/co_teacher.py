@@ -126,10 +126,10 @@ class CoTeacher(Classifier):
         self.log_mixed(mixed)
         return loss
 
-    def training_images(self, batch: Batch) -> torch.Tensor:
-        """What the network sees of a batch, each mixed original followed by its copy: (4N, 3, H, W) in [0, 1]."""
+    def training_images(self, batch: Batch) -> Mixed:
+        """What the network sees of a batch, each mixed original followed by its copy."""
         mixed, copies = self.mix(batch)
-        return torch.stack([mixed.image, copies], dim=1).flatten(0, 1)
+        return mixed._replace(image=torch.stack([mixed.image, copies], dim=1).flatten(0, 1))
 
     def optimizer_step(self, *args: Any, **options: Any) -> None:
         """The student's step, and then the teacher's."""

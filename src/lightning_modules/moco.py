@@ -25,6 +25,7 @@ from src.lightning_modules.backbone import check_sizes, run_sizes, width_of
 from src.lightning_modules.optimizer import optimizer_and_schedule
 from src.losses import info_nce
 from src.metrics import top_hits
+from src.mixing import Mixed
 from src.precision import Sequential, in_float32
 from src.transfers import to_device
 
@@ -184,9 +185,10 @@ class MoCo(pl.LightningModule):
         """Standard deviation of unit vectors (N, dim), mean over the dimensions: 1 all over the sphere, 0 collapsed."""
         return features.std(dim=0).mean() * math.sqrt(features.shape[1])
 
-    def training_images(self, batch: TwoViewBatch) -> torch.Tensor:
-        """What the network sees of a batch, the views of an image side by side: (2N, 3, H, W) in [0, 1]."""
-        return torch.stack([batch.first, batch.second], dim=1).flatten(0, 1)
+    def training_images(self, batch: TwoViewBatch) -> Mixed:
+        """What the network sees of a batch, the views of an image one after the other."""
+        own = torch.arange(len(batch.label))
+        return Mixed(torch.stack([batch.first, batch.second], dim=1).flatten(0, 1), own, torch.ones(()))
 
     def on_fit_start(self) -> None:
         check_sizes(self.backbone, run_sizes(self.trainer))

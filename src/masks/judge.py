@@ -40,26 +40,37 @@ def border_share(mask: Mask) -> float:
     return float(mask[frame].mean())
 
 
-def judge(files: MaskFiles, crashed: Sequence[str], found_nothing: int, map_iou: torch.Tensor) -> dict[str, Any]:
-    """The content of masks.json.
-
-    Args:
-        files: the masks, all of which exist.
-        crashed: masks that are the thresholded map, because refining took its process down.
-        found_nothing: number of the masks in whose image GrabCut found nothing, of those made since the last
-            interruption.
-        map_iou: (K, 2) by label: sum and number of the maps' IoU before refinement, of the maps made since the last
-            interruption, as maps are not kept.
-    """
+def measure_all(files: MaskFiles) -> list[Measured]:
+    """Each row's mask, all of which exist, measured."""
 
     def measure(row: Row) -> Measured:
         mask = files.read(row)
         overlap = iou(mask, files.true_mask(row, mask.shape)) if files.truth_dir else np.nan
         return Measured(float(mask.mean()), border_share(mask), overlap, (mask.shape[0], mask.shape[1]))
 
-    rows = files.rows
     with ThreadPoolExecutor(4) as pool:
-        measured = list(progress(pool.map(measure, rows), "judging masks", len(rows)))
+        return list(progress(pool.map(measure, files.rows), "judging masks", len(files.rows)))
+
+
+def judge(
+    files: MaskFiles,
+    measured: Sequence[Measured],
+    crashed: Sequence[str],
+    found_nothing: int,
+    map_iou: torch.Tensor,
+) -> dict[str, Any]:
+    """The content of masks.json.
+
+    Args:
+        files: the masks.
+        measured: each of them.
+        crashed: masks that are the thresholded map, because refining took its process down.
+        found_nothing: number of the masks in whose image GrabCut found nothing, of those made since the last
+            interruption.
+        map_iou: (K, 2) by label: sum and number of the maps' IoU before refinement, of the maps made since the last
+            interruption, as maps are not kept.
+    """
+    rows = files.rows
     share = np.array([one.foreground for one in measured])
     names = [row.label_name or str(row.label) for row in rows]
     report: dict[str, Any] = {

@@ -202,11 +202,16 @@ def held_out(members: Sequence[Member]) -> dict[str, list[str]]:
     """
     parts: dict[str, list[str]] = {}
     for member in members:
-        split = read_split(member.folder)
-        own = {part: split[part] for part in HELD_OUT if split[part]}
+        own = held_out_by(member)
         if not own:
             raise ValueError(f"the member {member.folder} holds out no image (split=none)")
         if parts and own != parts:
             raise ValueError(f"the members {members[0].folder} and {member.folder} hold out different images (split=)")
         parts = own
     return parts
+
+
+def held_out_by(member: Member) -> dict[str, list[str]]:
+    """Image paths of the parts, of splits.HELD_OUT, that a member holds out: those that have images."""
+    split = read_split(member.folder)
+    return {part: split[part] for part in HELD_OUT if split[part]}

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from src.prediction.members import LeftOut, Member, read_member
+from src.prediction.members import LeftOut, Member, held_out, held_out_by, read_member
 from src.progress import progress
 from src.runs.lineage import description_of, fits
 
@@ -173,3 +173,30 @@ def of_one_label_map(members: Sequence[Member]) -> tuple[list[Member], LeftOut]:
     strangers = [member for member in members if tuple(member.classes) != maps[0][0]]
     left_out = [(member.folder, f"its classes are not those of the {maps[0][1]} other runs") for member in strangers]
     return [member for member in members if member not in strangers], left_out
+
+
+def find_beside(logs_dir: Path, data_name: str, stages: Sequence[str], members: Sequence[Member]) -> list[Member]:
+    """The other finished runs of some stages that can be compared with the members image by image.
+
+    Those have the members' classes, split and held-out images, and weights of their own; none where the members
+    differ in what they hold out.
+
+    Args:
+        logs_dir, data_name: where the runs lie.
+        stages: names or globs.
+        members: who votes.
+    """
+    try:
+        parts = held_out(members)
+    except (OSError, ValueError):
+        parts = {}
+    found, seen = [], {member.digest for member in members}
+    for folder in find_runs(logs_dir / data_name, Wanted(stages)):
+        other = read_member(folder) if may_predict(folder) else ""
+        if isinstance(other, str) or other.digest in seen or other.classes != members[0].classes:
+            continue
+        if other.split not in {member.split for member in members} or (parts and held_out_by(other) != parts):
+            continue
+        seen.add(other.digest)
+        found.append(other)
+    return found

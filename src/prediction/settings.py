@@ -33,6 +33,8 @@ class PredictionSettings(NamedTuple):
         export: format to write the members' networks in, one of export.NEEDS, instead of predicting.
         license: of the networks, in the model card of export=hf.
         report: whether report.html is wanted.
+        compare: globs of stages whose finished runs the report compares with the members.
+        object_masks: folder of masks that mirrors the data root, for the report.
         logged: whether a logger gets the report.
         members_at_once: networks that share a pass over the images.
         max_pixels: of an image; 0: any number.
@@ -59,6 +61,8 @@ class PredictionSettings(NamedTuple):
     export: str | None
     license: str
     report: bool
+    compare: list[str]
+    object_masks: Path | None
     logged: bool
     members_at_once: int
     max_pixels: int
@@ -108,6 +112,8 @@ def read_settings(composed: Mapping[str, Any]) -> PredictionSettings:
         export=composed["export"],
         license=str(composed["license"]),
         report=composed["report"],
+        compare=words(composed["compare"]),
+        object_masks=Path(composed["object_masks"]) if composed["object_masks"] else None,
         logged=bool(composed["logger"]),
         members_at_once=composed["members_at_once"],
         max_pixels=composed["datamodule"]["max_pixels"],
@@ -149,6 +155,7 @@ def check(settings: PredictionSettings) -> None:
         raise ValueError("top and members_at_once must be at least 1")
     if settings.images and (settings.report or settings.truth):
         raise ValueError("images= only predicts: report= and truth= are about the test images, leave them out")
-    missing = [package for package in ("jinja2", "matplotlib") if importlib.util.find_spec(package) is None]
+    needed = {"jinja2": "jinja2", "matplotlib": "matplotlib", "sklearn": "scikit-learn"}
+    missing = [package for module, package in needed.items() if importlib.util.find_spec(module) is None]
     if (settings.report or settings.logged) and missing:
         raise ValueError(f"report=true and logger= need {' and '.join(missing)}: pip install {' '.join(missing)}")

@@ -111,6 +111,13 @@ class Evaluation(NamedTuple):
         return f"{self.settings.vote} vote of {who}; split {split}; weights of each run's last epoch"
 
 
+class Beside(NamedTuple):
+    """Finished networks besides the members, and their labels (B, N) of the images of each set, by its name."""
+
+    members: list[Member]
+    votes: dict[str, npt.NDArray[np.int64]]
+
+
 def in_domain_of(held_out: Sequence[EvaluatedSet]) -> EvaluatedSet | None:
     """The held-out images of the training contexts, among the parts that are held out."""
     return next((evaluated for evaluated in held_out if evaluated.images.name == "in_domain"), None)

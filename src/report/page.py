@@ -31,7 +31,7 @@ from src.report.datacard import (
 )
 from src.report.evaluation import EvaluatedSet, Evaluation, best_members, diversity
 from src.report.names import short_names, without_machine
-from src.report.photos import Photo, batches_of, photo_of, photos_of
+from src.report.photos import Photo, batches_of, photos_in, photos_of
 from src.report.plots import Mark
 from src.report.summary import facts_of, marks_of, sentence, spoken_marks, stage_hits
 from src.report.tables import Table, headline_table, members_table, percent, titles_of
@@ -39,6 +39,9 @@ from src.runs.directory import environment
 
 SECTIONS = {
     "contexts": "Where it fails",
+    "stages": "What each stage adds",
+    "where": "Where it looks",
+    "features": "Features",
     "members": "Members",
     "headline": "All figures",
     "confidence": "Confidence",
@@ -180,8 +183,7 @@ def add_runs(page: Page, evaluation: Evaluation, runs: Mapping[Path, list[Path]]
     command = without_machine(environment()["command"])
     page.chain.append(Link("this prediction", command, without_machine(composed), titles))
     page.photos["batches"] = batches_of(list(runs))
-    # The first classes of a sheet that has all of them: rows of MaskWriter's tiles.
-    page.photos["masks"] = [sheet for folder in runs if (sheet := photo_of(folder, "masks.png", 6 * 128))][:1]
+    page.photos["masks"] = next((found for folder in runs if (found := photos_in(folder, "masks.png"))), [])
     if not page.photos["batches"]:
         page.missing["batches"] = "No run in the chain kept pictures of its batches."
     if not page.photos["masks"]:

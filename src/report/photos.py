@@ -5,42 +5,23 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from src.data.images import decode_image
-from src.prediction.members import rebuild
+from src.callbacks.sheet import outlined, read_sheet
 from src.prediction.run import OpenImages
 from src.prediction.voting import entropy
 from src.report.evaluation import Evaluation
+from src.report.looks import maps_of
+from src.report.where import scaled
 
-
-def class_activation(module: Any, image: torch.Tensor, label: torch.Tensor) -> torch.Tensor | None:
-    """Class activation maps (Zhou et al. 2016): the head's weights of a class over the last feature map.
-
-    Args:
-        module: a classifier with `backbone`, a linear `head`, `mean` and `std`.
-        image: (N, 3, H, W) float in [0, 1].
-        label: (N,) class ids.
-
-    Returns:
-        (N, h, w) float32, the cells with evidence for the class divided by their maximum (0 elsewhere); None
-        if the backbone has no map, but a transformer's list of tokens.
-    """
-    with torch.inference_mode():
-        features = module.backbone.forward_features((image - module.mean) / module.std)
-        if features.ndim != 4 or features.shape[1] != module.head.in_features:
-            return None
-        maps = torch.einsum("nchw,nc->nhw", features, module.head.weight[label]).float().clamp(min=0)
-        return maps / maps.amax((1, 2), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
-
-
-SIDE = 176  # of a picture, pixels
+SIDE, GAP = 176, 4  # of a picture, and between two, pixels
 SHOWN = 9  # pictures of a kind
+OF_A_BATCH = 6  # images of each stage's batch
 Picture = npt.NDArray[np.uint8]
 
 
@@ -58,8 +39,8 @@ class Photo(NamedTuple):
 
 
 def photos_of(evaluation: Evaluation, open_images: OpenImages) -> dict[str, list[Photo]]:
-    """The most confident mistakes and the most disputed images, each next to the activation map of the voted class, by
-    the member with the greatest weight."""
+    """The most confident mistakes and the most disputed images, each next to where the member with the greatest weight
+    finds evidence for the voted class."""
     test, classes = evaluation.test, evaluation.members[0].classes
     votes, labels = test.votes, test.ballot.labels
     voter = evaluation.members[int(np.argmax(test.ballot.weights))]
@@ -80,45 +61,67 @@ def photos_of(evaluation: Evaluation, open_images: OpenImages) -> dict[str, list
         order = np.argsort(-counts, kind="stable")
         return words + "; votes: " + ", ".join(f"{counts[k]} {classes[k]}" for k in order if counts[k])
 
-    module, made, datamodule = rebuild(voter), {}, open_images(**voter.view)
+    made, datamodule = {}, open_images(**voter.view)
     for kind, own in chosen.items():
         rows = [test.images.rows[i] for i in own]
-        seen = datamodule.pixels(rows, datamodule.last_size).float() / 255
-        maps = class_activation(module, seen, torch.from_numpy(labels[own])) if rows else None
+        seen = datamodule.pixels(rows, datamodule.last_size)
+        maps = maps_of(voter, seen, labels[own], torch.device("cpu")) if rows else None
+        looks = None if maps is None else scaled(maps).numpy()
         pictures = datamodule.pixels(rows, SIDE).permute(0, 2, 3, 1).numpy()
         made[kind] = [
-            Photo(overlay(picture, None if maps is None else maps[k].numpy()), caption(i))
+            Photo(beside_its_map(picture, None if looks is None else looks[k]), caption(i))
             for k, (picture, i) in enumerate(zip(pictures, own, strict=True))
         ]
     return made
 
 
-def overlay(picture: Picture, activation: npt.NDArray[np.float32] | None) -> Picture:
-    """A picture (SIDE, SIDE, 3), and next to it the picture under its activation map (h, w) in [0, 1]."""
+def enlarged(activation: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """A map (h, w) in [0, 1] at SIDE x SIDE."""
+    return np.asarray(cv2.resize(activation, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC).clip(0, 1), np.float32)
+
+
+def heat(activation: npt.NDArray[np.float32]) -> Picture:
+    """A map (h, w) in [0, 1] as a picture of its own, in the colours of charts.colour_bar."""
+    levels = np.round(255 * enlarged(activation)).astype(np.uint8)
+    return np.ascontiguousarray(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1], np.uint8)
+
+
+def beside_its_map(picture: Picture, activation: npt.NDArray[np.float32] | None) -> Picture:
+    """A picture (SIDE, SIDE, 3), outlined where the map exceeds half of its greatest value, and next to it the map.
+
+    The picture alone without a map.
+    """
     if activation is None:
         return picture
-    smooth = cv2.resize(activation, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC).clip(0, 1)
-    heat = cv2.applyColorMap((255 * smooth).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
-    return np.hstack([picture, cv2.addWeighted(picture, 0.45, np.ascontiguousarray(heat), 0.55, 0)]).astype(np.uint8)
+    return side_by_side([outlined(picture, enlarged(activation) > 0.5), heat(activation)])
 
 
-def photo_of(folder: Path, name: str, rows: int | None = None) -> Photo | None:
-    """A PNG of a run, its first `rows` of pixels; None if the run has none."""
-    path = folder / name
-    if not path.is_file():
-        return None
+def side_by_side(pictures: Sequence[Picture]) -> Picture:
+    """Pictures (H, W, 3) in a row, with a white gap between two."""
+    gap = np.full((len(pictures[0]), GAP, 3), 255, np.uint8)
+    return np.hstack([part for picture in pictures for part in (gap, picture)][1:])
+
+
+def photos_in(folder: Path, name: str, about: str = "") -> list[Photo]:
+    """The pictures of a run's sheet, with `about` before their words; none if the sheet is missing or damaged."""
+    if not (folder / name).is_file():
+        return []
     try:
-        return Photo(decode_image(path, max_pixels=0)[:rows], f"{folder.parent.name}/{folder.name}: {name}")
-    except (OSError, ValueError):  # damaged: treated as missing
-        return None
+        tiles = read_sheet(folder / name)
+    except (OSError, ValueError):
+        return []
+    run = f"{folder.parent.name}/{folder.name}: {name}"  # what there is to say of an older version's
+    return [Photo(tile.picture, f"{about}{tile.words}" if tile.words else run) for tile in tiles]
 
 
 def batches_of(runs: Sequence[Path]) -> list[Photo]:
-    """The last sheet of training images of one run per stage."""
-    sheets: dict[str, Photo] = {}
+    """The first images of the last sheet of one run per stage."""
+    sheets: dict[str, list[Photo]] = {}
     for folder in runs:
         names = sorted(f"pictures/{path.name}" for path in (folder / "pictures").glob("*.png"))
-        sheet = photo_of(folder, names[-1]) if names and folder.parent.name not in sheets else None
-        if sheet:
-            sheets[folder.parent.name] = sheet
-    return list(sheets.values())
+        stage = folder.parent.name
+        if names and not sheets.get(stage):
+            epoch = Path(names[-1]).stem.removeprefix("epoch")  # counted from 0; curves count from 1
+            when = f"{stage}, epoch {int(epoch) + 1}: " if epoch.isdecimal() else f"{stage}: "
+            sheets[stage] = photos_in(folder, names[-1], when)[:OF_A_BATCH]
+    return [photo for photos in sheets.values() for photo in photos]

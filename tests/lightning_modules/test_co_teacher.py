@@ -252,6 +252,7 @@ def test_a_sheet_shows_each_mixed_original_beside_its_copy() -> None:
     torch.manual_seed(3)
     mixed, copies = module.mix(batch)
     torch.manual_seed(3)
-    images = module.training_images(batch)
+    images, partner, lam = module.training_images(batch)
+    assert torch.equal(partner, mixed.partner) and torch.equal(lam, mixed.lam)
     assert images.shape == (12, 3, 32, 32)
     assert torch.equal(images[0::2], mixed.image) and torch.equal(images[1::2], copies)

@@ -304,7 +304,8 @@ def test_a_query_whose_key_is_its_own_is_always_first() -> None:
 
 def test_a_sheet_shows_the_views_of_an_image_side_by_side() -> None:
     batch = views(count=3)
-    images = make().training_images(batch)
+    images, partner, lam = make().training_images(batch)
+    assert partner.tolist() == [0, 1, 2] and lam == 1
     assert images.shape == (6, 3, 32, 32)
     assert torch.equal(images[0::2], batch.first) and torch.equal(images[1::2], batch.second)
 

@@ -64,7 +64,8 @@ def test_a_stages_pictures_are_images(configure: Callable[..., DictConfig], plac
     batch = datamodule.on_after_batch_transfer(next(iter(datamodule.train_dataloader())), 0)
     module = made(cfg)
     with torch.no_grad():
-        images = module.training_images(batch)
+        images, partner, lam = module.training_images(batch)
+    assert partner.shape == batch.label.shape and 0 <= float(lam.min()) <= float(lam.max()) <= 1
     assert images.shape[0] % len(batch.label) == 0 and images.shape[1:] == (3, 32, 32)
     assert 0 <= float(images.min()) < float(images.max()) <= 1
 

@@ -11,13 +11,11 @@ import pytest
 import torch
 from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 import predict as predict_script
 from src import cli
 from src.prediction.kept import Task, store, stored
 from src.prediction.run import collect
-from src.report.photos import class_activation
 from tests.conftest import command, sign
 
 Predict = Callable[..., Path]
@@ -288,31 +286,6 @@ def test_not_one_image_can_be_read(two_members: list[Path], predict: Predict, tm
     (tmp_path / "empty/cut.jpg").write_text("x")
     with pytest.raises(SystemExit, match=r"error: none of the 1 images below .* can be read \(first: cut.jpg\)"):
         predict(f"images={tmp_path / 'empty'}")
-
-
-class Network(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone, self.head = nn.Module(), nn.Linear(2, 3)
-        self.mean, self.std = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
-        self.backbone.forward_features = lambda image: image[:, :2]
-        with torch.no_grad():
-            self.head.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]]))
-
-
-def test_class_activation_by_hand() -> None:
-    image = torch.zeros(3, 3, 2, 2)
-    image[0, 0] = torch.tensor([[1.0, 2.0], [0.0, 4.0]])
-    image[1, 0], image[1, 1] = 9.0, torch.tensor([[0.0, 0.5], [0.0, 0.0]])
-    image[2, 0] = 1.0
-    maps = class_activation(Network(), image, torch.tensor([0, 1, 2]))
-    assert maps is not None
-    assert maps[0].tolist() == [[0.25, 0.5], [0.0, 1.0]]
-    assert maps[1].tolist() == [[0.0, 1.0], [0.0, 0.0]]
-    assert not maps[2].any()  # nothing speaks for class 2
-    network = Network()
-    network.backbone.forward_features = lambda image: image.flatten(2).transpose(1, 2)  # tokens
-    assert class_activation(network, image, torch.tensor([0, 1, 2])) is None
 
 
 def test_a_folder_of_images(

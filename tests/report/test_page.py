@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
+from src.callbacks.sheet import Tile, write_sheet
 from src.prediction.selection import Wanted, find_members
 from src.report import page as page_module
 from src.report.chain import chain
@@ -64,7 +65,7 @@ def report(two_members: list[Path], predict: Predict, data: Path) -> Path:
             shutil.copy(path, two_members[0].parent / "a&<b>")
     masks = two_members[0].parents[1] / "wsss/made"
     shutil.copytree(two_members[0], masks)
-    cv2.imwrite(str(masks / "masks.png"), np.full((1200, 384, 3), 200, np.uint8))
+    write_sheet(masks / "masks.png", [Tile(np.full((128, 384, 3), 200, np.uint8), "car (grass): IoU 0.90")], 3)
     config = yaml.safe_load((two_members[1] / "config.yaml").read_text())
     config["masks"] = f"{config['logs_dir']}/track1/wsss/made/track1_train_with_mask_label.json"
     (two_members[1] / "config.yaml").write_text(yaml.safe_dump(config))
@@ -81,19 +82,20 @@ def test_the_page_is_one_file_with_every_part(report: Path) -> None:
     assert not re.search(r"""(src|href)=["'](https?:|/|file:)""", text) and "@import" not in text and "url(" not in text
     for title in ("All figures", "The vote and its best member", "Members", "Where it fails",
                   "Worst classes in contexts", "Every class in every context", "Confidence", "Confusion",
-                  "Most confident mistakes", "Most disputed images", "Training", "Masks", "Data",
+                  "Most confident mistakes", "Most disputed images", "What each stage adds", "Features",
+                  "Training", "Masks", "Data",
                   "Finished runs of this track", "The chain"):  # fmt: skip
         assert title in page.titles
     assert "a&amp;&lt;b&gt;" in text and "<b>" not in text
-    assert "Image, map and mask." in text and "No run in the chain made masks" not in text
+    assert "car (grass): IoU 0.90" in text and "No run in the chain made masks" not in text
     figures = json.loads((report.parent / "figures.json").read_text())
     assert f"{100 * figures['test']['accuracy']:.2f}" in text
     for rule in ("accuracy on held-out in-domain images", "none selected"):  # beside the best member's accuracy
         assert rule in text
     photos = [address for address in page.pictures if address.startswith("data:image/jpeg")]
     picture = cv2.imdecode(np.frombuffer(base64.b64decode(photos[0].split(",")[1]), np.uint8), cv2.IMREAD_COLOR)
-    assert picture.shape == (176, 352, 3)  # the image, and the map over it
-    assert np.abs(picture[:, :176].astype(int) - picture[:, 176:]).mean() > 5
+    assert picture.shape == (176, 356, 3)  # the image, and the map beside it
+    assert np.abs(picture[:, :176].astype(int) - picture[:, 180:]).mean() > 5
     assert (report.parent / "runs.md").read_text().count("| baseline |") == 1
     assert (report.parent / "runs.csv").exists()
 
