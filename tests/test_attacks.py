@@ -148,10 +148,7 @@ def test_nobody_outlives_a_killed_rank_0(places: list[str]) -> None:
             assert nobody_is_left(process.pid)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_rank_that_is_stopped_in_an_epoch_stops_the_others_there(
-    places: list[str], tmp_path: Path, rank: int
-) -> None:
+def test_a_rank_that_is_stopped_in_an_epoch_stops_the_other_there(places: list[str], tmp_path: Path) -> None:
     words = ["track=1", "stage=baseline", "trainer=ddp_cpu", "datamodule.batch_size=4", "trainer.max_epochs=3",
              "callbacks.divergence.every_n_steps=2", "tag=cut", *places]  # fmt: skip
     with start("train.py", *TINY, *words) as process:
