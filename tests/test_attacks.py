@@ -1,6 +1,7 @@
 """Kills, signals and broken processes at the worst moments, as a cluster or a person deals them out (slow)."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from tests.conftest import ROOT, TINY
@@ -144,6 +146,26 @@ def test_nobody_outlives_a_killed_rank_0(places: list[str]) -> None:
             wait_for(lambda: len(alive(process.pid)) > 1, process)
             process.kill()
             assert nobody_is_left(process.pid)
+
+
+def test_a_rank_that_is_stopped_in_an_epoch_stops_the_other_there(places: list[str], tmp_path: Path) -> None:
+    words = ["track=1", "stage=baseline", "trainer=ddp_cpu", "datamodule.batch_size=4", "trainer.max_epochs=3",
+             "callbacks.divergence.every_n_steps=2", "tag=cut", *places]  # fmt: skip
+    with start("train.py", *TINY, *words) as process:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("epoch 1/3"):
+            pass
+        (second,) = (pid for pid in alive(process.pid) if pid != process.pid and is_rank(pid))
+        os.kill(second, signal.SIGTERM)
+        text = process.communicate(timeout=60)[0]
+    assert process.returncode == 143 and "Traceback" not in text
+    assert re.search(r"stopped by SIGTERM in epoch [23] of 3, after step \d+: .*last.ckpt is written", text)
+    assert nobody_is_left(process.pid)
+    tagged = {"cut": [*words, "resume=true"], "whole": [*words, "tag=whole"]}
+    for each in tagged.values():
+        subprocess.run([sys.executable, "train.py", *TINY, *each], cwd=ROOT, env=environment(), check=True)
+    one, other = (load_file(next(tmp_path.glob(f"logs/*/baseline/*{tag}*/weights.safetensors"))) for tag in tagged)
+    assert all(torch.equal(one[key], other[key]) for key in other) and one.keys() == other.keys()
 
 
 def test_nobody_outlives_a_killed_sweep(places: list[str]) -> None:
