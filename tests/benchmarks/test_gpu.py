@@ -14,6 +14,8 @@ from benchmarks import gpu
 from benchmarks.gpu_bench import Bench
 from benchmarks.gpu_meter import HostReads, kernels, timed
 from benchmarks.gpu_rows import ROWS, flops_of
+from tests.mixing.test_contract import strategy_of
+from tests.mixing.test_mixing import batch_of
 
 CPU = torch.device("cpu")
 
@@ -23,14 +25,12 @@ def test_a_call_takes_as_long_as_it_sleeps() -> None:
 
 
 def test_each_read_of_a_tensor_counts_once_where_it_is_asked_for() -> None:
-    from src.callbacks.weight_average import MovingAverage
-
-    x = torch.ones(3)
+    strategy, batch = strategy_of("decoupled"), batch_of(4)
     with HostReads(CPU) as reads:
-        MovingAverage(0.9).average([x], [x], torch.tensor(4))
-        _ = x * 2  # no read
+        strategy.mix(batch)  # reads once which branch it takes
+        _ = batch.image * 2  # no read
     places = {name.rpartition(":")[0]: count for name, count in reads.places.items()}
-    assert places == {"src/callbacks/weight_average.py": 1}
+    assert places["src/mixing/decoupled.py"] == 1
     assert reads.operations >= 2
 
 
