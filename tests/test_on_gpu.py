@@ -18,7 +18,7 @@ REPEATABLE = ["trainer=gpu", "trainer.deterministic=true", "trainer.benchmark=fa
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_batch_is_mixed_as_on_the_cpu(name: str) -> None:
-    strategy, batch = strategy_of(name), batch_of(8)
+    strategy, batch = strategy_of(name)(), batch_of(8)
     torch.manual_seed(0)
     expected = strategy(batch)
     torch.manual_seed(0)

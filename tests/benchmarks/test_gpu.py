@@ -25,9 +25,9 @@ def test_a_call_takes_as_long_as_it_sleeps() -> None:
 
 
 def test_each_read_of_a_tensor_counts_once_where_it_is_asked_for() -> None:
-    strategy, batch = strategy_of("decoupled"), batch_of(4)
+    strategy, batch = strategy_of("decoupled")(), batch_of(4)
     with HostReads(CPU) as reads:
-        strategy.mix(batch)  # reads once which branch it takes
+        strategy(batch)  # reads once which branch it takes
         _ = batch.image * 2  # no read
     places = {name.rpartition(":")[0]: count for name, count in reads.places.items()}
     assert places["src/mixing/decoupled.py"] == 1
