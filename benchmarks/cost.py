@@ -43,7 +43,7 @@ FILE = 51_000  # bytes of a JPEG of 500x375, as of benchmarks/loader.py
 
 
 class Job(NamedTuple):
-    """A stage's training: network, side, images of a step and of all runs' epochs, passes through the network for each."""
+    """A stage's training: network, side, images of a step and of all runs' epochs, passes of each."""
 
     stage: str
     model: str
