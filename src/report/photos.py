@@ -21,6 +21,7 @@ from src.report.where import scaled
 
 SIDE, GAP = 176, 4  # of a picture, and between two, pixels
 SHOWN = 9  # pictures of a kind
+NAMED = 4  # classes with votes in a caption
 OF_A_BATCH = 6  # images of each stage's batch
 Picture = npt.NDArray[np.uint8]
 
@@ -57,9 +58,7 @@ def photos_of(evaluation: Evaluation, open_images: OpenImages) -> dict[str, list
         words = f"{test.images.names[i]}: voted {classes[labels[i]]} ({100 * confidence[i]:.0f} %)"
         if truth is not None:
             words += f", is {classes[truth.label[i]]}" + (f" ({truth.contexts[i]})" if truth.contexts[i] else "")
-        counts = np.bincount(votes[:, i], minlength=len(classes))
-        order = np.argsort(-counts, kind="stable")
-        return words + "; votes: " + ", ".join(f"{counts[k]} {classes[k]}" for k in order if counts[k])
+        return f"{words}; votes: {votes_in_words(votes[:, i], classes)}"
 
     made, datamodule = {}, open_images(**voter.view)
     for kind, own in chosen.items():
@@ -73,6 +72,14 @@ def photos_of(evaluation: Evaluation, open_images: OpenImages) -> dict[str, list
             for k, (picture, i) in enumerate(zip(pictures, own, strict=True))
         ]
     return made
+
+
+def votes_in_words(votes: npt.NDArray[np.int64], classes: Sequence[str]) -> str:
+    """The commonest votes (M,) for one image, most first, and how many are for other classes: "3 car, 1 bird"."""
+    counts = np.bincount(votes, minlength=len(classes))
+    order = [k for k in np.argsort(-counts, kind="stable")[:NAMED] if counts[k]]
+    rest = len(votes) - int(counts[order].sum())
+    return ", ".join([f"{counts[k]} {classes[k]}" for k in order] + ([f"{rest} others"] if rest else []))
 
 
 def enlarged(activation: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
