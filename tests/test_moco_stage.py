@@ -20,6 +20,7 @@ def state(run: Path) -> dict[str, torch.Tensor]:
     return loaded
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_with_the_queue_of_one_never_stopped(
     train_run: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:

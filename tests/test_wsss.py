@@ -35,6 +35,7 @@ def made(run: Path) -> dict[str, np.ndarray]:
     return {row.image_path: decode_mask(run / str(row.image_seg_path)) for row in rows}
 
 
+@pytest.mark.slow
 def test_every_training_image_gets_a_mask_of_its_size(
     wsss: tuple[Path, list[str]], train_run: Train, data: Path, tmp_path: Path
 ) -> None:
@@ -145,6 +146,7 @@ def test_images_of_one_stem_have_masks_of_their_own() -> None:
     assert names["a/0.jpg"] == "a/0.jpg.png" and names["a/2.JPG"] == "a/2.JPG.png"
 
 
+@pytest.mark.slow
 def test_masks_that_tell_nothing_are_warned_of_when_they_are_used(train_run: Train, tmp_path: Path) -> None:
     train_run("track=1", "stage=baseline", "trainer.max_epochs=1")
     with pytest.warns(UserWarning, match="% foreground on average.*plain mixup"):

@@ -12,7 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from src.report.plots import COLOURS, FAINT, INK, axes_of
+from src.report.plots import COLOURS, FAINT, INK, axes_of, colour_of
 
 Bar = tuple[float, float, float]
 """A share, and the ends of its interval."""
@@ -28,12 +28,12 @@ def dots(rows: Mapping[str, Mapping[str, Bar]], label: str, difference: bool = F
     """
     figure, axes = axes_of(6.2, 0.9 + (0.42 if difference else 0.34) * len(rows))
     sets = list(dict.fromkeys(name for bars in rows.values() for name in bars))
-    for k, (name, colour) in enumerate(zip(sets, COLOURS, strict=False)):
+    for k, name in enumerate(sets):
         place = np.array([i for i, bars in enumerate(rows.values()) if name in bars])
         value, low, high = 100 * np.array([bars[name] for bars in rows.values() if name in bars]).T
         shifted = place + 0.22 * (k - (len(sets) - 1) / 2)
-        axes.errorbar(value, shifted, xerr=[value - low, high - value], fmt="o", color=colour, markersize=5, capsize=2,
-                      linewidth=1.3, label=name)  # fmt: skip
+        axes.errorbar(value, shifted, xerr=[value - low, high - value], fmt="o", color=colour_of(name), markersize=5,
+                      capsize=2, linewidth=1.3, label=name)  # fmt: skip
     if difference:
         axes.axvline(0, color=INK, linewidth=1, zorder=0)
     axes.set_yticks(range(len(rows)), list(rows), fontsize=8 if difference else 9)

@@ -506,6 +506,7 @@ def test_no_header_raises(photo: np.ndarray, ending: str) -> None:
     read_header(b"II+\0\x08\0\0\0" + b"\xff" * 8 + bytes(64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_what_cannot_be_read_is_one_sentence_with_and_without_workers(tmp_path: Path, workers: int) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")

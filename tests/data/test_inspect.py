@@ -33,6 +33,7 @@ def distance(a: int | None, b: int | None) -> int:
     return (a ^ b).bit_count()
 
 
+@pytest.mark.slow
 def test_a_hash_survives_size_and_quality_and_tells_pictures_apart(data: Path) -> None:
     images = [decode_image(path) for path in pictures(data, 40)]
     greys = [small_grey(image) for image in images]

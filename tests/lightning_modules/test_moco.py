@@ -200,6 +200,7 @@ class Step(torch.nn.Module):
         return self.module.training_step(batch, 0)
 
 
+@pytest.mark.slow
 def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=two_steps, args=(rank, 2, tmp_path)) for rank in (0, 1)]

@@ -26,6 +26,7 @@ def kept(results: Path, run: Path, images: str = "test") -> dict[str, np.ndarray
         return dict(file)
 
 
+@pytest.mark.slow
 def test_predictions_do_not_depend_on_batch_size_or_number_of_processes(
     two_members: list[Path], predict: Predict, places: list[str], tmp_path: Path
 ) -> None:
@@ -192,6 +193,7 @@ def test_a_damaged_byte_of_kept_predictions_is_never_used(tmp_path: Path) -> Non
         assert kept is None or np.array_equal(kept, probabilities), place
 
 
+@pytest.mark.slow
 def test_an_image_that_cannot_be_read_stands_in_nobodys_way(
     two_members: list[Path], predict: Predict, data: Path, places: list[str], tmp_path: Path
 ) -> None:

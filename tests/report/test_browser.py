@@ -13,7 +13,7 @@ from src.report.page import make_page, write_page
 from tests.report.made_up import made_up
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
-pytestmark = pytest.mark.skipif(not BROWSER, reason="no browser here")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not BROWSER, reason="no browser here")]
 WIDTHS = (360, 768, 1280)
 SCHEMES = {"light": [], "dark": ["--blink-settings=preferredColorScheme=0"]}
 MEASURE = """

@@ -88,6 +88,7 @@ def test_a_sheet_has_a_caption_below_each_picture() -> None:
     assert len({axes.get_position().y0 for axes in places}) == 2  # three and one
 
 
+@pytest.mark.slow
 def test_every_logger_gets_the_page(two_members: list[Path], predict: Callable[..., Path], data: Path) -> None:
     truth = f"truth={data / 'truth/track1_test_truth.json'}"
     (logged,) = (two_members[1] / "wandb/offline-run-20260101_120000-ab12cd34",)
