@@ -142,7 +142,6 @@ def test_neither_loggers_nor_a_terminal_wait(
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("stage", STAGES)
 def test_no_step_waits_on_a_gpu(
     settings: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, stage: str

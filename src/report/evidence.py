@@ -15,7 +15,7 @@ from src.report.evaluation import Beside, EvaluatedSet, Evaluation
 from src.report.inside import Inside, add_features, add_where
 from src.report.page import Page
 from src.report.stages import Contender, Gain, Group, Step
-from src.report.tables import TITLES, Table
+from src.report.tables import Table, titles_of
 
 MEAN, BEST, VOTE = "mean member", "best member", "vote"
 
@@ -46,16 +46,12 @@ def add_evidence(
             page.missing[name] = f"The networks could not be shown these images again: {error}."
 
 
-def titles_of(evaluation: Evaluation) -> dict[str, str]:
-    """How legends name the image sets, by their names."""
-    return {name: title.split(" (")[0] for name, title in TITLES.items()}
-
-
 def add_stages(
     page: Page, evaluation: Evaluation, beside: Beside, groups: Sequence[Group], known: Sequence[EvaluatedSet]
 ) -> None:
     """Each group's accuracies, those of the vote, and what each adds to what it is compared with."""
-    titles = {one.images.name: titles_of(evaluation)[one.images.name] for one in known}
+    words = titles_of(evaluation)
+    titles = {one.images.name: words[one.images.name] for one in known}
     draws = {one.images.name: stages.draws_of(len(one.images.rows), evaluation.settings.seed) for one in known}
     hits = {}
     for one in known:
