@@ -219,7 +219,7 @@ def show(
             from src.report.logged import log
             from src.report.page import make_page, write_page
 
-            page = make_page(evaluation, open_images)
+            page = make_page(evaluation, beside, open_images)
             add_evidence(page, evaluation, beside, open_images, device)
             if settings.report:
                 write_page(page, settings.folder / "report.html")

@@ -29,7 +29,7 @@ from src.report.datacard import (
     parts_of,
     training_truth,
 )
-from src.report.evaluation import EvaluatedSet, Evaluation, best_members, diversity
+from src.report.evaluation import Beside, EvaluatedSet, Evaluation, best_members, diversity
 from src.report.names import short_names, without_machine
 from src.report.photos import Photo, batches_of, photos_in, photos_of
 from src.report.plots import Mark
@@ -86,11 +86,12 @@ class Page(NamedTuple):
     missing: dict[str, str]
 
 
-def make_page(evaluation: Evaluation, open_images: OpenImages) -> Page:
+def make_page(evaluation: Evaluation, beside: Beside, open_images: OpenImages) -> Page:
     """Draw and collect everything.
 
     Args:
         evaluation: what is shown.
+        beside: the networks that are compared with the members.
         open_images: makes data modules of the test images, or of others.
     """
     runs = chain(evaluation.members, evaluation.settings.logs_dir)
@@ -101,7 +102,7 @@ def make_page(evaluation: Evaluation, open_images: OpenImages) -> Page:
     title = f"{evaluation.settings.data_name}: {several} {evaluation.settings.wanted.words('and')}"
     page = Page(title, sentence(evaluation), facts, notes, {}, {}, {}, {}, {}, [], {})
     if evaluation.figures:
-        add_figures(page, evaluation, list(runs))
+        add_figures(page, evaluation, beside, list(runs))
     add_members(page, evaluation)
     if evaluation.test.images.truth is not None:
         add_truth(page, evaluation)
@@ -118,13 +119,13 @@ def make_page(evaluation: Evaluation, open_images: OpenImages) -> Page:
     return page
 
 
-def add_figures(page: Page, evaluation: Evaluation, runs: list[Path]) -> None:
+def add_figures(page: Page, evaluation: Evaluation, beside: Beside, runs: list[Path]) -> None:
     """What is known where labels are: every stage, contexts, classes in contexts, confidence."""
     titles = titles_of(evaluation)
     order = [name for name in ("test", "in_domain", "out_of_domain") if name in evaluation.figures]
     sets = {titles[name]: evaluation.figures[name] for name in order}
     page.tables["headline"] = headline_table(list(sets.items()))
-    if marks := marks_of(stage_hits(evaluation, runs), evaluation):
+    if marks := marks_of(stage_hits(evaluation, beside, runs), evaluation):
         page.figures["overview"] = plots.overview(marks)
         page.words["overview"] = f"Accuracy with 95 % intervals. {spoken_marks(marks)}"
     bars = {title: bars_of(figures) for title, figures in sets.items()}

@@ -85,6 +85,13 @@ class Gain(NamedTuple):
     seeds: int
     error: float | None
 
+    def words(self, other: str) -> str:
+        """Such as "0.3 points below `other`, within noise", where noise is what the choice of images explains."""
+        if self.mean == 0:
+            return f"as accurate as {other}"
+        noise = "within" if self.low <= 0 <= self.high else "beyond"
+        return f"{abs(100 * self.mean):.1f} points {'above' if self.mean > 0 else 'below'} {other}, {noise} noise"
+
 
 def groups_of(members: Sequence[Member], logs_dir: Path) -> list[Group]:
     """The runs by what they have in common besides the seed, each group after the one that it starts from.

@@ -3,48 +3,21 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from src.files import digest_files
 from src.metrics import bootstrap
-from src.prediction.image_sets import ImageSet
-from src.prediction.kept import Probabilities, stored, task_of
-from src.prediction.members import Member, read_member
-from src.prediction.settings import PredictionSettings
 from src.report.comparison import strategy_of
-from src.report.evaluation import DRAWS, Evaluation, diversity
+from src.report.evaluation import DRAWS, Beside, Evaluation, diversity
 from src.report.plots import Mark
+from src.report.stages import Contender, draws_of, gain_of
 from src.report.tables import TESTS, kind_of_test, titles_of
 from src.runs.directory import environment
 
 Hits = npt.NDArray[np.floating]
-
-
-class Gain(NamedTuple):
-    """The vote's accuracy minus a member's on the same images, with its paired interval; shares."""
-
-    value: float
-    low: float
-    high: float
-
-    def words(self, other: str) -> str:
-        """Such as "0.3 points below `other`, within noise", where noise is what the choice of images explains."""
-        if self.value == 0:
-            return f"as accurate as {other}"
-        noise = "within" if self.low <= 0 <= self.high else "beyond"
-        return f"{abs(100 * self.value):.1f} points {'above' if self.value > 0 else 'below'} {other}, {noise} noise"
-
-
-def paired(first: Hits, second: Hits, seed: int) -> Gain:
-    """Mean of `first` minus mean of `second`, hits (N,) of the same images, with the bootstrap's 95 % interval."""
-    apart = first - second
-    drawn = bootstrap(lambda own: float(apart[own].mean()), len(apart), np.random.default_rng(seed), DRAWS)
-    return Gain(float(apart.mean()), *drawn)
 
 
 def sentence(evaluation: Evaluation) -> str:
@@ -66,7 +39,10 @@ def sentence(evaluation: Evaluation) -> str:
         words += f"; worst: {group['class']} in {group['context']}, {100 * group['accuracy']:.0f} %"
     if several:
         rule, i = best_member(evaluation)
-        gain = paired(test.hits * 1.0, (test.votes[i] == test.images.label) * 1.0, evaluation.settings.seed)
+        vote, best = (
+            Contender("", (0,), {"test": hits[None] * 1.0}) for hits in (test.hits, test.votes[i] == test.images.label)
+        )
+        gain = gain_of(vote, best, "test", draws_of(len(test.hits), evaluation.settings.seed))
         words += f"; the vote is {gain.words(rule)}"
     return f"{words}."
 
@@ -104,63 +80,38 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {left} s" if minutes else f"{left} s"
 
 
-def stage_hits(evaluation: Evaluation, chain: Sequence[Path]) -> dict[str, dict[str, Hits]]:
-    """Hits of each stage of the chain, of plain training, and of the vote: {title: {image set: (R, N) of R runs}}.
+def stage_hits(evaluation: Evaluation, beside: Beside, chain: Sequence[Path]) -> dict[str, dict[str, Hits]]:
+    """Hits of each stage and strategy, and of the vote: {title: {image set: (R, N) of R runs}}.
 
-    Runs of one stage and strategy share a row. Members have their predictions; other runs those that an earlier
-    prediction of the same images has kept, or the held-out accuracy that they ended with, as that many hits.
+    Plain training comes first, then what led to the members, in the order of the chain, then the other networks.
 
     Args:
         evaluation: the vote.
+        beside: the networks that are compared with the members.
         chain: folders of the runs that led to the members, each after those that it was made from.
     """
-    known = evaluation.known
-    voting = {member.folder: i for i, member in enumerate(evaluation.members)}
-    looked_up = [(one.images, one.votes, one.images.digest) for one in known]
-    grouped: dict[str, dict[str, list[Hits]]] = {}
-    for member in classifiers(evaluation, chain):
-        strategy = strategy_of(member.config)
-        row = grouped.setdefault(f"{member.stage}: {'plain training' if strategy in ('', 'none') else strategy}", {})
-        for images, votes, digest in looked_up:
-            if member.folder in voting:
-                hits: Hits | None = (votes[voting[member.folder]] == images.label).astype(float)
-            else:
-                hits = hits_of(member, images, digest, evaluation.settings)
-            if hits is not None:
-                row.setdefault(images.name, []).append(hits)
-    made = {title: {name: np.stack(hits) for name, hits in row.items()} for title, row in grouped.items() if row}
-    if len(evaluation.members) > 1 and known:
-        made["vote"] = {one.images.name: one.hits[None].astype(float) for one in known}
-    return made
-
-
-def classifiers(evaluation: Evaluation, chain: Sequence[Path]) -> Iterator[Member]:
-    """Plain training, then the classifiers of the chain: finished, of the members' split and classes."""
-    settings, first = evaluation.settings, evaluation.members[0]
-    members = {member.folder: member for member in evaluation.members}
-    plain = sorted((settings.logs_dir / settings.data_name / "baseline").glob("*"))
-    for folder in dict.fromkeys([*plain, *chain]):
-        member = members.get(folder) or read_member(folder)
-        if isinstance(member, Member) and (member.split, member.classes) == (first.split, first.classes):
-            yield member
-
-
-def hits_of(member: Member, images: ImageSet, digest: str, settings: PredictionSettings) -> Hits | None:
-    """Hits (N,) of a run that does not vote, without predicting anew; None where nobody knows.
-
-    Args:
-        member: the run.
-        images, digest: whose truth is known, and their digest.
-        settings: of this prediction.
-    """
-    probabilities: Probabilities | None = None
-    if not settings.tta.get("bank"):  # what is mixed in is not known here
-        nothing = digest_files(settings.logs_dir, [])
-        probabilities = stored(task_of(member, images.name, digest, [], nothing, settings))
-    if probabilities is not None and len(probabilities) == len(images.rows):
-        return np.asarray(probabilities.argmax(1) == images.label, float)
-    accuracy = member.figures.get(f"val/{images.name}/accuracy")
-    return None if accuracy is None else (np.arange(len(images.rows)) < round(accuracy * len(images.rows))) * 1.0
+    members = [*evaluation.members, *beside.members]
+    order = {folder: i for i, folder in enumerate(chain)}
+    strategies = [strategy_of(member.config) or "none" for member in members]
+    titles = [
+        f"{member.stage}: {'plain training' if strategy == 'none' else strategy}"
+        for member, strategy in zip(members, strategies, strict=True)
+    ]
+    first = [
+        (title != "baseline: plain training", order.get(m.folder, len(order)))
+        for title, m in zip(titles, members, strict=True)
+    ]
+    rows: dict[str, list[int]] = {}
+    for i in sorted(range(len(members)), key=first.__getitem__):
+        rows.setdefault(titles[i], []).append(i)
+    made: dict[str, dict[str, Hits]] = {title: {} for title in rows}
+    for one in evaluation.known:
+        votes = np.concatenate([one.votes, beside.votes[one.images.name]]) if beside.members else one.votes
+        for title, own in rows.items():
+            made[title][one.images.name] = (votes[own] == one.images.label) * 1.0
+    if len(evaluation.members) > 1 and evaluation.known:
+        made["vote"] = {one.images.name: one.hits[None] * 1.0 for one in evaluation.known}
+    return made if evaluation.known else {}
 
 
 def marks_of(stages: Mapping[str, Mapping[str, Hits]], evaluation: Evaluation) -> dict[str, dict[str, Mark]]:

@@ -21,7 +21,7 @@ from src.prediction.image_sets import ImageSet, Truth
 from src.prediction.members import Member, backbone_arguments, read_member
 from src.prediction.run import OpenImages
 from src.prediction.settings import read_settings
-from src.report.evaluation import EvaluatedSet, Evaluation, evaluate_all
+from src.report.evaluation import Beside, EvaluatedSet, Evaluation, evaluate_all
 from src.runs.directory import resolved
 from src.runs.weights import save_weights
 from tests.conftest import TINY, composed
@@ -65,8 +65,8 @@ def made_up(
     tmp_path: Path, data: Path, *, classes: Sequence[str], members: int, images: int, contexts: Sequence[str] = (),
     training_contexts: Sequence[str] = (), truth: bool = True, held_out: int = 0, epochs: int = 3, part: str = "",
     note: str = "", words: Sequence[str] = (),
-) -> tuple[Evaluation, OpenImages]:  # fmt: skip
-    """An evaluation of drawn probabilities, about seven of ten labels right, and what opens its images.
+) -> tuple[Evaluation, Beside, OpenImages]:  # fmt: skip
+    """An evaluation of drawn probabilities, about seven of ten labels right, no other network, what opens its images.
 
     Args:
         tmp_path: where runs and results go.
@@ -112,4 +112,5 @@ def made_up(
     sets = [test, *([evaluated("in_domain", held_out, training_contexts, True)] if held_out else [])]
     choice: Any = voting.Choice(list(range(members)), [])
     open_images: Callable[..., Any] = partial(cli.instantiate, cfg.datamodule)
-    return evaluate_all(settings, found, [], choice, sets, "" if held_out else "nothing is held out"), open_images
+    evaluation = evaluate_all(settings, found, [], choice, sets, "" if held_out else "nothing is held out")
+    return evaluation, Beside([], {}), open_images

@@ -1,4 +1,3 @@
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -6,25 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.files import digest_files
-from src.prediction.kept import store, task_of
 from src.prediction.members import Member
 from src.prediction.voting import Choice
-from src.report import summary
-from src.report.evaluation import EvaluatedSet, Evaluation, evaluate_all
+from src.report.evaluation import Beside, EvaluatedSet, Evaluation, evaluate_all
 from src.report.plots import Mark
-from src.report.summary import (
-    Gain,
-    classifiers,
-    duration,
-    hits_of,
-    marks_of,
-    paired,
-    sentence,
-    spoken_marks,
-    stage_hits,
-)
-from tests.report.made_up import made_up
+from src.report.stages import Contender, draws_of, gain_of
+from src.report.summary import duration, marks_of, sentence, spoken_marks, stage_hits
 from tests.report.test_results import evaluated
 
 LABEL, WHERE = [0, 1, 2, 2], ["dim", "dim", "water", "water"]
@@ -83,57 +69,43 @@ def test_nothing_is_called_unseen_that_is_not(contexts: tuple[str, ...], part: s
 
 def test_a_paired_difference_and_its_interval() -> None:
     first, second = np.array([1.0] * 60 + [0.0] * 40), np.array([1.0] * 50 + [0.0] * 50)
-    gain = paired(first, second, seed=0)  # ten of a hundred images differ, all one way
-    assert gain.value == pytest.approx(0.1)
+    one, other = (Contender("", (0,), {"test": hits[None]}) for hits in (first, second))
+    gain = gain_of(one, other, "test", draws_of(100, 0))  # ten of a hundred images differ, all one way
+    assert gain.mean == pytest.approx(0.1)
     # The number of those ten that are drawn is binomial(100, 0.1): 5 to 16 in 95 %.
     assert gain.low == pytest.approx(0.05, abs=0.011) and gain.high == pytest.approx(0.16, abs=0.011)
     assert gain.words("it") == "10.0 points above it, beyond noise"
-    assert Gain(-0.003, -0.01, 0.004).words("it") == "0.3 points below it, within noise"
+    assert gain._replace(mean=-0.003, low=-0.01, high=0.004).words("it") == "0.3 points below it, within noise"
 
 
-def test_stages_beside_the_vote(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stages_beside_the_vote() -> None:
     test = evaluated([[0, 1, 2, 0], [0, 1, 1, 0]], LABEL, WHERE)
     held = evaluated([LABEL, [0, 1, 2, 0]], LABEL, ["rock"] * 4)
     made = evaluation_of(test, held)
     config = {**made.members[0].config, "mixing_name": "none", "module": {"mixing": {"_target_": "x.None"}}}
-    plain = Member(Path("plain"), "baseline", "plain", config, [], {"val/in_domain/accuracy": 0.5}, "")
-    monkeypatch.setattr(summary, "classifiers", lambda *_: [plain, *made.members])
-    stages = stage_hits(made, [])
-    assert list(stages) == ["baseline: plain training", "fdg: plain training", "vote"]
-    assert stages["baseline: plain training"]["in_domain"].tolist() == [[1, 1, 0, 0]]  # half of four; no test images
-    assert list(stages["baseline: plain training"]) == ["in_domain"]
+    plain = Member(Path("plain"), "baseline", "plain", config, [], {}, "")
+    other = Member(
+        Path("other"),
+        "finetune",
+        "other",
+        {**config, "mixing_name": "mixup", "module": {"mixing": {"_target_": "x.Mixup"}}},
+        [],
+        {},
+        "",
+    )
+    votes = {"test": np.array([LABEL, [0, 0, 0, 0]]), "in_domain": np.array([[0, 0, 2, 0], LABEL])}
+    stages = stage_hits(made, Beside([other, plain], votes), [member.folder for member in made.members])
+    assert list(stages) == ["baseline: plain training", "fdg: plain training", "finetune: mixup", "vote"]
+    assert stages["finetune: mixup"]["test"].tolist() == [[1, 1, 1, 1]]
+    assert set(stages["baseline: plain training"]) == {"test", "in_domain"}
+    assert stages["baseline: plain training"]["test"].tolist() == [[1, 0, 0, 0]]
     assert stages["fdg: plain training"]["test"].tolist() == [[1, 1, 1, 0], [1, 1, 0, 0]]
     marks = marks_of(stages, made)
-    assert list(marks) == ["baseline: plain training", "fdg: plain training (mean of 2)", "vote"]
+    assert list(marks) == ["baseline: plain training", "fdg: plain training (mean of 2)", "finetune: mixup", "vote"]
     mean = marks["fdg: plain training (mean of 2)"]["unseen contexts"]
     assert mean.value == 5 / 8 and 0 <= mean.low < 5 / 8 < mean.high <= 1
     assert marks["vote"]["unseen contexts"] == (0.5, *made.figures["test"]["accuracy_interval"])
     assert spoken_marks({"vote": {"in-domain": Mark(0.5)}}) == "vote: in-domain 50.0 %"
-
-
-def test_a_run_that_does_not_vote_counts_by_its_kept_predictions(data: Path, tmp_path: Path) -> None:
-    made, _ = made_up(tmp_path, data, classes=["bus", "car", "dog"], members=2, images=4, held_out=4)
-    member, images, settings = made.members[1], made.test.images, made.settings
-    assert hits_of(member, images, "digest", settings) is None  # it has not predicted the test images
-    probabilities = np.eye(3, dtype=np.float32)[(images.label + np.array([0, 1, 0, 0])) % 3]
-    task = task_of(member, "test", "digest", [], digest_files(Path(), []), settings)
-    store(task, images.names, probabilities)
-    hits = hits_of(member, images, "digest", settings)
-    assert hits is not None and hits.tolist() == [1, 0, 1, 1]
-    assert hits_of(member, images, "other images", settings) is None
-    assert hits_of(member._replace(digest="trained again"), images, "digest", settings) is None
-    at_end = member._replace(figures={"val/in_domain/accuracy": 0.75})
-    held_out = made.held_out[0].images
-    hits = hits_of(at_end, held_out, "digest", settings)
-    assert hits is not None and hits.sum() == 3
-    # Of two runs that are in no ensemble, plain training is shown beside the chain; one of another split is not.
-    runs = tmp_path / "logs/track1"
-    shutil.copytree(runs / "fdg", runs / "baseline")
-    found = [one.title for one in classifiers(made, [one.folder for one in made.members])]
-    assert found == [f"baseline/{made.members[0].name}", made.members[0].title, made.members[1].title]
-    config = runs / "baseline" / made.members[0].name / "config.yaml"
-    config.write_text(config.read_text().replace("split_name: holdout", "split_name: none"))
-    assert len(list(classifiers(made, [one.folder for one in made.members]))) == 2
 
 
 def test_durations() -> None:
