@@ -91,7 +91,7 @@ class Bed:
         label, context = np.array([row.label for row in truth]), np.array([str(row.domain) for row in truth])
         votes, figures, folder = {}, {}, self.root / "ablation"
         # Runs with the same weights vote as one: where backgrounds stay, the recipe is the same whatever the masks are.
-        voters = read_json(folder / f"results/track{self.track}/votes/all/ensemble.json")["members"]
+        voters = read_json(folder / f"results/track{self.track}/ensemble.json")["members"]
         voter = {one["weights_sha256"]: "/".join(Path(one["run"]).parts[-2:]) for one in voters}
         for name, row in self.rows.items():
             in_domain = float("nan")
