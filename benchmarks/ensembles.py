@@ -5,8 +5,8 @@
 Trains what is missing of the rows in benchmarks/ensembles.yaml as `benchmarks.ablation` does, lets the members vote
 (vote=soft), and prints a table for each test bed, of the test images: members, disagreement of two members (mean over
 the pairs), accuracy of the best member (chosen by its in-domain accuracy) and of the vote, and their paired difference
-with its 95 % interval over images. Then `ensemble=diverse` chooses among all finished runs there, and stands beside as
-many members of adapt.
+with its 95 % interval over images. Then `ensemble=diverse` chooses among all these runs, and stands beside as many
+members of adapt.
 """
 
 from __future__ import annotations
@@ -98,11 +98,12 @@ def line(title: str, votes: Sequence[Vote], seeds: Sequence[int]) -> str:
     return f"| {title} | {len(votes)} | {votes[0].members} | {apart} | {single} | {voted} | {interval} |"
 
 
-def chosen(bed: Bed) -> list[str]:
-    """The members that ensemble=diverse takes of all finished runs, as <stage>/<name>."""
+def chosen(bed: Bed, pool: Sequence[str]) -> list[str]:
+    """The members that ensemble=diverse takes of some runs, all as <stage>/<name>."""
     places = [f"data_root={bed.root}/data", f"manifest_dir={bed.root}/dataset_json"]
     places += [f"logs_dir={bed.root}/ablation", f"results_dir={bed.root}/ablation/results"]
     command = [sys.executable, "predict.py", f"track={bed.track}", "scale=demo", "ensemble=diverse", *places]
+    command.append(f"ensemble.runs=[{','.join(pool)}]")
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     members = read_json(bed.root / f"ablation/results/track{bed.track}/votes/diverse/ensemble.json")["members"]
     return ["/".join(Path(member["run"]).parts[-2:]) for member in members if member["chosen"]]
@@ -126,9 +127,10 @@ def main() -> None:
         bed.prepare()
         for seed in options.seeds:
             bed.train_rows(seed)
-        diverse = chosen(bed)  # predicts with all runs
-        kept = Predictions(bed)
-        of = {row: SETTINGS["rows"][row]["run"] for row in rows}
+        kept, of = Predictions(bed), {row: SETTINGS["rows"][row]["run"] for row in rows}
+        diverse = chosen(
+            bed, [of[row].format(seed=seed) for row in sorted(rows) for seed in options.seeds]
+        )  # predicts too
         for title in options.groups:
             group = GROUPS[title]
             voters = [[of[row].format(seed=seed) for row in group["rows"]] for seed in options.seeds]
