@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 from types import FrameType
 
-# Before a job's time is up a cluster sends what was asked for: SIGUSR1 by custom, submitit SIGUSR2. Windows has neither.
+# What a cluster warns with before a job's time is up: SIGUSR1 by custom, SIGUSR2 by submitit. Windows has neither.
 WARNINGS: list[signal.Signals] = [getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
 NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C", **{signum: signum.name for signum in WARNINGS}}
 PARENT = "DECOUPLED_MIXUP_PARENT"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -12,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from src import cli
 from src.callbacks.checkpoint_io import verifies
+from src.data.mask_files import decode_mask
 from src.data.sampler import KeyedSampler
 from src.datamodules.nico import NicoDataModule
 from tests.conftest import ROOT, TINY, composed
@@ -25,11 +24,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.training]
 
 # Lightning starts the second process with the words of the first: both run this script, and thus its hook.
 START = """
-import os, runpy, sys
+import os, sys
 sys.path.insert(0, os.getcwd())
 rank = int(os.environ.get("LOCAL_RANK", 0))
 {hook}
-runpy.run_path("train.py", run_name="__main__")
+__file__ = os.path.abspath("train.py")  # what a process that is spawned imports; sys.argv keeps this script
+exec(compile(open(__file__).read(), __file__, "exec"))
 """
 BASELINE = ["track=1", "stage=baseline"]
 WSSS = ["track=1", "stage=wsss", "trainer.max_epochs=1", "callbacks.masks.processes=1"]
@@ -43,7 +43,7 @@ def two(folder: Path, words: list[str], hook: str = "") -> tuple[int, str, str]:
     with subprocess.Popen([sys.executable, str(script), *TINY, *words, "trainer=ddp_cpu"], cwd=ROOT, text=True,
                           env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # fmt: skip
-        out, err = process.communicate(timeout=280)
+        out, err = process.communicate(timeout=900)
     assert nobody_is_left(process.pid)
     return process.returncode, out, err
 
@@ -71,9 +71,9 @@ def datamodule(*words: str) -> NicoDataModule:
 
 
 def nothing_is_half_written(folder: Path) -> None:
-    """No temporary file is left, and what is there can be read."""
-    assert not [path for path in folder.rglob("*") if path.suffix == ".tmp"]
+    """What is there is whole."""
     assert all(verifies(path) for path in folder.rglob("*.ckpt"))
+    assert all(decode_mask(path).size for path in folder.rglob("masks/**/*.png"))
     for path in folder.rglob("*.json"):
         json.loads(path.read_text())
 
@@ -107,6 +107,7 @@ def test_a_bad_image_among_those_that_masks_are_made_for(own: list[str], tmp_pat
     bad.write_bytes((tmp_path / "data" / shares[0][1]).read_bytes())
     code, out, err = two(tmp_path, [*WSSS, *own, "resume=true"])
     assert code == 0 and "exist" in out, err[-3000:]
+    assert not list((tmp_path / "logs").rglob(".*.tmp"))  # of a process that refined when the run ended
 
 
 FULL = """
@@ -144,5 +145,55 @@ def test_a_full_disk_under_one_processs_masks(train_run: Train, places: list[str
     (reason,) = reasons(err)
     assert code and "could not write" in reason and ".png (File too large)" in reason
     nothing_is_half_written(tmp_path / "logs")
-    code, out, err = two(tmp_path, [*WSSS, *places, "resume=true"])
-    assert code == 0 and ", 0 exist" not in out and "exist" in out, err[-3000:]
+    assert not list(tmp_path.rglob("*_with_mask_label.json"))
+
+
+WITNESS = """
+import atexit, hashlib, json
+from src.callbacks.mask_writer import MaskWriter
+from src.lightning_modules.moco import MoCo
+from src.metrics import ContextAccuracy
+seen = {"validated": [], "masks": [], "queue": None}
+compute, write = ContextAccuracy.compute, MaskWriter.write_on_batch_end
+def counted(self):
+    seen["validated"].append(int(self.images.sum()))  # of both processes: torchmetrics adds them up before
+    return compute(self)
+def noted(self, trainer, pl_module, prediction, batch_indices, batch, *rest):
+    seen["masks"] += batch.position.tolist()
+    return write(self, trainer, pl_module, prediction, batch_indices, batch, *rest)
+def ended(self):
+    seen["queue"] = [hashlib.sha256(self.queue.numpy().tobytes()).hexdigest(), int(self.pointer)]
+ContextAccuracy.compute, MaskWriter.write_on_batch_end, MoCo.on_train_end = counted, noted, ended
+atexit.register(lambda: open(f"FOLDER/{rank}.json", "w").write(json.dumps(seen)))
+"""
+"""What each process counted, as json when it ends."""
+
+
+def test_every_stage_with_shares_that_are_not_equal(own: list[str], tmp_path: Path) -> None:
+    """The chain from baseline to distil on an odd number of images, of which an odd number is held out."""
+    small = ["trainer.max_epochs=1", "split.fraction=0.1", *own]
+    paths = datamodule(*BASELINE, *small).split_paths
+    for part in ("train", "in_domain"):
+        if len(paths[part]) % 2 == 0:
+            (tmp_path / "data" / paths[part][0]).unlink()
+    shutil.rmtree(tmp_path / "dataset_json")
+    made = datamodule(*BASELINE, *small)
+    images, held_out = len(made.rows), len(made.parts.in_domain)
+    assert held_out % 2 and len(made.parts.train) % 16, (images, held_out)
+    changes = {
+        "wsss": ["callbacks.masks.processes=1"],
+        "moco": ["module.queue_size=32", "module.num_splits=2"],
+    }
+    for stage in ("baseline", "wsss", "moco", "finetune", "fdg", "adapt", "distil"):
+        words = ["track=1", f"stage={stage}", *small, *changes.get(stage, [])]
+        code, _, err = two(tmp_path, words, WITNESS.replace("FOLDER", str(tmp_path)))
+        assert code == 0, (stage, err[-3000:])
+        assert len(list(tmp_path.glob(f"logs/track1/{stage}/*/finished.json"))) == 1
+        one, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+        assert one["validated"] == other["validated"] and set(one["validated"]) <= {held_out}
+        assert bool(one["validated"]) == (stage != "wsss")
+        assert one["queue"] == other["queue"] and bool(one["queue"]) == (stage == "moco")
+        shares = sorted(one["masks"] + other["masks"])  # positions
+        assert shares == (list(range(images)) if stage == "wsss" else [])
+        if stage == "wsss":
+            assert len(list(tmp_path.glob("logs/track1/wsss/*/masks/**/*.png"))) == images

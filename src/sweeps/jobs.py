@@ -224,10 +224,9 @@ def run_process(words: list[str]) -> int:
             except subprocess.TimeoutExpired:
                 if not stopping.request.signum and sweep_is_over():
                     pass_on(signal.SIGTERM, None)
-        asked = stopping.request.signum
-        launchers = before.get(asked)
-        if elsewhere and asked in stopping.WARNINGS and callable(launchers):
-            launchers(asked, None)
+        for signum in stopping.WARNINGS:
+            if elsewhere and signum == stopping.request.signum and callable(handler := before[signum]):
+                handler(signum, None)
         return code
     finally:
         for signum, handler in before.items():
