@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -9,14 +10,21 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from pytorch_lightning.utilities import rank_zero_only
 
+import train
 from src import cli
 from src.callbacks.checkpoint_io import verifies
+from src.callbacks.mask_writer import MaskWriter
 from src.data.mask_files import decode_mask
 from src.data.sampler import KeyedSampler
 from src.datamodules.nico import NicoDataModule
+from src.lightning_modules.moco import MoCo
+from src.metrics import ContextAccuracy
 from tests.conftest import ROOT, TINY, composed
 from tests.test_attacks import nobody_is_left
 
@@ -148,52 +156,66 @@ def test_a_full_disk_under_one_processs_masks(train_run: Train, places: list[str
     assert not list(tmp_path.rglob("*_with_mask_label.json"))
 
 
-WITNESS = """
-import atexit, hashlib, json
-from src.callbacks.mask_writer import MaskWriter
-from src.lightning_modules.moco import MoCo
-from src.metrics import ContextAccuracy
-seen = {"validated": [], "masks": [], "queue": None}
-compute, write = ContextAccuracy.compute, MaskWriter.write_on_batch_end
-def counted(self):
-    seen["validated"].append(int(self.images.sum()))  # of both processes: torchmetrics adds them up before
-    return compute(self)
-def noted(self, trainer, pl_module, prediction, batch_indices, batch, *rest):
-    seen["masks"] += batch.position.tolist()
-    return write(self, trainer, pl_module, prediction, batch_indices, batch, *rest)
-def ended(self):
-    seen["queue"] = [hashlib.sha256(self.queue.numpy().tobytes()).hexdigest(), int(self.pointer)]
-ContextAccuracy.compute, MaskWriter.write_on_batch_end, MoCo.on_train_end = counted, noted, ended
-atexit.register(lambda: open(f"FOLDER/{rank}.json", "w").write(json.dumps(seen)))
-"""
-"""What each process counted, as json when it ends."""
+CHAIN = {
+    "baseline": [],
+    "wsss": ["callbacks.masks.processes=1"],
+    "moco": ["module.queue_size=32", "module.num_splits=2"],
+    "finetune": [],
+    "fdg": [],
+    "adapt": [],
+    "distil": [],
+}
+"""All stages that train, each of which starts from what those before it left, with their settings."""
 
 
-def test_every_stage_with_shares_that_are_not_equal(own: list[str], tmp_path: Path) -> None:
+def link_by_link(rank: int, words: list[str], port: int, folder: str) -> None:
+    """One of two processes that train the chain; what it counted in each stage goes into a file."""
+    os.environ.update(LOCAL_RANK=str(rank), NODE_RANK="0", WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
+                      MASTER_PORT=str(port))  # fmt: skip
+    rank_zero_only.rank = rank  # what Lightning reads of the environment when it is imported
+    torch.set_num_threads(1)
+    cli.register_resolvers()
+    seen: dict[str, dict[str, Any]] = {}
+    compute, write = ContextAccuracy.compute, MaskWriter.write_on_batch_end
+
+    def counted(self: Any) -> Any:
+        seen[stage]["validated"].append(int(self.images.sum()))  # of both processes: torchmetrics adds them up before
+        return compute(self)
+
+    def noted(self: Any, trainer: Any, module: Any, prediction: Any, indices: Any, batch: Any, *rest: Any) -> None:
+        seen[stage]["masks"] += batch.position.tolist()
+        write(self, trainer, module, prediction, indices, batch, *rest)
+
+    def kept(self: Any) -> None:
+        seen[stage]["queue"] = [hashlib.sha256(self.queue.numpy().tobytes()).hexdigest(), int(self.pointer)]
+
+    ContextAccuracy.compute, MaskWriter.write_on_batch_end, MoCo.on_train_end = counted, noted, kept  # type: ignore
+    for stage, settings in CHAIN.items():
+        seen[stage] = {"validated": [], "masks": [], "queue": None}
+        train.train(composed("train", *TINY, "track=1", f"stage={stage}", "trainer=ddp_cpu", *words, *settings))
+        torch.distributed.barrier()  # rank 0 has finished the run that the next one starts from
+    (Path(folder) / f"{rank}.json").write_text(json.dumps(seen))
+
+
+def test_every_stage_with_shares_that_are_not_equal(own: list[str], tmp_path: Path, free_port: int) -> None:
     """The chain from baseline to distil on an odd number of images, of which an odd number is held out."""
-    small = ["trainer.max_epochs=1", "split.fraction=0.1", *own]
-    paths = datamodule(*BASELINE, *small).split_paths
+    words = ["trainer.max_epochs=1", "split.fraction=0.1", *own]
+    paths = datamodule(*BASELINE, *words).split_paths
     for part in ("train", "in_domain"):
-        if len(paths[part]) % 2 == 0:
+        if len(paths[part]) % 2 == (part == "train"):
             (tmp_path / "data" / paths[part][0]).unlink()
     shutil.rmtree(tmp_path / "dataset_json")
-    made = datamodule(*BASELINE, *small)
+    made = datamodule(*BASELINE, *words)
     images, held_out = len(made.rows), len(made.parts.in_domain)
-    assert held_out % 2 and len(made.parts.train) % 16, (images, held_out)
-    changes = {
-        "wsss": ["callbacks.masks.processes=1"],
-        "moco": ["module.queue_size=32", "module.num_splits=2"],
-    }
-    for stage in ("baseline", "wsss", "moco", "finetune", "fdg", "adapt", "distil"):
-        words = ["track=1", f"stage={stage}", *small, *changes.get(stage, [])]
-        code, _, err = two(tmp_path, words, WITNESS.replace("FOLDER", str(tmp_path)))
-        assert code == 0, (stage, err[-3000:])
+    assert images % 2 and held_out % 2 and len(made.parts.train) % 16, (images, held_out)
+    torch.multiprocessing.spawn(link_by_link, (words, free_port, str(tmp_path)), 2)
+    one, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    for stage in CHAIN:
         assert len(list(tmp_path.glob(f"logs/track1/{stage}/*/finished.json"))) == 1
-        one, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
-        assert one["validated"] == other["validated"] and set(one["validated"]) <= {held_out}
-        assert bool(one["validated"]) == (stage != "wsss")
-        assert one["queue"] == other["queue"] and bool(one["queue"]) == (stage == "moco")
-        shares = sorted(one["masks"] + other["masks"])  # positions
+        mine, others = one[stage], other[stage]
+        assert mine["validated"] == others["validated"]
+        assert set(mine["validated"]) == ({held_out} if stage != "wsss" else set())
+        assert mine["queue"] == others["queue"] and bool(mine["queue"]) == (stage == "moco")
+        shares = sorted(mine["masks"] + others["masks"])  # positions in the rows
         assert shares == (list(range(images)) if stage == "wsss" else [])
-        if stage == "wsss":
-            assert len(list(tmp_path.glob("logs/track1/wsss/*/masks/**/*.png"))) == images
+    assert len(list(tmp_path.glob("logs/track1/wsss/*/masks/**/*.png"))) == images
