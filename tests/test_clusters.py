@@ -19,7 +19,7 @@ from src.distributed import check_launch
 from src.locks import Lock
 from src.sweeps import jobs
 from tests.conftest import ROOT, TINY
-from tests.test_attacks import nobody_is_left, wait_for
+from tests.test_attacks import alive, nobody_is_left, wait_for
 
 WORDS = [*TINY, "track=1", "stage=baseline", "trainer=ddp_cpu", "callbacks.divergence.every_n_steps=2"]
 TWO_NODES = ["trainer.devices=1", "trainer.num_nodes=2"]
@@ -118,14 +118,14 @@ def test_two_nodes_train_what_one_does(places: list[str], tmp_path: Path, free_p
 def test_a_job_that_submitit_queues_again_goes_on(train_run: Train, places: list[str], tmp_path: Path) -> None:
     """Its warning, SIGUSR2, reaches the whole job step: the task of submitit and the training that it started."""
     logs = tmp_path / "logs"
-    words = ["track=1", "stage=baseline", "trainer.max_epochs=60"]
+    words = ["track=1", "stage=baseline", "trainer.max_epochs=30"]
     whole = train_run(*words, "tag=whole")
     sweep = ["-m", *TINY, *places, *words, "tag=cut", "launcher=submitit", "resume=true"]
     with subprocess.Popen([sys.executable, "train.py", *sweep], cwd=ROOT, text=True, start_new_session=True,
                           env={**os.environ, "OMP_NUM_THREADS": "1"},
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:  # fmt: skip
         wait_for(lambda: bool(list(logs.glob("track1/baseline/*-cut/last.ckpt"))), process)
-        for task in processes_with("submitit.core._submit"):
+        for task in [pid for pid in alive(process.pid) if b"submitit.core._submit" in command_of(pid)]:
             for child in [*children(task), task]:
                 os.kill(child, signal.SIGUSR2)
         text = process.communicate(timeout=900)[0]
@@ -136,16 +136,8 @@ def test_a_job_that_submitit_queues_again_goes_on(train_run: Train, places: list
     assert nobody_is_left(process.pid, 40)
 
 
-def processes_with(word: str) -> list[int]:
-    """Processes with a word in their command."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                found += [int(entry.name)] if word.encode() in (entry / "cmdline").read_bytes().split(b"\0") else []
-            except OSError:
-                continue
-    return found
+def command_of(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def children(pid: int) -> list[int]:
