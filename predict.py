@@ -38,6 +38,7 @@ def predict(cfg: DictConfig) -> None:
     cli.say("predict.py: loading PyTorch")
     import numpy as np
 
+    from src.distributed import check_launch
     from src.prediction import export, selection, soups
     from src.prediction.run import Predictor
     from src.prediction.settings import read_settings
@@ -51,6 +52,7 @@ def predict(cfg: DictConfig) -> None:
             f"object_masks={settings.object_masks} is no folder: name one whose masks mirror data_root, or leave it out"
         )
     trainer, tta = cli.instantiate(cfg.trainer), cli.instantiate(cfg.tta)
+    check_launch(trainer.world_size)
     open_images: OpenImages = partial(cli.instantiate, cfg.datamodule)
     cli.say(f"looking for members in {settings.logs_dir}")
     voters, left_out = selection.find_members(settings.logs_dir, settings.data_name, settings.wanted)

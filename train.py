@@ -81,6 +81,7 @@ def fit(cfg: DictConfig, run: Run, datamodule: NicoDataModule, init: Path | None
     """Train a run that this process has claimed, from the weights of the run `init`, to its end."""
     import pytorch_lightning as pl
 
+    from src.distributed import check_launch
     from src.runs import directory
     from src.runs.summary import summary
     from src.runs.weights import save_weights
@@ -95,6 +96,7 @@ def fit(cfg: DictConfig, run: Run, datamodule: NicoDataModule, init: Path | None
         for network in module.children():
             network.compile()  # in place: the keys of checkpoints and weights stay as they are
     trainer = make_trainer(cfg)
+    check_launch(trainer.world_size)
     if trainer.is_global_zero:
         counts = ", ".join(f"{len(paths)} {part}" for part, paths in datamodule.split_paths.items() if paths)
         tells = cfg.dataset.context_information

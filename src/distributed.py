@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 import torch.distributed as dist
 from pytorch_lightning.utilities import rank_zero_only
@@ -10,6 +12,25 @@ from pytorch_lightning.utilities import rank_zero_only
 def is_rank_zero() -> bool:
     """Whether this process speaks for all; known from the launcher's environment before there is a process group."""
     return not getattr(rank_zero_only, "rank", 0)
+
+
+def check_launch(world_size: int) -> None:
+    """Refuse processes of torchrun or srun that would each train the whole run by themselves, into the same files.
+
+    Args:
+        world_size: the trainer's.
+
+    Raises:
+        ValueError: more processes were started.
+    """
+    started = os.environ.get("WORLD_SIZE", "1") if "TORCHELASTIC_RUN_ID" in os.environ else "1"
+    if os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):  # with such a name Lightning is on its own
+        started = max(started, os.environ.get("SLURM_STEP_NUM_TASKS", "1"), key=int)
+    if int(started) > world_size:
+        raise ValueError(
+            f"{started} processes were started, and the training has {world_size}: set trainer=ddp, trainer.devices to "
+            "the processes of a machine and trainer.num_nodes to the machines; or start one process"
+        )
 
 
 def rank_and_world_size() -> tuple[int, int]:

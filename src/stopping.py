@@ -1,4 +1,4 @@
-"""Being asked to stop (SIGTERM, Ctrl-C), and ending with a parent that died.
+"""Being asked to stop (SIGTERM, Ctrl-C, a cluster's SIGUSR1 or SIGUSR2), and ending with a parent that died.
 
 A process that is asked to stop leaves at once, with the signal's exit code and one sentence. Where work would be lost,
 as in training, the request is deferred: it is noted, and obeyed at the next point where everything is saved.
@@ -13,7 +13,9 @@ import time
 from contextlib import suppress
 from types import FrameType
 
-NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
+# What a cluster warns with before a job's time is up: SIGUSR1 by custom, SIGUSR2 by submitit. Windows has neither.
+WARNINGS: list[signal.Signals] = [getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
+NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C", **{signum: signum.name for signum in WARNINGS}}
 PARENT = "DECOUPLED_MIXUP_PARENT"
 """Environment variable with the process that started this one: a job's sweep, or a rank's rank 0."""
 GRACE = 8.0  # seconds between an orphan's request to stop and its end: ten seconds after its parent, nobody is left
@@ -40,7 +42,7 @@ class Request:
 
     @property
     def exit_code(self) -> int:
-        """The shell's code of the signal: 143 for SIGTERM, 130 for Ctrl-C."""
+        """The shell's code of the signal: 143 for SIGTERM, 130 for Ctrl-C, 138 for SIGUSR1, 140 for SIGUSR2."""
         return 128 + (self.signum or signal.SIGTERM)
 
     @property
@@ -49,7 +51,7 @@ class Request:
         return NAMES[signal.Signals(self.signum or signal.SIGTERM)]
 
     def receive(self, signum: int, frame: FrameType | None) -> None:
-        """The handler of both signals."""
+        """The handler of all these signals."""
         again = self.signum and signum == signal.SIGINT and time.monotonic() - self.since > REPEAT
         if not self.signum:
             self.signum, self.since = signum, time.monotonic()
@@ -82,7 +84,7 @@ request = Request()
 
 
 def install() -> None:
-    """Handle both signals, and end with the parent if that is one of ours; call this in the main thread."""
+    """Handle these signals, and end with the parent if that is one of ours; call this in the main thread."""
     for signum in NAMES:
         signal.signal(signum, request.receive)
     if started_by is not None:

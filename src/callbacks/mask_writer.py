@@ -91,6 +91,8 @@ class MaskWriter(BasePredictionWriter):
         if trainer.is_global_zero and (not made_by.exists() or made_by.read_text() != key):
             shutil.rmtree(made_by.parent, ignore_errors=True)
             write_text(made_by, key)  # after the old masks went, before the first new one comes
+        for leftover in made_by.parent.rglob(".*.tmp") if trainer.is_global_zero else ():
+            leftover.unlink()  # of a process that was killed while it wrote
         for path in made_by.parent.glob(".crashed-*.json") if trainer.is_global_zero else ():
             # Noted before the mask is written: if it was not written after all, it is made now.
             write_json(path, [name for name in read_json(path) if (self.run / name).exists()])

@@ -1,4 +1,4 @@
-"""A training that has to stop (SIGTERM, Ctrl-C, a limit of time or steps) saves at the end of the batch."""
+"""A training that has to stop (a signal, a limit of time or steps) saves at the end of the batch."""
 
 from __future__ import annotations
 

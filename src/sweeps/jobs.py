@@ -193,7 +193,10 @@ def stop() -> None:
 
 
 def run_process(words: list[str]) -> int:
-    """Run a command to its end and return its exit code; a request to stop is passed on, and waited for."""
+    """Run a command to its end and return its exit code; a request to stop is passed on, and waited for.
+
+    Where a launcher runs jobs, a cluster's warning then goes to that launcher: submitit has the job queued again.
+    """
     environment = {**os.environ, stopping.PARENT: str(os.getpid())}  # it ends with this process
     if "SLURM_JOB_ID" in environment:
         environment["SLURM_JOB_NAME"] = "interactive"  # to Lightning: the ranks are its own, as are signals
@@ -213,12 +216,18 @@ def run_process(words: list[str]) -> int:
         process = subprocess.Popen(words, env=environment)
         if stopping.request.signum:  # asked while it was started
             process.send_signal(stopping.request.signum)
+        elsewhere = SWEEP in os.environ and not held
         while True:
             try:
-                return process.wait(None if held or SWEEP not in os.environ else LOOK)
+                code = process.wait(LOOK if elsewhere else None)
+                break
             except subprocess.TimeoutExpired:
                 if not stopping.request.signum and sweep_is_over():
                     pass_on(signal.SIGTERM, None)
+        for signum in stopping.WARNINGS:
+            if elsewhere and signum == stopping.request.signum and callable(handler := before[signum]):
+                handler(signum, None)
+        return code
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
