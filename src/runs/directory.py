@@ -147,7 +147,8 @@ def open_run(
     if read_json(folder / "split.json") != parts:
         raise ValueError(
             "the data, the split, the masks, the teachers, the networks or the weights to start from (init, "
-            f"model.weights, model.pretrained) have changed since {folder}/split.json was written: train a new run (tag=<word>)"
+            f"model.weights, model.pretrained) have changed since {folder}/split.json was written: train a new run "
+            "(tag=<word>)"
         )
     return Run(folder, None if finished else newest_checkpoint(folder), finished, lock)
 
