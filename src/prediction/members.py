@@ -144,11 +144,12 @@ def read_network(folder: Path) -> C2AM:
         backbone = timm.create_model(**plain_backbone(settings.get("backbone"), "its settings"))
         network = C2AM(backbone=backbone, **plain)
         load_weights(folder / "weights.safetensors", {part: getattr(network, part) for part in network.exported})
+        if "sign/inverted" not in done["metrics"]:
+            raise ValueError("it lacks the decision on its sign")
         network.inverted.fill_(bool(done["metrics"]["sign/inverted"]))
     except Exception as error:  # whatever timm says of settings that it does not know
-        reason = "it lacks the decision on its sign" if isinstance(error, KeyError) else error
         raise ValueError(
-            f"the maps of {folder} cannot be averaged ({reason}): leave it out with networks=[<globs or folders>]"
+            f"the maps of {folder} cannot be averaged ({error}): leave it out with networks=[<globs or folders>]"
         ) from error
     return network.eval()
 
