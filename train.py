@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:  # loaded when there is something to do: --help answers at onc
     from pytorch_lightning import Trainer
 
     from src.datamodules.nico import NicoDataModule
-    from src.lightning_modules.distillation import Teacher
     from src.runs.directory import Run
 
 
@@ -47,8 +46,8 @@ def train(cfg: DictConfig) -> float | None:
     start = pretrained.start_of(cfg.model, Path(cfg.run_dir) if cfg.resume else None)
     before = lineage.predecessors(cfg)
     cfg.init, cfg.masks = (literal(str(path)) if path else lineage.NONE for path in (before.init, before.masks))
-    if before.teachers:
-        cfg.teachers = [literal(str(path)) for path in before.teachers]
+    if before.several:
+        cfg[before.named_in] = [literal(str(path)) for path in before.several]
     cli.say(f"checking the images in {cfg.data_root}")
     datamodule = cli.instantiate(cfg.datamodule)
     datamodule.prepare_data()
@@ -64,7 +63,7 @@ def train(cfg: DictConfig) -> float | None:
     facts = (datamodule.classes, datamodule.split_paths)
     inherited = lineage.inheritance(before, cfg.model.model_name, *facts)
     members.check_rebuildable(directory.resolved(cfg), "this run's settings")
-    teachers = [members.read_teacher(folder) for folder in before.teachers]
+    several = members.read_several(before.named_in, before.several)
     if start and not before.init:
         inherited = inherited._replace(weights_sha256=start)
         if not (cfg.resume and directory.is_begun(Path(cfg.run_dir))):
@@ -73,12 +72,15 @@ def train(cfg: DictConfig) -> float | None:
         if run.finished:
             print(f"{run.folder} is finished: nothing to do")
         else:
-            fit(cfg, run, datamodule, before.init, teachers)
+            fit(cfg, run, datamodule, before.init, several)
     return figure_of(cfg)
 
 
-def fit(cfg: DictConfig, run: Run, datamodule: NicoDataModule, init: Path | None, teachers: Sequence[Teacher]) -> None:
-    """Train a run that this process has claimed, from the weights of the run `init`, to its end."""
+def fit(cfg: DictConfig, run: Run, datamodule: NicoDataModule, init: Path | None, several: Mapping[str, Any]) -> None:
+    """Train a run that this process has claimed, from the weights of the run `init`, to its end.
+
+    `several` are the networks of earlier runs that the module works with, by the name of its attribute.
+    """
     import pytorch_lightning as pl
 
     from src.distributed import check_launch
@@ -90,8 +92,8 @@ def fit(cfg: DictConfig, run: Run, datamodule: NicoDataModule, init: Path | None
     request.advice = "resume=true continues it"
     pl.seed_everything(cfg.seed, verbose=False)
     module = make_module(cfg, run, init)
-    if teachers:
-        module.teachers = teachers
+    for name, networks in several.items():
+        setattr(module, name, networks)
     if cfg.compile:
         for network in module.children():
             network.compile()  # in place: the keys of checkpoints and weights stay as they are
@@ -103,7 +105,7 @@ def fit(cfg: DictConfig, run: Run, datamodule: NicoDataModule, init: Path | None
         counts += " images" if tells is None else f" images, whose contexts tell {100 * tells:.1f} % of the class"
         processes = f"{trainer.world_size} process(es) on {trainer.strategy.root_device.type}, {cfg.trainer.precision}"
         print(f"{'resuming' if run.checkpoint else 'training'} {run.folder}\n{counts}, {processes}", flush=True)
-    if cfg.trainer.max_epochs:  # stage grabcut has nothing to train
+    if cfg.trainer.max_epochs:  # stages grabcut and average_maps have nothing to train
         trainer.fit(module, datamodule, ckpt_path=run.checkpoint, weights_only=True)
     figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
     left = directory.left_to_do(trainer, directory.resolved(cfg))

@@ -6,7 +6,7 @@ sweeps             what -m does: a process for each job, Hydra's sweeper, Optuna
 runs               run directories: the only thing that one stage hands to the next
 callbacks          what happens around training
 masks              from maps to masks: GrabCut, CRF, the pool that computes them, a judge, a comparison
-lightning_modules  one method per file: classifier, c2am, centred_box, moco, co_teacher, distillation
+lightning_modules  one method per file: classifier, c2am, centred_box, average_maps, moco, co_teacher, distillation
 datamodules        a manifest as a LightningDataModule; synthetic: the demo's data
 mixing             one strategy per file
 transforms         augmentation of uint8 images and their masks

@@ -20,7 +20,7 @@ TEXT = re.compile(
 """Settings whose value is a text, mostly a path: what a person types is taken literally."""
 PLACED = {"optimizer": "module.optimizer", "schedule": "module.scheduler"}
 """Groups that a stage places in its module: `optimizer=timm` is Hydra's `optimizer@module.optimizer=timm`."""
-NAMES = re.compile(r"[+~]*(split\.contexts|ensemble\.(runs|tags)|teachers)")
+NAMES = re.compile(r"[+~]*(split\.contexts|ensemble\.(runs|tags)|teachers|networks)")
 """Settings that are lists of names, which may look like numbers."""
 MAY_DIFFER_ON_RESUME = (
     "resume",
@@ -46,6 +46,7 @@ MAY_DIFFER_ON_RESUME = (
     "before_masks",
     "init",
     "teachers",  # which weights counts: `taught_by` of split.json
+    "networks",
     "model.pretrained",  # which weights counts: `started_from` of split.json
     "model.weights",
     "module.backbone.pretrained",
@@ -80,7 +81,7 @@ MAY_DIFFER_ON_RESUME = (
 """Settings that may differ between a run and its continuation: where things are and what computes them."""
 UNNAMED = ("track", "stage", "scale", "debug", "trainer")
 """Groups that a run's name leaves out: those that its folder shows, and the trainer, which only computes it."""
-START = ("model.pretrained", "model.weights", "teachers")
+START = ("model.pretrained", "model.weights", "teachers", "networks")
 """Settings that may differ when a run is resumed, as it has begun by then, but that distinguish a new run."""
 
 

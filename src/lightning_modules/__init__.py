@@ -26,9 +26,9 @@ class Stage(Protocol):
     `callbacks.best: null` and `trainer.limit_val_batches: 0`. One whose network sees an image more than once in an
     epoch says how often by `passes`, which comparisons of equal training rest on.
 
-    A module that has nothing to train (grabcut) is no Stage: it comes with `trainer.max_epochs: 0`, without a
-    `backbone`, and with an empty `exported`. What makes masks has a predict_step, and `map_settings` for
-    callbacks.masks.
+    A module that has nothing to train (grabcut, average_maps) is no Stage: it comes with `trainer.max_epochs: 0`,
+    without a `backbone`, and exports what its masks depend on: nothing, or the networks of earlier runs. What makes
+    masks has a predict_step, and `map_settings` for callbacks.masks.
     """
 
     @property

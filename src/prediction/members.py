@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import timm
+from torch import nn
 
 from src.data.splits import HELD_OUT
 from src.files import digest_of
 from src.lightning_modules.backbone import START
+from src.lightning_modules.c2am import C2AM
 from src.lightning_modules.classifier import Network
 from src.lightning_modules.distillation import Teacher
 from src.runs.records import read_classes, read_config, read_finished, read_split
@@ -124,6 +126,47 @@ def read_teacher(folder: Path) -> Teacher:
     return Teacher(rebuild(member), member.size)
 
 
+def read_network(folder: Path) -> C2AM:
+    """A finished run of wsss as the network that makes its maps, with the sign that the run decided.
+
+    Its weights are taken to be those that it finished with (lineage.inheritance).
+
+    Raises:
+        ValueError: it is not one, or its network cannot be rebuilt.
+    """
+    try:
+        config, done = read_config(folder), read_finished(folder)
+        settings = config.get("module")
+        if not isinstance(settings, Mapping) or settings.get("_target_") != f"{C2AM.__module__}.{C2AM.__name__}":
+            raise ValueError("it is no run of wsss")
+        plain = {key: value for key, value in settings.items() if key not in ("_target_", "backbone")}
+        check_plain(plain, "its settings")
+        backbone = timm.create_model(**plain_backbone(settings.get("backbone"), "its settings"))
+        network = C2AM(backbone=backbone, **plain)
+        load_weights(folder / "weights.safetensors", {part: getattr(network, part) for part in network.exported})
+        if "sign/inverted" not in done["metrics"]:
+            raise ValueError("it lacks the decision on its sign")
+        network.inverted.fill_(bool(done["metrics"]["sign/inverted"]))
+    except Exception as error:  # whatever timm says of settings that it does not know
+        raise ValueError(
+            f"the maps of {folder} cannot be averaged ({error}): leave it out with networks=[<globs or folders>]"
+        ) from error
+    return network.eval()
+
+
+def read_several(setting: str, folders: Sequence[Path]) -> dict[str, Any]:
+    """The finished runs that a setting of lineage.SEVERAL names as networks, by the setting; {} where there are none.
+
+    Raises:
+        ValueError: as `read_teacher` and `read_network`.
+    """
+    if not folders:
+        return {}
+    if setting == "teachers":
+        return {setting: [read_teacher(folder) for folder in folders]}
+    return {setting: nn.ModuleList([read_network(folder) for folder in folders])}
+
+
 def backbone_arguments(member: Member) -> dict[str, Any]:
     """What timm.create_model makes a member's backbone of, without weights."""
     settings: Mapping[str, Any] = member.config["module"]["backbone"]
@@ -142,18 +185,12 @@ def check_rebuildable(config: Mapping[str, Any], whose: str) -> None:
         raise ValueError(f"{whose} have no module and datamodule")
     if "num_classes" not in module:
         return
-    backbone, view = module.get("backbone"), datamodule.get("eval_transform")
+    view = datamodule.get("eval_transform")
     network_of(str(module.get("_target_")), whose)
-    if not isinstance(backbone, Mapping) or backbone.get("_target_") != "timm.create_model":
-        raise ValueError(f"{whose} name a backbone that is not made by timm.create_model, and could not predict")
-    name = backbone.get("model_name")
-    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
-        raise ValueError(f"{whose} name the backbone {name!r}: expected a name of timm's, without a hub or a path")
+    plain_backbone(module.get("backbone"), whose)
     if not isinstance(view, Mapping) or not TRANSFORMS.fullmatch(str(view.get("_target_"))):
         raise ValueError(f"{whose} name an evaluation transform that is not one of src.transforms")
-    for part in ({key: value for key, value in backbone.items() if key not in ("_target_", *START)},
-                 {key: value for key, value in view.items() if key != "_target_"}):  # fmt: skip
-        check_plain(part, whose)
+    check_plain({key: value for key, value in view.items() if key != "_target_"}, whose)
     if type(module["num_classes"]) is not int or module["num_classes"] < 1:
         raise ValueError(f"{whose} have module.num_classes={module['num_classes']!r}")
     for key in ("mean", "std"):
@@ -179,6 +216,22 @@ def network_of(target: str, whose: str) -> type[Network]:
             if isinstance(network, type) and issubclass(network, Network):
                 return network
     raise ValueError(f"{whose} name the module {target}: expected one of src.lightning_modules with a `network`")
+
+
+def plain_backbone(backbone: Any, whose: str) -> dict[str, Any]:
+    """The arguments of a backbone, without its weights.
+
+    Raises:
+        ValueError: it is more than a network of timm's with plain arguments.
+    """
+    if not isinstance(backbone, Mapping) or backbone.get("_target_") != "timm.create_model":
+        raise ValueError(f"{whose} name a backbone that is not made by timm.create_model, and could not predict")
+    name = backbone.get("model_name")
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
+        raise ValueError(f"{whose} name the backbone {name!r}: expected a name of timm's, without a hub or a path")
+    plain = {key: value for key, value in backbone.items() if key not in ("_target_", *START)}
+    check_plain(plain, whose)
+    return plain
 
 
 def check_plain(settings: Any, whose: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from src.prediction.members import Member
 from src.report.names import without_machine
-from src.runs.lineage import command_of
+from src.runs.lineage import SEVERAL, command_of
 from src.runs.records import read_config, read_finished
 
 
@@ -56,7 +56,7 @@ def predecessors_of(folder: Path, logs_dir: Path) -> list[Path]:
         return weights
     masks = config.get("masks")
     named = [Path(masks).parent] if isinstance(masks, str) and masks != "none" else []
-    named += [Path(str(path)) for path in config.get("teachers") or []]
+    named += [Path(str(path)) for name in SEVERAL for path in config.get(name) or []]
     return weights + [moved(path, config, logs_dir) for path in named]
 
 

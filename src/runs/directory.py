@@ -130,8 +130,7 @@ def open_run(
     parts["trained_on_before"] = sorted(inherited.images - set(parts["train"]))
     parts["started_from"] = inherited.weights_sha256
     parts["masks_from"] = inherited.masks_sha256
-    if inherited.teachers_sha256:
-        parts["taught_by"] = list(inherited.teachers_sha256)
+    parts |= inherited.several
     for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
         leftover.unlink()
     finished = is_finished(folder)
@@ -147,8 +146,9 @@ def open_run(
         raise ValueError(f"the run {folder} {state}; for another run, set tag=<word>, or remove the folder")
     if read_json(folder / "split.json") != parts:
         raise ValueError(
-            "the data, the split, the masks, the teachers or the weights to start from (init, model.weights, "
-            f"model.pretrained) have changed since {folder}/split.json was written: train a new run (tag=<word>)"
+            "the data, the split, the masks, the teachers, the networks or the weights to start from (init, "
+            f"model.weights, model.pretrained) have changed since {folder}/split.json was written: train a new run "
+            "(tag=<word>)"
         )
     return Run(folder, None if finished else newest_checkpoint(folder), finished, lock)
 

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
@@ -23,32 +24,38 @@ class Inheritance(NamedTuple):
         images: those that they were trained on.
         weights_sha256: digest of the weights that it starts from.
         masks_sha256: of the weights that made its masks, or of the masks' manifest if they come from elsewhere.
-        teachers_sha256: of its teachers' weights.
+        several: of the weights of its several runs, by their name in split.json.
     """
 
     images: set[str]
     weights_sha256: str | None
     masks_sha256: str | None
-    teachers_sha256: tuple[str, ...] = ()
+    several: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 NOTHING = Inheritance(set(), None, None)
 
 
+SEVERAL = {"teachers": ("classifier", "taught_by"), "networks": ("run of wsss", "maps_from")}
+"""Settings that name several finished runs: what each of these is, and their name in split.json. A stage has one."""
 NONE = "none"
 """The word for nothing, of the settings `init` and `masks`."""
 
 
 class Predecessors(NamedTuple):
-    """What a run is made from: the run whose weights it starts from, the manifest of its masks, or None; teachers."""
+    """What a run is made from: the run whose weights it starts from, the manifest of its masks, or None; several runs.
+
+    `named_in` is the setting of SEVERAL that names `several`.
+    """
 
     init: Path | None
     masks: Path | None
-    teachers: tuple[Path, ...] = ()
+    several: tuple[Path, ...] = ()
+    named_in: str = ""
 
 
 def predecessors(cfg: DictConfig) -> Predecessors:
-    """The settings `init` and `masks`, or what `before` and `before_masks` find where these are null; `teachers`.
+    """The settings `init` and `masks`, or what `before` and `before_masks` find where these are null; `several` runs.
 
     A run that is resumed keeps what it began with.
 
@@ -71,18 +78,19 @@ def predecessors(cfg: DictConfig) -> Predecessors:
             missing.append(str(error))
     if missing:
         raise FileNotFoundError("; ".join(missing))
-    teachers = begun.get("teachers") or (find_teachers(cfg) if "teachers" in cfg else ())
-    return Predecessors(found["init"], found["masks"], tuple(map(Path, teachers)))
+    name = next((name for name in SEVERAL if name in cfg), "")
+    several = begun.get(name) or (find_several(cfg, name) if name else ())
+    return Predecessors(found["init"], found["masks"], tuple(map(Path, several)), name)
 
 
 def begun_with(folder: Path) -> dict[str, Any]:
-    """The `init`, `masks` and `teachers` that a run in a folder began with; {} where there is none."""
+    """The `init`, `masks` and several runs that a run in a folder began with; {} where there is none."""
     try:
         settings = read_config(folder)
     except (OSError, ValueError):
         return {}
     found = {name: settings[name] for name in ("init", "masks") if isinstance(settings.get(name), str)}
-    return found | ({"teachers": settings["teachers"]} if isinstance(settings.get("teachers"), list) else {})
+    return found | {name: settings[name] for name in SEVERAL if isinstance(settings.get(name), list)}
 
 
 def checked(name: str, path: Path) -> Path:
@@ -152,38 +160,38 @@ def find_run(cfg: DictConfig, name: str, before: DictConfig) -> Path:
     return finished[0]
 
 
-def find_teachers(cfg: DictConfig) -> list[Path]:
-    """The finished runs that the setting `teachers` names, each once.
+def find_several(cfg: DictConfig, setting: str) -> list[Path]:
+    """The finished runs that a setting of SEVERAL names, each once.
 
     A folder is that of a run, or of a kept vote, which stands for the runs that have a weight in it. A glob (`fits`)
-    stands for this run's track and split, and for classifiers.
+    stands for this run's track and split, and for what SEVERAL says.
 
     Raises:
         FileNotFoundError: a name fits no run, or a run that is not finished.
         ValueError: they are fewer than two, or a kept vote is damaged.
     """
-    runs = Path(cfg.logs_dir) / str(cfg.track.name)
+    runs, kind = Path(cfg.logs_dir) / str(cfg.track.name), SEVERAL[setting][0]
     described = {path.parent: description_of(path.parent) for path in sorted(runs.glob("*/*/config.yaml"))}
     others = [
         run for run, own in described.items()
-        if own and own["split"] == cfg.split_name and own["classifier"] and run != Path(cfg.run_dir)
+        if own and own["split"] == cfg.split_name and own["kind"] == kind and run != Path(cfg.run_dir)
     ]  # fmt: skip
-    advice = "name finished runs with teachers=[<globs or folders>]"
+    advice = f"name finished runs with {setting}=[<globs or folders>]"
     found: dict[Path, None] = {}
-    for name in cfg.teachers or ():
+    for name in cfg[setting] or ():
         folder = Path(name)
         fitting = (voters_of(folder) or [folder]) if folder.is_dir() else [run for run in others if fits(run, name)]
         if not fitting:
             there = ", ".join(f"{run.parent.name}/{run.name}" for run in others[:20]) or "none"
-            wanted = f"classifier with split={cfg.split_name}"
-            raise FileNotFoundError(f"teachers={name} fits no {wanted} in {runs} (there are {there}): {advice}")
+            wanted = f"{kind} with split={cfg.split_name} in {runs}"
+            raise FileNotFoundError(f"{setting}={name} fits no {wanted} (there are {there}): {advice}")
         found |= dict.fromkeys(fitting)
     for run in found:
         if not is_finished(run):
-            raise FileNotFoundError(f"the teacher {run} is not finished (resume=true continues a run): {advice}")
+            raise FileNotFoundError(f"the run {run} is not finished (resume=true continues a run): {advice}")
     if len(found) < 2:
         names = ", ".join(map(str, found)) or "none"
-        raise ValueError(f"stage=distil needs at least two teachers, and teachers= names {names}: {advice}")
+        raise ValueError(f"at least two runs are needed, and {setting}= names {names}: {advice}")
     return list(found)
 
 
@@ -213,6 +221,8 @@ def description_of(run: Path) -> dict[str, Any]:
         settings = read_config(run)
     except (OSError, ValueError):
         return {}
+    module = module if isinstance(module := settings.get("module"), Mapping) else {}
+    maps = str(module.get("_target_")).endswith(".C2AM")
     return {
         "model": model_name_of(settings),
         "split": settings.get("split_name"),
@@ -221,7 +231,7 @@ def description_of(run: Path) -> dict[str, Any]:
         "changes": settings.get("changes"),
         "recipe": (settings.get("recipe") or {}).get("name"),
         "mixing": settings.get("mixing_name"),
-        "classifier": isinstance(module := settings.get("module"), Mapping) and "num_classes" in module,
+        "kind": "classifier" if "num_classes" in module else "run of wsss" if maps else None,
     }
 
 
@@ -252,10 +262,13 @@ def inheritance(
             masks = digest_of(maker / "weights.safetensors")
         else:
             masks = digest_of(before.masks)
-    for teacher in before.teachers:
-        images |= trained_on(teacher, command_for(teacher), classes, split)
-    teachers = tuple(checked_digest(teacher) for teacher in before.teachers)
-    return Inheritance(images, weights, masks, teachers)
+    for run in before.several:
+        theirs = trained_on(run, command_for(run), classes, split)
+        if before.named_in == "networks" and theirs.isdisjoint(path for paths in split.values() for path in paths):
+            raise ValueError(f"the run {run} was trained on another data set: none of its images is in this one")
+        images |= theirs
+    several = {SEVERAL[before.named_in][1]: [checked_digest(run) for run in before.several]} if before.several else {}
+    return Inheritance(images, weights, masks, several)
 
 
 def checked_digest(run: Path) -> str:

@@ -168,14 +168,14 @@ def test_teachers_that_are_refused(two_members: list[Path], train_run: Train) ->
         return said
 
     first, second = two_members
-    assert "needs at least two teachers, and teachers= names none" in refused("teachers=[]")
-    assert f"at least two teachers, and teachers= names {first}: name" in refused("teachers=[*seed0]")
+    assert "at least two runs are needed, and teachers= names none" in refused("teachers=[]")
+    assert f"at least two runs are needed, and teachers= names {first}: name" in refused("teachers=[*seed0]")
     assert f"teachers=fdg/* fits no classifier with split=holdout in {first.parents[1]}" in refused("teachers=[fdg/*]")
     there = f"(there are baseline/{first.name}, baseline/{second.name})"
     assert there in refused("teachers=[baseline/*,nobody]")
 
     changed(second, split_name="leave_context_out-rock")  # a glob means this run's split
-    assert f"at least two teachers, and teachers= names {first}" in refused()
+    assert f"at least two runs are needed, and teachers= names {first}" in refused()
     split = (second / "split.json").read_text()
     parts = json.loads(split)
     stolen = {**parts, "train": [*parts["train"], parts["in_domain"][0]], "in_domain": parts["in_domain"][1:]}
@@ -198,7 +198,7 @@ def test_teachers_that_are_refused(two_members: list[Path], train_run: Train) ->
     assert f"{second}/weights.safetensors is damaged" in refused()
     save_file(state, second / "weights.safetensors")
     (second / "finished.json").unlink()
-    assert f"the teacher {second} is not finished (resume=true continues a run)" in refused()
+    assert f"the run {second} is not finished (resume=true continues a run)" in refused()
 
 
 def test_a_vote_by_log_likelihood_says_who_and_why(

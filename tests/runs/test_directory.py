@@ -146,7 +146,7 @@ def test_another_start_is_another_run_and_a_moved_one_is_the_same(tmp_path: Path
         assert run.checkpoint == tmp_path / "b/last.ckpt"
     for more in (
         lineage.Inheritance(set(), "digest of other weights", None),
-        lineage.Inheritance(set(), None, None, ("digest of a teacher",)),
+        lineage.Inheritance(set(), None, None, {"taught_by": ["digest of a teacher"]}),
     ):
         with pytest.raises(ValueError, match=r"weights to start from .init.* changed"):
             directory.claim(
