@@ -85,7 +85,7 @@ class Crop(A.RandomResizedCrop):  # type: ignore[misc] # albumentations has no t
 
 
 LARGE = 2**26  # values of an image (22 million pixels) above which its resize saves memory instead of time
-HALVED = (1.4, 2.25)  # how many times the result's side an image's is where halving stands for averaging
+HALVED = (1.45, 2.2)  # how many times the result's side an image's is where halving stands for averaging
 SMALL = 160  # pixels of the result's side, below which averaging is cheap anyway
 
 
