@@ -34,6 +34,8 @@ STAGES = (
     "distil",
 )  # in the order in which they need each other
 MARK = re.compile(r"epoch \d+/\d+ .* s left$|predicted batch \d+")
+MORE = {"moco": ["module.queue_size=64"]}
+"""What a stage needs for a hundred images."""
 GROWTH = 0.02
 """By which memory may grow from where it has settled to the end."""
 SETTINGS = ["scale=demo", "datamodule.size=32", "datamodule.batch_size=16", "datamodule.num_workers=1", "changes=null"]
@@ -144,8 +146,9 @@ def main() -> int:
         drawn = ["-m", "src.datamodules.synthetic", name, "--scale", "0.1"]
         subprocess.run([sys.executable, *drawn], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         places = [f"data_root={name}/data", f"manifest_dir={name}/dataset_json", f"logs_dir={name}/logs", "track=1"]
+        places_and_epochs = [*places, f"trainer.max_epochs={options.epochs}"]
         flat = [
-            soak(stage, ["train.py", f"stage={stage}", *SETTINGS, *places, f"trainer.max_epochs={options.epochs}"])
+            soak(stage, ["train.py", f"stage={stage}", *SETTINGS, *MORE.get(stage, []), *places_and_epochs])
             for stage in options.stages
         ]
         if options.images:
