@@ -96,6 +96,9 @@ def foreground_of(values: npt.NDArray[Any], lossy: bool) -> npt.NDArray[np.bool_
     """Grey levels (H, W) as foreground; None where they can be read in two ways, or where a loss blurred 0 and 1."""
     if values.dtype not in (np.uint8, np.uint16):
         return None
+    full_only = np.asarray(values == 255)
+    if values.dtype == np.uint8 and cv2.countNonZero(values) == np.count_nonzero(full_only) > 0:
+        return full_only  # 0 and 255 alone, as ours are: a tenth of the histogram's price
     levels = 256 if values.dtype == np.uint8 else 65536
     seen = np.flatnonzero(cv2.calcHist([np.ascontiguousarray(values)], [0], None, [levels], [0, levels]))
     highest = int(seen[-1])

@@ -36,10 +36,7 @@ class Transform:
     views = 1
 
     def __init__(self, steps: list[A.BasicTransform], min_side: int) -> None:
-        # Compose.set_random_seed would give every step its own generator with the same seed, and so the same
-        # first draw: an image would be flipped if and only if it is, say, turned to grey.
-        self.pipeline = A.Compose(steps)
-        self.min_side = min_side
+        self.steps, self.min_side = steps, min_side
 
     def __call__(self, image: Image, mask: Mask | None, seed: int) -> tuple[Image, Mask | None]:
         """Transform one image.
@@ -52,11 +49,15 @@ class Transform:
         Returns:
             (size, size, 3) uint8 and (size, size) bool or None.
         """
-        self.pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        if mask is None:
-            return self.pipeline(image=image)["image"], None
-        made: dict[str, Any] = self.pipeline(image=image, mask=mask.view(np.uint8))
-        return made["image"], made["mask"].view(np.bool_)
+        # One for all steps: with generators of their own of one seed, an image would be flipped if and only if it is,
+        # say, turned to grey.
+        state = np.random.default_rng(seed), random.Random(seed)
+        state[1].random()  # A.Compose's draw, whose checks cost more than a flip: samples stay what they were with it
+        made: dict[str, Any] = {"image": image} if mask is None else {"image": image, "mask": mask.view(np.uint8)}
+        for step in self.steps:
+            step.set_random_state(*state)
+            made = step(**made)
+        return made["image"], None if mask is None else made["mask"].view(np.bool_)
 
 
 class Crop(A.RandomResizedCrop):  # type: ignore[misc] # albumentations has no types
@@ -84,10 +85,20 @@ class Crop(A.RandomResizedCrop):  # type: ignore[misc] # albumentations has no t
 
 
 LARGE = 2**26  # values of an image (22 million pixels) above which its resize saves memory instead of time
+HALVED = (1.45, 2.2)  # how many times the result's side an image's is where halving stands for averaging
+SMALL = 160  # pixels of the result's side, below which averaging is cheap anyway
 
 
 def resize(image: Image, size: int) -> Image:
-    """(H, W, 3) uint8 to (size, size, 3): averages over areas on sides that shrink, interpolates on sides that grow."""
+    """(H, W, 3) uint8 to (size, size, 3): averages over areas on sides that shrink, interpolates on sides that grow.
+
+    A result that is not small, of sides which shrink to about a half, is interpolated to twice its size and halved, in
+    less than half the time. The mean of two interpolated pixels is the area's mean where sides shrink to one half;
+    within HALVED a pixel's weight differs by at most a tenth of the largest.
+    """
+    if size >= SMALL and all(HALVED[0] * size <= side <= HALVED[1] * size for side in image.shape[:2]):
+        twice = cv2.resize(image, (2 * size, 2 * size), interpolation=cv2.INTER_LINEAR)
+        return cv2.resize(twice, (size, size), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
     height, width = min(image.shape[0], size), min(image.shape[1], size)
     if (height, width) != image.shape[:2]:
         # OpenCV averages float32 in two thirds of the time; for an enormous image that would take gigabytes.

@@ -22,6 +22,8 @@ from src.data.images import Image
 Table = npt.NDArray[np.uint8]  # (3, 256)
 Counts = npt.NDArray[np.int64]  # (3, 256): a histogram of each channel
 IDENTITY: Table = np.tile(np.arange(256, dtype=np.uint8), (3, 1))
+CHANNEL = 256 * np.arange(3)[:, None]
+"""Where a channel's row of a table begins in the whole of it."""
 GREY = np.array([19595, 38470, 7471]) / 65536
 """Weights of red, green and blue in PIL's grey (ITU-R 601-2)."""
 CUT_OFF = -0.499
@@ -144,7 +146,7 @@ def histogram(image: Image) -> Counts:
 
 def after(counts: Counts, table: Table) -> Counts:
     """The histogram of what a table makes of an image with the histogram `counts`."""
-    bins = table + 256 * np.arange(3)[:, None]
+    bins = table + CHANNEL
     return np.bincount(bins.ravel(), counts.ravel(), 3 * 256).reshape(3, 256).astype(np.int64)
 
 
@@ -177,7 +179,7 @@ class Altered:
             else:
                 self.counts = histogram(self.image) if self.counts is None else self.counts
                 step = operation(after(self.counts, self.table), level)
-            self.table = np.take_along_axis(step, self.table.astype(np.intp), 1)
+            self.table = step.ravel()[self.table + CHANNEL]  # take_along_axis, in a third of the time
             return
         pixels = self.pixels()
         if operation in BY_PIXELS:

@@ -257,6 +257,16 @@ def test_operations_that_cannot_be() -> None:
         moving(picture, picture[..., 0] > 0, 0)
 
 
+def weights(side: int, size: int) -> np.ndarray:
+    """Of each source pixel in each result's, on one axis: shares of an area, or of the two nearest pixels."""
+    i, j = np.arange(size)[:, None], np.arange(side)
+    if side > size:
+        low, high = i * side / size, (i + 1) * side / size
+        return np.maximum(0, np.minimum(high, j + 1) - np.maximum(low, j)) / (high - low)
+    place = ((i + 0.5) * side / size - 0.5).clip(0, side - 1)
+    return np.maximum(0, 1 - np.abs(place - j))
+
+
 @pytest.mark.parametrize(
     ("height", "width"), [(300, 200), (100, 90), (64, 64), (20, 40), (30, 130), (130, 30), (64, 90)]
 )
@@ -264,23 +274,28 @@ def test_crops_shrink_by_area_and_grow_linearly(height: int, width: int) -> None
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (height, width, 3), np.uint8)
 
-    def weights(side: int, size: int) -> np.ndarray:
-        """Of each source pixel in each result's, on one axis: shares of an area, or of the two nearest pixels."""
-        matrix = np.zeros((size, side))
-        for i in range(size):
-            if side > size:
-                low, high = i * side / size, (i + 1) * side / size
-                for j in range(side):
-                    matrix[i, j] = max(0, min(high, j + 1) - max(low, j)) / (high - low)
-            else:
-                place = min(max((i + 0.5) * side / size - 0.5, 0), side - 1)
-                first = int(place)
-                matrix[i, first] += 1 - (place - first)
-                matrix[i, min(first + 1, side - 1)] += place - first
-        return matrix
-
-    expected = np.einsum("ih,jw,hwc->ijc", weights(height, 64), weights(width, 64), image.astype(np.float64))
+    expected = np.einsum("ih,jw,hwc->ijc", weights(height, 64), weights(width, 64), image.astype(float), optimize=True)
     assert np.abs(resize(image, 64) - expected).max() <= 1.2  # the result between the two passes is rounded as well
+
+
+@pytest.mark.parametrize("sides", [(325, 492), (375, 448), (448, 448), (324, 324), (493, 493), (224, 400)])
+def test_large_crops_are_halved_nearly_as_by_area(sides: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (*sides, 3), np.uint8)
+    for image, mean, most in ((noise, 4, 50), (cv2.GaussianBlur(noise, (0, 0), 2), 0.7, 2)):
+        rows, columns = weights(sides[0], 224), weights(sides[1], 224)
+        off = np.abs(
+            resize(image, 224) - np.einsum("ih,jw,hwc->ijc", rows, columns, image.astype(float), optimize=True)
+        )
+        exact = sides == (448, 448) or not all(1.45 * 224 <= side <= 2.2 * 224 for side in sides)
+        assert off.max() <= (1.2 if exact else most) and off.mean() <= mean
+
+
+@pytest.mark.parametrize("side", [325, 340, 375, 430, 448, 470, 492])
+def test_a_halved_pixels_weights_are_the_areas_to_a_tenth(side: int) -> None:
+    place = ((np.arange(448)[:, None] + 0.5) * side / 448 - 0.5).clip(0, side - 1)
+    area, halved = weights(side, 224), weights(448, 224) @ np.maximum(0, 1 - np.abs(place - np.arange(side)))
+    assert np.abs(area - halved).max() <= 0.1 * area.max()
+    assert np.allclose(halved.sum(1), 1)
 
 
 def test_every_crop_of_training_resizes_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -475,6 +490,6 @@ def test_grey_has_its_probability_and_comes_after_the_jitter(image: np.ndarray) 
 
 def test_augmentation_that_is_off_draws_nothing() -> None:
     """Runs of the published recipe see the images that they saw before there were jitter and grey."""
-    assert [type(step).__name__ for step in train().pipeline.transforms] == ["Crop", "HorizontalFlip", "VerticalFlip"]
-    names = [type(step).__name__ for step in augmented(jitter=JITTER, grey=0.1, randaugment=RAND).pipeline.transforms]
+    assert [type(step).__name__ for step in train().steps] == ["Crop", "HorizontalFlip", "VerticalFlip"]
+    names = [type(step).__name__ for step in augmented(jitter=JITTER, grey=0.1, randaugment=RAND).steps]
     assert names == ["Crop", "ColorJitter", "ToGray", "AutoAugment"]
