@@ -61,7 +61,7 @@ def test_other_settings_and_another_split_are_refused(tmp_path: Path) -> None:
         checkpoint(tmp_path)
     with pytest.raises(ValueError, match=r"other settings \(lr: 0.1 there, 0.3 here; new: not set there, 1 here\)"):
         claim(tmp_path, resume=True, lr=0.3, new=1)
-    with pytest.raises(ValueError, match="the data, the split, the masks, the teachers or the weights"):
+    with pytest.raises(ValueError, match="the data, the split, the masks, the teachers, the networks or the weights"):
         claim(tmp_path, {**SPLIT, "train": ["a.jpg"]}, resume=True)
 
 
