@@ -105,7 +105,7 @@ def chosen(bed: Bed, pool: Sequence[str]) -> list[str]:
     command = [sys.executable, "predict.py", f"track={bed.track}", "scale=demo", "ensemble=diverse", *places]
     command.append(f"ensemble.runs=[{','.join(pool)}]")
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    members = read_json(bed.root / f"ablation/results/track{bed.track}/votes/diverse/ensemble.json")["members"]
+    members = read_json(bed.root / f"ablation/results/track{bed.track}/ensemble.json")["members"]  # of the last vote
     return ["/".join(Path(member["run"]).parts[-2:]) for member in members if member["chosen"]]
 
 
