@@ -62,10 +62,11 @@ class Predictions:
 
     def __init__(self, bed: Bed) -> None:
         self.results = bed.root / f"ablation/results/track{bed.track}"
-        train, test = f"dataset_json/track{bed.track}_train_label.json", f"truth/track{bed.track}_test_truth.json"
-        self.label = {
-            name: {row.name: row.label for row in read_manifest(bed.root / file)}
-            for name, file in (("in_domain", train), ("test", test))
+        train = read_manifest(bed.root / f"dataset_json/track{bed.track}_train_label.json")
+        test = read_manifest(bed.root / f"truth/track{bed.track}_test_truth.json")
+        self.label = {  # by the names in kept predictions: two contexts may have files of one name
+            "in_domain": {row.image_path: row.label for row in train},
+            "test": {row.name: row.label for row in test},
         }
 
     def read(self, runs: Sequence[str], images: str) -> Kept:
@@ -73,7 +74,7 @@ class Predictions:
         files = [np.load(self.results / f"members/{run}.{images}.npz") for run in runs]
         names = files[0]["names"].tolist()
         assert all(file["names"].tolist() == names for file in files)
-        label = np.array([self.label[images][Path(name).name] for name in names])
+        label = np.array([self.label[images][name] for name in names])
         return Kept(np.stack([file["probabilities"] for file in files]), label)
 
     def vote(self, runs: Sequence[str]) -> Vote:
@@ -105,7 +106,7 @@ def chosen(bed: Bed, pool: Sequence[str]) -> list[str]:
     command = [sys.executable, "predict.py", f"track={bed.track}", "scale=demo", "ensemble=diverse", *places]
     command.append(f"ensemble.runs=[{','.join(pool)}]")
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    members = read_json(bed.root / f"ablation/results/track{bed.track}/votes/diverse/ensemble.json")["members"]
+    members = read_json(bed.root / f"ablation/results/track{bed.track}/ensemble.json")["members"]  # of the last vote
     return ["/".join(Path(member["run"]).parts[-2:]) for member in members if member["chosen"]]
 
 

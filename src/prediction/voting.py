@@ -141,13 +141,11 @@ def greedy(probabilities: Probabilities, label: Labels, rounds: int) -> Choice:
 
 
 def diverse(probabilities: Probabilities, label: Labels, rounds: int) -> Choice:
-    """As many members as held-out images allow, by the log-likelihood of their mean probability.
+    """Choose the best member, then each time the one that raises the log-likelihood of the mean probability most.
 
-    The best member comes first, then each time the one that helps the likelihood most. Of the votes on that path the
-    largest is taken whose likelihood is within one standard error of the highest, as Breiman et al. (1984) choose a
-    tree: a few hundred images of known contexts hardly tell a network from a vote of five like it, and where contexts
-    are new the vote is the safer of the two. The choice looks at held-out images with known labels, never at the images
-    to be predicted. Unlike the accuracy, which a few images decide, the likelihood counts every image.
+    The choice looks at held-out images with known labels, never at the images to be predicted. It ends where no member
+    raises the likelihood any more. Unlike the accuracy, which a few images decide, the likelihood counts every image:
+    a member helps where the others are wrong or unsure.
 
     Args:
         probabilities: (M, N, K) of held-out images.
@@ -166,24 +164,18 @@ def diverse(probabilities: Probabilities, label: Labels, rounds: int) -> Choice:
             "mixing=), or ask for more of those there are (ensemble.stages=, ensemble.runs=)"
         )
     own = probabilities[:, np.arange(len(label)), label]  # of the true classes, (M, N)
-    path = list(forward_selection(own, lambda mean: float(log_of(mean).mean()), rounds, replacement=False))
-    members, figures = (list(values) for values in zip(*path, strict=True))
-    logs = [log_of(total / count) for count, total in enumerate(np.cumsum(own[members], 0, np.float64), 1)]
-    end = best = int(np.argmax(figures))
-    # A copy of a member changes nothing, so that its error is 0, and is not below it.
-    while end + 1 < len(members) and figures[best] - figures[end + 1] < standard_error(logs[best] - logs[end + 1]):
-        end += 1
-    return Choice(members[: end + 1], figures[: end + 1])
+    choice = Choice([], [])
+    for member, figure in forward_selection(own, log_likelihood, rounds, replacement=False):
+        if choice.figures and figure <= choice.figures[-1]:
+            break
+        choice.members.append(member)
+        choice.figures.append(figure)
+    return choice
 
 
-def log_of(probability: Probabilities) -> npt.NDArray[np.float64]:
-    """log p in nats, where 0 counts as the smallest normal float32; any shape."""
-    return np.asarray(np.log(np.maximum(probability, np.finfo(np.float32).tiny)), np.float64)
-
-
-def standard_error(values: npt.NDArray[np.float64]) -> float:
-    """Of the mean of values (N,); 0 of a single one."""
-    return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
+def log_likelihood(probability: Probabilities) -> float:
+    """Mean of log p in nats, of each image's true class: (N,), where 0 counts as the smallest normal float32."""
+    return float(np.log(np.maximum(probability, np.finfo(np.float32).tiny)).mean())
 
 
 SELECTIONS: dict[str, Callable[[Probabilities, Labels, int], Choice]] = {"greedy": greedy, "diverse": diverse}

@@ -34,7 +34,8 @@ def predictions(tmp_path: Path) -> Predictions:
     for member, sets in of_class_0.items():
         for images, p in sets.items():
             both = np.array([p, [1 - one for one in p]], np.float32).T
-            np.savez(folder / f"{member}.{images}.npz", names=[f"{i}.jpg" for i in range(len(p))], probabilities=both)
+            names = [f"{'x/' * (images == 'in_domain')}{i}.jpg" for i in range(len(p))]
+            np.savez(folder / f"{member}.{images}.npz", names=names, probabilities=both)
     return Predictions(Bed(1, str(tmp_path)))
 
 

@@ -143,51 +143,41 @@ def slow_log_likelihood(places: list[int], probabilities: np.ndarray, label: np.
 
 
 def test_diverse_by_hand() -> None:
-    # Two images of class 0. The probability of it: member 0 has (.8, .5), 1 has (.7, .4), 2 has (.2, .2).
-    own = np.array([[0.8, 0.5], [0.7, 0.4], [0.2, 0.2]])
+    # Two images of class 0. The probability of it: member 0 has (.8, .5), 1 has (.8, .4), 2 has (.3, .9).
+    own = np.array([[0.8, 0.5], [0.8, 0.4], [0.3, 0.9]])
     probabilities, label = np.stack([own, 1 - own], axis=2), np.array([0, 0])
-    # Member 0 is the best alone. With 1 it has (.75, .45), worse on both: by .065 and .105, .085 ± .020 on average.
+    # Member 0 is the best alone (.4 > .32, .27). With 1 it has .8 * .45 = .36, with 2 .55 * .7 = .385: nobody helps.
     assert diverse(probabilities, label, 20).members == [0]
-    # Three images, on one of which 1 is better: the likelihoods differ by .029 ± .039. With 2 they differ by far more.
-    own = np.array([[0.8, 0.5, 0.5], [0.8, 0.4, 0.52], [0.2, 0.2, 0.2]])
-    choice = diverse(np.stack([own, 1 - own], axis=2), np.array([0, 0, 0]), 20)
-    assert choice.members == [0, 1]
-    assert np.allclose(choice.figures, [np.log(0.8 * 0.5 * 0.5) / 3, np.log(0.8 * 0.45 * 0.51) / 3])
-    assert diverse(np.stack([own, 1 - own], axis=2), np.array([0, 0, 0]), 1).members == [0]
+    own[2, 0] = 0.4  # with 2 it has .6 * .7 = .42 now, and with 1 as well 2 / 3 * .6 = .4
+    choice = diverse(np.stack([own, 1 - own], axis=2), label, 20)
+    assert choice.members == [0, 2]
+    assert np.allclose(choice.figures, [np.log(0.4) / 2, np.log(0.42) / 2])
     with pytest.raises(ValueError, match="ensemble.select=diverse has one candidate"):
         diverse(probabilities[:1], label, 20)
     with pytest.raises(ValueError, match="ensemble.rounds is 0"):
         diverse(probabilities, label, 0)
 
 
-def test_diverse_equals_a_slow_loop_and_never_loses_to_the_best_member_beyond_the_error() -> None:
+def test_diverse_equals_a_slow_loop_and_never_loses_to_the_best_member() -> None:
     rng = np.random.default_rng(0)
     sizes = set()
     for _ in range(20):
-        label = rng.integers(0, 4, 25)
-        alpha = np.ones((25, 4)) + 3 * np.eye(4)[label]
-        probabilities = np.stack([[rng.dirichlet(row) for row in alpha] for _ in range(6)])
-        path: list[int] = []
-        while len(path) < 6:
-            left = [i for i in range(6) if i not in path]
-            path.append(max(left, key=lambda i: (slow_log_likelihood([*path, i], probabilities, label), -i)))
-        figures = [slow_log_likelihood(path[:k], probabilities, label) for k in range(1, 7)]
-        size = best = figures.index(max(figures)) + 1
-        for k in range(best + 1, 7):
-            apart = [
-                slow_log_likelihood(path[:best], probabilities[:, n : n + 1], label[n : n + 1])
-                - slow_log_likelihood(path[:k], probabilities[:, n : n + 1], label[n : n + 1])
-                for n in range(25)
-            ]
-            mean = sum(apart) / 25
-            if mean >= (sum((one - mean) ** 2 for one in apart) / 24 / 25) ** 0.5:
+        probabilities, label = rng.dirichlet(np.ones(4), (6, 25)), rng.integers(0, 4, 25)
+        chosen: list[int] = []
+        while len(chosen) < 6:
+            left = [i for i in range(6) if i not in chosen]
+            best = max(left, key=lambda i: (slow_log_likelihood([*chosen, i], probabilities, label), -i))
+            now = slow_log_likelihood([*chosen, best], probabilities, label)
+            if chosen and now <= slow_log_likelihood(chosen, probabilities, label):
                 break
-            size = k
+            chosen.append(best)
         choice = diverse(probabilities, label, 20)
-        assert choice.members == path[:size] and np.allclose(choice.figures, figures[:size])
+        assert choice.members == chosen and choice.figures == sorted(choice.figures)
+        assert np.allclose(choice.figures[-1], slow_log_likelihood(chosen, probabilities, label))
         assert choice.figures[0] >= max(slow_log_likelihood([i], probabilities, label) for i in range(6)) - 1e-12
-        sizes.add((best, size))
-    assert any(size > best for best, size in sizes) and any(size < 6 for _, size in sizes)
+        assert diverse(probabilities, label, 2).members == chosen[:2]
+        sizes.add(len(chosen))
+    assert len(sizes) > 1  # both rules of stopping were met
 
 
 def test_a_copy_of_the_best_adds_nothing_and_an_independent_one_does() -> None:
