@@ -36,7 +36,7 @@ def task_of(member: Member, name: str, digest: str, bank: list[Row], drawn: str,
     Args:
         member: who predicts.
         name, digest: of the image set.
-        bank, drawn: training images that views mix in, and the digest of their files.
+        bank, drawn: training images that views mix in, and the digest of their files; "" without.
         settings: of the prediction.
     """
     facts = json.dumps([member.config["module"], member.view], sort_keys=True)

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from src.files import digest_files
 from src.metrics import bootstrap
 from src.prediction.image_sets import ImageSet
 from src.prediction.kept import Probabilities, stored, task_of
@@ -116,16 +115,16 @@ def stage_hits(evaluation: Evaluation, chain: Sequence[Path]) -> dict[str, dict[
     """
     known = evaluation.known
     voting = {member.folder: i for i, member in enumerate(evaluation.members)}
-    looked_up = [(one.images, one.votes, one.images.digest) for one in known]
+    looked_up = [(one.images, one.votes) for one in known]
     grouped: dict[str, dict[str, list[Hits]]] = {}
     for member in classifiers(evaluation, chain):
         strategy = strategy_of(member.config)
         row = grouped.setdefault(f"{member.stage}: {'plain training' if strategy in ('', 'none') else strategy}", {})
-        for images, votes, digest in looked_up:
+        for images, votes in looked_up:
             if member.folder in voting:
                 hits: Hits | None = (votes[voting[member.folder]] == images.label).astype(float)
             else:
-                hits = hits_of(member, images, digest, evaluation.settings)
+                hits = hits_of(member, images, evaluation.settings)
             if hits is not None:
                 row.setdefault(images.name, []).append(hits)
     made = {title: {name: np.stack(hits) for name, hits in row.items()} for title, row in grouped.items() if row}
@@ -137,26 +136,25 @@ def stage_hits(evaluation: Evaluation, chain: Sequence[Path]) -> dict[str, dict[
 def classifiers(evaluation: Evaluation, chain: Sequence[Path]) -> Iterator[Member]:
     """Plain training, then the classifiers of the chain: finished, of the members' split and classes."""
     settings, first = evaluation.settings, evaluation.members[0]
-    members = {member.folder: member for member in evaluation.members}
+    members, digests = {member.folder: member for member in evaluation.members}, settings.digests()
     plain = sorted((settings.logs_dir / settings.data_name / "baseline").glob("*"))
     for folder in dict.fromkeys([*plain, *chain]):
-        member = members.get(folder) or read_member(folder)
+        member = members.get(folder) or read_member(folder, digests.of)
         if isinstance(member, Member) and (member.split, member.classes) == (first.split, first.classes):
             yield member
 
 
-def hits_of(member: Member, images: ImageSet, digest: str, settings: PredictionSettings) -> Hits | None:
+def hits_of(member: Member, images: ImageSet, settings: PredictionSettings) -> Hits | None:
     """Hits (N,) of a run that does not vote, without predicting anew; None where nobody knows.
 
     Args:
         member: the run.
-        images, digest: whose truth is known, and their digest.
+        images: whose truth is known.
         settings: of this prediction.
     """
     probabilities: Probabilities | None = None
     if not settings.tta.get("bank"):  # what is mixed in is not known here
-        nothing = digest_files(settings.logs_dir, [])
-        probabilities = stored(task_of(member, images.name, digest, [], nothing, settings))
+        probabilities = stored(task_of(member, images.name, images.digest, [], "", settings))
     if probabilities is not None and len(probabilities) == len(images.rows):
         return np.asarray(probabilities.argmax(1) == images.label, float)
     accuracy = member.figures.get(f"val/{images.name}/accuracy")

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from src.data.splits import HELD_OUT
+from src.digests import DigestOf
 from src.files import digest_of, read_json
 
 MAX_CONFIG = 2**20  # bytes of a config.yaml; ours have about five thousand
@@ -40,8 +41,12 @@ def read_config(folder: Path) -> dict[str, Any]:
     return {str(key): value for key, value in settings.items()}
 
 
-def read_finished(folder: Path) -> dict[str, Any]:
+def read_finished(folder: Path, digest_of: DigestOf = digest_of) -> dict[str, Any]:
     """A finished run's finished.json: the digest of its weights, those of its other files, its last figures.
+
+    Args:
+        folder: the run directory.
+        digest_of: reads its files, or knows them.
 
     Raises:
         FileNotFoundError: the run is not finished.

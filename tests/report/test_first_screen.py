@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.files import digest_files
 from src.prediction.kept import store, task_of
 from src.prediction.members import Member
 from src.prediction.voting import Choice
@@ -113,18 +112,19 @@ def test_stages_beside_the_vote(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_run_that_does_not_vote_counts_by_its_kept_predictions(data: Path, tmp_path: Path) -> None:
     made, _ = made_up(tmp_path, data, classes=["bus", "car", "dog"], members=2, images=4, held_out=4)
-    member, images, settings = made.members[1], made.test.images, made.settings
-    assert hits_of(member, images, "digest", settings) is None  # it has not predicted the test images
+    member, settings = made.members[1], made.settings
+    images = made.test.images._replace(digest="digest")
+    assert hits_of(member, images, settings) is None  # it has not predicted the test images
     probabilities = np.eye(3, dtype=np.float32)[(images.label + np.array([0, 1, 0, 0])) % 3]
-    task = task_of(member, "test", "digest", [], digest_files(Path(), []), settings)
+    task = task_of(member, "test", "digest", [], "", settings)
     store(task, images.names, probabilities)
-    hits = hits_of(member, images, "digest", settings)
+    hits = hits_of(member, images, settings)
     assert hits is not None and hits.tolist() == [1, 0, 1, 1]
-    assert hits_of(member, images, "other images", settings) is None
-    assert hits_of(member._replace(digest="trained again"), images, "digest", settings) is None
+    assert hits_of(member, images._replace(digest="other images"), settings) is None
+    assert hits_of(member._replace(digest="trained again"), images, settings) is None
     at_end = member._replace(figures={"val/in_domain/accuracy": 0.75})
     held_out = made.held_out[0].images
-    hits = hits_of(at_end, held_out, "digest", settings)
+    hits = hits_of(at_end, held_out, settings)
     assert hits is not None and hits.sum() == 3
     # Of two runs that are in no ensemble, plain training is shown beside the chain; one of another split is not.
     runs = tmp_path / "logs/track1"
