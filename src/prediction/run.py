@@ -126,10 +126,11 @@ class Predictor:
             voters = [voter for i, voter in enumerate(voters) if i not in broken]
             made = [[one for i, one in enumerate(row) if i not in broken] for row in made]
             made.append([result for result in results if not isinstance(result, str)])
+            del results
             if not voters:
                 raise ValueError(f"no member could predict; the first one, {left_out[0][0]}: {left_out[0][1]}")
         main = self.trainer.is_global_zero
-        return voters, [np.stack(row) if main else np.empty(0, np.float32) for row in made], left_out
+        return voters, [stacked(row) if main else np.empty(0, np.float32) for row in made], left_out
 
     def results(self, members: Sequence[Member], images: ImageSet) -> list[Result]:
         """Every member's result; kept ones if nothing that they depend on has changed.
@@ -213,6 +214,15 @@ class Predictor:
             raise ValueError(f"none of the {len(task.bank)} training images of tta=mixing can be read: check data_root")
         datamodule.show(images.rows, images.root)
         return Panel(networks, self.tta, images.names, bank), datamodule
+
+
+def stacked(rows: list[Probabilities]) -> Probabilities:
+    """Probabilities (N, K) of M members as (M, N, K); the list is emptied on the way, so that memory has them once."""
+    rows.reverse()
+    made = np.empty((len(rows), *rows[0].shape), np.float32)
+    for own in made:
+        own[:] = rows.pop()
+    return made
 
 
 def collect(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from src.metrics import bootstrap
+from src.metrics import bootstrap_mean
 from src.prediction.image_sets import ImageSet
 from src.prediction.kept import Probabilities, stored, task_of
 from src.prediction.members import Member, read_member
@@ -42,7 +42,7 @@ class Gain(NamedTuple):
 def paired(first: Hits, second: Hits, seed: int) -> Gain:
     """Mean of `first` minus mean of `second`, hits (N,) of the same images, with the bootstrap's 95 % interval."""
     apart = first - second
-    drawn = bootstrap(lambda own: float(apart[own].mean()), len(apart), np.random.default_rng(seed), DRAWS)
+    drawn = bootstrap_mean(apart, np.random.default_rng(seed), DRAWS)
     return Gain(float(apart.mean()), *drawn)
 
 
@@ -172,7 +172,7 @@ def marks_of(stages: Mapping[str, Mapping[str, Hits]], evaluation: Evaluation) -
         if stage == "vote":
             return Mark(evaluation.figures[name]["accuracy"], *evaluation.figures[name]["accuracy_interval"])
         mean = hits.mean(0)
-        drawn = bootstrap(lambda own: float(mean[own].mean()), len(mean), np.random.default_rng(seed), DRAWS)
+        drawn = bootstrap_mean(mean, np.random.default_rng(seed), DRAWS)
         return Mark(float(mean.mean()), *drawn)
 
     def title(stage: str, row: Mapping[str, Hits]) -> str:
