@@ -3,8 +3,8 @@
     python -m benchmarks.million [--images 1000000] [--folder FOLDER] [--only "scan" "read the manifest"]
 
 As many test images as training images, of 60 classes in 6 contexts: hard links to small JPEGs, in a folder of its own,
-which is removed (one that --folder names stays, and is used again). Every step is a process of its own. Its memory is the
-peak above what the process had with the step's inputs in memory; its seconds are those after its imports.
+which is removed (one that --folder names stays, and is used again). Every step is a process of its own. Its memory is
+the peak above what the process had with the step's inputs in memory; its seconds are those after its imports.
 """
 
 from __future__ import annotations
@@ -119,42 +119,51 @@ class Bench:
 
 
 def scan(bench: Bench) -> Work:
+    """The training tree."""
     return bench.scanned
 
 
 def scan_tests(bench: Bench) -> Work:
+    """The flat folder of test images."""
     sources = find_sources(bench.data, bench.layout)
     return lambda: scan_test(bench.data, sources, "track1", lambda: {})
 
 
 def write(bench: Bench) -> Work:
+    """A training manifest."""
     rows = bench.scanned()[0]
     return lambda: write_manifest(bench.folder / "written.json", rows)
 
 
 def read(bench: Bench) -> Work:
+    """A training manifest, with the checks of every entry."""
     path = bench.manifest
     return lambda: read_manifest(path)
 
 
 def check(bench: Bench) -> Work:
-    rows, (scanned, labels) = read_manifest(bench.manifest), bench.scanned()
+    """A manifest against its tree; links, labels, contexts."""
+    rows, scanned = read_manifest(bench.manifest), bench.scanned()[0]
+    labels = labels_of(rows, bench.manifest)
 
     def work() -> None:
         check_against_tree(bench.manifest, rows, scanned)
         check_links(bench.data, [row.image_path for row in rows])
-        check_labels(rows, labels_of(rows, bench.manifest), bench.manifest, "it", "")
+        check_labels(rows, labels, bench.manifest, "it", "")
         with_contexts(rows, bench.manifest)
 
     return work
 
 
 def split(bench: Bench) -> Work:
+    """A fifth held out; how much the contexts tell of the class."""
     rows = read_manifest(bench.manifest)
     return lambda: (holdout(rows, [], fraction=0.2, seed=0), context_information(rows))
 
 
 def order(bench: Bench) -> Work:
+    """The sampler, to the end of an epoch."""
+
     def work() -> None:
         sampler = KeyedSampler(bench.images, seed=0, batch_size=128, shuffle=True, drop_last=True)
         for _ in sampler:
@@ -164,6 +173,7 @@ def order(bench: Bench) -> Work:
 
 
 def data_module(bench: Bench) -> Work:
+    """What train.py does with the data before it trains."""
     cfg = configuration("train", *words_of(bench.folder), "stage=baseline")
 
     def work() -> None:
@@ -176,19 +186,23 @@ def data_module(bench: Bench) -> Work:
 
 
 def digests(bench: Bench) -> Work:
+    """Of the test images."""
     images, settings = bench.tests(), read_settings(resolved(configuration("predict", *words_of(bench.folder))))
     return lambda: with_digest(images, settings.digests())
 
 
 def tests(bench: Bench) -> Work:
+    """The test images with the labels of truth=."""
     return bench.tests
 
 
 def members(bench: Bench) -> Work:
+    """Finished runs, each with a million names in its split.json."""
     return lambda: members_in(bench.folder)
 
 
 def kept(bench: Bench) -> Work:
+    """Kept predictions, read and put together."""
     settings = read_settings(resolved(configuration("predict", *words_of(bench.folder))))
     images, found = with_digest(bench.tests(), settings.digests()), members_in(bench.folder)
     tasks = [task_of(member, "test", images.digest, [], "", settings) for member in found]
@@ -201,12 +215,14 @@ def kept(bench: Bench) -> Work:
 
 
 def votes(bench: Bench) -> Work:
+    """The rules."""
     label = bench.label
     stack = np.stack([drawn(label, CLASSES, seed) for seed in range(MEMBERS)])
     return lambda: [elect(stack, rule, range(MEMBERS)) for rule in RULES]
 
 
 def figures(bench: Bench) -> Work:
+    """Of a vote on one image set."""
     images, label = bench.tests(), bench.label
     stack = np.stack([drawn(label, CLASSES, seed) for seed in range(MEMBERS)])
     ballot = elect(stack, "adaptive", range(MEMBERS))
@@ -214,6 +230,7 @@ def figures(bench: Bench) -> Work:
 
 
 def labels(bench: Bench) -> Work:
+    """The file of labels."""
     names, label = bench.tests().names, bench.label
     return lambda: results.write_labels(bench.folder / "prediction.json", names, label)
 

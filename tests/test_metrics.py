@@ -24,6 +24,7 @@ from src.metrics import (
     temper,
     top_hits,
 )
+from src.report.evaluation import intervals
 
 
 def test_top_hits_equals_a_sort_in_which_the_lower_id_comes_first() -> None:

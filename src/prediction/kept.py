@@ -77,5 +77,5 @@ def digest_of_arrays(*arrays: npt.NDArray[Any]) -> str:
     state = hashlib.sha256()
     for array in arrays:
         state.update(f"{array.dtype.str}{array.shape}".encode())
-        state.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))  # without a copy
+        state.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)  # without a copy
     return state.hexdigest()

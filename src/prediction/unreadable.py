@@ -84,7 +84,7 @@ def without_unreadable(images: ImageSet, stack: Probabilities) -> tuple[ImageSet
 
 def blank(stack: Probabilities) -> npt.NDArray[np.bool_]:
     """Whether a member could not look at an image: (M, N, K) to (N,)."""
-    return np.any([(own < 0).any(1) for own in stack], axis=0)
+    return np.asarray(np.any([(own < 0).any(1) for own in stack], axis=0))
 
 
 def with_guesses(stack: Probabilities) -> Probabilities:

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,7 +43,7 @@ def evaluation_of(
         Member(Path(f"nowhere/{name}/fdg/{i}"), "fdg", str(i), config, ["bus", "car", "dog"], {}, str(i))
         for i in range(len(test.probabilities))
     ]
-    sets = [test, *(one._replace(images=one.images._replace(name="in_domain")) for one in held_out)]
+    sets = [test, *(replace(one, images=one.images._replace(name="in_domain")) for one in held_out)]
     return evaluate_all(settings, members, [], Choice([*range(len(members))], []), sets, "")
 
 
