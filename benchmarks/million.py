@@ -10,9 +10,7 @@ the peak above what the process had with the step's inputs in memory; its second
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
+import multiprocessing
 import sys
 import tempfile
 import time
@@ -23,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import predict
 from benchmarks.kept import TEST, TRAIN, configuration, drawn, keep, make_runs, members_in, words_of, write_truth
@@ -40,13 +39,16 @@ from src.prediction.kept import stored, task_of
 from src.prediction.run import stacked
 from src.prediction.settings import read_settings
 from src.prediction.voting import RULES, elect
-from src.report import evidence, logged, page, results
+from src.report import evidence, logged, page, results  # all that predict.py imports when it needs it
 from src.report.evaluation import EvaluatedSet, evaluate
 from src.runs.directory import resolved
 
 CLASSES, CONTEXTS, MEMBERS = 60, 6, 3
 NAMES = [f"class{k:02}" for k in range(CLASSES)]
 Work = Callable[[], Any]
+
+
+IMPORTED = (evidence, logged, page)
 
 
 class Bench:
@@ -271,7 +273,6 @@ def memory(key: str) -> float:
 
 def measure(title: str, bench: Bench) -> dict[str, float]:
     """Seconds and memory of a step, in this process."""
-    assert evidence and logged and page  # what predict.py imports when it needs them
     work, said = STEPS[title](bench), StringIO()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     before, cpu, wall = memory("VmRSS"), time.process_time(), time.monotonic()
@@ -283,31 +284,32 @@ def measure(title: str, bench: Bench) -> dict[str, float]:
     return figures
 
 
+def alone(work: Callable[..., Any], *given: Any) -> Any:
+    """What a function returns that runs in a process of its own, which has this one's imports."""
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        return pool.apply(work, given)
+
+
 def main() -> None:
     """Make the tree, run every step in a process of its own, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1_000_000, help="of each part, training and test")
     parser.add_argument("--folder", type=Path, help="use and keep this folder")
-    parser.add_argument("--only", nargs="+", default=list(STEPS), metavar="STEP", help=f"of {', '.join(STEPS)}")
-    parser.add_argument("--step", help=argparse.SUPPRESS)  # a step's process
+    parser.add_argument("--only", nargs="+", default=list(STEPS), metavar="STEP", help="rows of the table")
     asked = parser.parse_args()
-    if asked.step:
-        print(json.dumps(measure(asked.step, Bench(asked.folder, asked.images))))
-        return
     if unknown := [title for title in asked.only if title not in STEPS]:
         parser.error(f"--only {unknown[0]!r} is no step: choose from {', '.join(STEPS)}")
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as own:
-        folder = asked.folder or Path(own)
-        folder.mkdir(parents=True, exist_ok=True)
-        print(f"making {asked.images:,} training and as many test images in {folder}", file=sys.stderr, flush=True)
-        Bench(folder, asked.images).make()
+        bench = Bench(asked.folder or Path(own), asked.images)
+        bench.folder.mkdir(parents=True, exist_ok=True)
+        print(
+            f"making {asked.images:,} training and as many test images in {bench.folder}", file=sys.stderr, flush=True
+        )
+        alone(bench.make)
         print("| step | CPU, s | by the clock, s | memory, MiB | bytes an image |\n|---|---|---|---|---|", flush=True)
         for title in asked.only:
-            words = [sys.executable, "-m", "benchmarks.million", "--step", title, "--folder", str(folder)]
-            done = subprocess.run(
-                [*words, "--images", str(asked.images)], stdout=subprocess.PIPE, text=True, check=True, env=os.environ
-            )
-            made = json.loads(done.stdout.splitlines()[-1])
+            made = alone(measure, title, bench)
             each = made["MiB"] * 2**20 / asked.images
             print(f"| {title} | {made['cpu']:.1f} | {made['wall']:.1f} | {made['MiB']:.0f} | {each:.0f} |", flush=True)
 

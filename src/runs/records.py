@@ -34,9 +34,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > 32 or isinstance(event, yaml.AliasEvent):  # which a few bytes can make enormous
                 raise ValueError("it nests too deeply, or refers to itself")
-        settings = yaml.load(
-            path.read_text(encoding="utf-8"), LOADER
-        )  # a safe one; it was written resolved: "${" is plain text
+        settings = yaml.load(path.read_text(encoding="utf-8"), LOADER)  # it was written resolved: "${" is plain text
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(settings, dict) or not settings:
