@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import timm
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
@@ -64,7 +63,7 @@ def make_runs(folder: Path, count: int, classes: Sequence[str], split: Mapping[s
         write_json(run / "classes.json", list(classes))
         write_text(run / "split.json", json.dumps(parts))
         torch.manual_seed(seed)
-        backbone = timm.create_model(settings["model"]["model_name"], num_classes=0)
+        backbone = cli.instantiate({**settings["model"], "pretrained": False, "weights": None})
         network = Network(backbone=backbone, num_classes=len(classes), mean=[0.5] * 3, std=[0.2] * 3)
         save_weights(run / "weights.safetensors", {"backbone": network.backbone, "head": network.head})
         done = {

@@ -20,6 +20,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
@@ -37,7 +38,7 @@ from src.data.splits import context_information, holdout
 from src.prediction.image_sets import ImageSet, match_truth, read_truth, with_digest
 from src.prediction.kept import stored, task_of
 from src.prediction.run import stacked
-from src.prediction.settings import read_settings
+from src.prediction.settings import PredictionSettings, read_settings
 from src.prediction.voting import RULES, elect
 from src.report import evidence, logged, page, results  # all that predict.py imports when it needs it
 from src.report.evaluation import EvaluatedSet, evaluate
@@ -62,39 +63,55 @@ class Bench:
     def __init__(self, folder: Path, images: int) -> None:
         self.folder, self.images, self.data = folder, images, folder / "data"
 
-    def make(self) -> None:
-        """The tree, the runs and their kept predictions, unless they are there."""
-        if (self.folder / "made").exists():
+    def make_images(self) -> None:
+        """The tree, unless it is there."""
+        truth = self.folder / "truth.json"  # written last
+        if truth.exists():
             return
-        import cv2
-
         cv2.imwrite(str(self.folder / "one.jpg"), np.full((40, 40, 3), 90, np.uint8))
+        for where, names in self.training.items():
+            links(self.folder / "one.jpg", self.data / where, names)
+        rows = self.test_rows
+        links(self.folder / "one.jpg", self.data / TEST, [row.name for row in rows])
+        write_truth(truth, rows, self.label, [f"context{i % CONTEXTS}" for i in range(self.images)])
+        time.sleep(2.5)  # the digest of what is younger is not remembered (src/digests.py)
+
+    def make_runs(self) -> None:
+        """Runs and their kept predictions, unless they are there."""
+        if (self.folder / "logs").exists():
+            return
+        every = [f"{where}/{name}" for where, names in self.training.items() for name in names]
+        make_runs(self.folder, MEMBERS, NAMES, {"train": every})
+        time.sleep(2.5)
+        keep(self.folder, ImageSet("test", self.data, self.test_rows), self.label, CLASSES)
+
+    @property
+    def training(self) -> dict[str, list[str]]:
+        """Names of the training images by their folders."""
         paths: dict[str, list[str]] = {}
         for i in range(self.images):
             where = f"{TRAIN}/context{i % CONTEXTS}/{NAMES[i // CONTEXTS % CLASSES]}"
             paths.setdefault(where, []).append(f"{i:08}.jpg")
-        for where, names in paths.items():
-            links(self.folder / "one.jpg", self.data / where, names)
-        rows = [Row(f"{TEST}/{i:032x}.jpg") for i in range(self.images)]
-        links(self.folder / "one.jpg", self.data / TEST, [row.name for row in rows])
-        label, contexts = self.label, [f"context{i % CONTEXTS}" for i in range(self.images)]
-        write_truth(self.folder / "truth.json", rows, label, contexts)
-        every = [f"{where}/{name}" for where, names in paths.items() for name in names]
-        make_runs(self.folder, MEMBERS, NAMES, {"train": every})
-        time.sleep(2.5)  # what is younger is not remembered (src/digests.py)
-        keep(self.folder, ImageSet("test", self.data, rows), label, CLASSES)
-        (self.folder / "results/track1/members/digests.json").unlink()
-        (self.folder / "made").touch()
+        return paths
+
+    @property
+    def test_rows(self) -> list[Row]:
+        """The test images."""
+        return [Row(f"{TEST}/{i:032x}.jpg") for i in range(self.images)]
 
     @property
     def label(self) -> Any:
         """Of the test images."""
         return np.random.default_rng(0).integers(0, CLASSES, self.images)
 
+    def settings(self) -> PredictionSettings:
+        """Of a prediction."""
+        return read_settings(resolved(configuration("predict", *words_of(self.folder))))
+
     @property
     def layout(self) -> Layout:
         """Track 1's."""
-        return Layout(**resolved(configuration("predict", *words_of(self.folder)))["track"])
+        return Layout(**self.settings().composed["track"])
 
     @property
     def manifest(self) -> Path:
@@ -110,8 +127,7 @@ class Bench:
 
     def tests(self) -> ImageSet:
         """The test images, with truth."""
-        rows = [Row(f"{TEST}/{i:032x}.jpg") for i in range(self.images)]
-        images = ImageSet("test", self.data, rows)
+        images = ImageSet("test", self.data, self.test_rows)
         return images._replace(truth=match_truth(read_truth(self.folder / "truth.json"), images.names, self.folder))
 
     def predicts(self, *words: str) -> Work:
@@ -189,7 +205,13 @@ def data_module(bench: Bench) -> Work:
 
 def digests(bench: Bench) -> Work:
     """Of the test images."""
-    images, settings = bench.tests(), read_settings(resolved(configuration("predict", *words_of(bench.folder))))
+    images = bench.tests()
+    return lambda: with_digest(images, bench.settings().digests())
+
+
+def verified(bench: Bench) -> Work:
+    """Of the test images, read again."""
+    images, settings = bench.tests(), bench.settings()._replace(verify=True)
     return lambda: with_digest(images, settings.digests())
 
 
@@ -205,7 +227,7 @@ def members(bench: Bench) -> Work:
 
 def kept(bench: Bench) -> Work:
     """Kept predictions, read and put together."""
-    settings = read_settings(resolved(configuration("predict", *words_of(bench.folder))))
+    settings = bench.settings()
     images, found = with_digest(bench.tests(), settings.digests()), members_in(bench.folder)
     tasks = [task_of(member, "test", images.digest, [], "", settings) for member in found]
 
@@ -249,8 +271,8 @@ STEPS: dict[str, Callable[[Bench], Work]] = {
     "train.py until it trains: again": data_module,
     f"{MEMBERS} runs as members": members,
     "test images and truth": tests,
-    "digest of the images: first time": digests,
-    "digest of the images: again": digests,
+    "digest of the images, read": verified,
+    "digest of the images, remembered": digests,
     f"kept predictions of {MEMBERS} members": kept,
     "votes by three rules": votes,
     "figures": figures,
@@ -303,10 +325,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as own:
         bench = Bench(asked.folder or Path(own), asked.images)
         bench.folder.mkdir(parents=True, exist_ok=True)
-        print(
-            f"making {asked.images:,} training and as many test images in {bench.folder}", file=sys.stderr, flush=True
-        )
-        alone(bench.make)
+        print(f"making twice {asked.images:,} images in {bench.folder}", file=sys.stderr, flush=True)
+        alone(bench.make_images)
+        alone(bench.make_runs)
         print("| step | CPU, s | by the clock, s | memory, MiB | bytes an image |\n|---|---|---|---|---|", flush=True)
         for title in asked.only:
             made = alone(measure, title, bench)
