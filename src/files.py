@@ -27,6 +27,7 @@ def read_json(path: Path) -> Any:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not valid JSON: byte {error.start} is not UTF-8, save it as UTF-8") from error
+    del data  # of a large file, beside its text and what is made of it
     try:
         return json.loads(text, parse_float=finite, parse_constant=refuse_constant, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
