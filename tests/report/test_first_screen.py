@@ -62,7 +62,7 @@ def test_the_sentence_by_hand() -> None:
     )
     alone = evaluated([[0, 1, 2, 0]], LABEL, [""] * 4)
     assert sentence(evaluation_of(alone, name="track2")) == "75.0 % on unseen pairs of class and context."
-    unknown = test._replace(images=test.images._replace(truth=None))
+    unknown = replace(test, images=test.images._replace(truth=None))
     assert sentence(evaluation_of(unknown, held)) == (
         "The labels of the 4 test images are not known; 100.0 % on held-out in-domain images; "
         "all members agree on 50.0 % of the test images."
@@ -77,7 +77,7 @@ def test_the_sentence_by_hand() -> None:
 )  # fmt: skip
 def test_nothing_is_called_unseen_that_is_not(contexts: tuple[str, ...], part: str, words: str) -> None:
     test = evaluated([[0, 1, 2, 0]], LABEL, WHERE)
-    test = test._replace(images=test.images._replace(part=part))
+    test = replace(test, images=test.images._replace(part=part))
     assert sentence(evaluation_of(test, name="photos", contexts=contexts)).startswith(f"75.0 % on {words}")
 
 
