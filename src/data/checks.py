@@ -26,7 +26,7 @@ def check_links(data_root: Path, paths: Sequence[str]) -> None:
     for folder in sorted({os.path.dirname(path) for path in paths}):
         refuse_outside(os.path.join(data_root, folder), root)
     for path in progress(paths, f"looking at the files in {data_root}"):  # one lstat each, their folders were followed
-        full = os.path.join(data_root, path)
+        full = f"{data_root}{os.sep}{path}"
         if os.path.islink(full):
             refuse_outside(full, root)
 
