@@ -39,7 +39,7 @@ def predict(cfg: DictConfig) -> None:
     import numpy as np
 
     from src.distributed import check_launch
-    from src.prediction import export, selection, soups
+    from src.prediction import export, image_sets, selection, soups
     from src.prediction.run import Predictor
     from src.prediction.settings import read_settings
     from src.runs.directory import resolved
@@ -54,20 +54,22 @@ def predict(cfg: DictConfig) -> None:
     trainer, tta = cli.instantiate(cfg.trainer), cli.instantiate(cfg.tta)
     check_launch(trainer.world_size)
     open_images: OpenImages = partial(cli.instantiate, cfg.datamodule)
+    digests = settings.digests()
     cli.say(f"looking for members in {settings.logs_dir}")
-    voters, left_out = selection.find_members(settings.logs_dir, settings.data_name, settings.wanted)
+    voters, left_out = selection.find_members(settings.logs_dir, settings.data_name, settings.wanted, digests)
     if trainer.is_global_zero:
         say(left_out)
     if settings.select == "soup":
         voters = soups.make_soups(voters, settings.folder / "soups")
     # Unreadable training images are left out one by one, too: there is no need to decode all of them beforehand.
     training = open_images(part="train", on_bad_image="stop")
-    predictor = Predictor(open_images, training, tta, trainer, settings)
+    predictor = Predictor(open_images, training, tta, trainer, settings, digests)
     if settings.export:
         hand_over(settings, voters, open_images, training, predictor)
         if not settings.report:
             return
     sets, why_not = images_of(settings, open_images, training, voters)
+    sets = [image_sets.with_digest(images, digests) for images in sets]
     voters, stacks, failed = predictor.predict(voters, sets)
     others, their_stacks = compared(settings, predictor, voters, sets)
     if not trainer.is_global_zero:
@@ -86,7 +88,7 @@ def compared(
 
     if not (settings.report or settings.logged) or all(images.truth is None for images in sets):
         return [], []
-    others = selection.find_beside(settings.logs_dir, settings.data_name, settings.compare, voters)
+    others = selection.find_beside(settings.logs_dir, settings.data_name, settings.compare, voters, predictor.digests)
     try:
         others, stacks, _ = predictor.predict(others, sets) if others else ([], [], [])
     except ValueError as error:  # not one of them could: the members' report does not need them

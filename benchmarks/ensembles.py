@@ -26,7 +26,7 @@ from benchmarks.ablation import SETTINGS, Bed
 from src.data.manifest import read_manifest
 from src.files import read_json
 from src.prediction import voting
-from src.report.stages import Contender, draws_of, gain_of
+from src.report.stages import Contender, gain_of
 
 GROUPS: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(Path(__file__).with_suffix(".yaml")))["groups"]  # type: ignore[index, call-overload, assignment]
 
@@ -92,7 +92,7 @@ def line(title: str, votes: Sequence[Vote], seeds: Sequence[int]) -> str:
         Contender(title, tuple(seeds), {"test": np.stack([getattr(v, what) for v in votes])})
         for what in ("vote", "best")
     )
-    gain = gain_of(vote, best, "test", draws_of(len(votes[0].vote), 0))
+    gain = gain_of(vote, best, "test", 0)
     figures = [vote.hits["test"].mean(), best.hits["test"].mean(), np.mean([v.disagreement for v in votes])]
     voted, single, apart = (f"{100 * figure:.1f}" for figure in figures)
     interval = f"{100 * gain.mean:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"

@@ -7,12 +7,10 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
-
-from src.progress import progress
 
 
 def read_json(path: Path) -> Any:
@@ -29,6 +27,7 @@ def read_json(path: Path) -> Any:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not valid JSON: byte {error.start} is not UTF-8, save it as UTF-8") from error
+    del data  # of a large file, beside its text and what is made of it
     try:
         return json.loads(text, parse_float=finite, parse_constant=refuse_constant, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
@@ -101,19 +100,3 @@ def digest_of(path: Path) -> str:
     """sha256 of a file's content, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def digest_files(data_root: Path, paths: Sequence[str]) -> str:
-    """A digest of files' paths, sizes, permissions and modification times: equal as long as nobody touched them.
-
-    A file that does not exist, or that cannot be looked up, contributes its path alone.
-    """
-    state = hashlib.sha256()
-    for path in progress(paths, f"looking at the files in {data_root}"):
-        try:
-            stat = os.stat(data_root / path)
-        except OSError:
-            state.update(f"{path}\0gone\n".encode())
-            continue
-        state.update(f"{path}\0{stat.st_size}\0{stat.st_mode}\0{stat.st_mtime_ns}\n".encode())
-    return state.hexdigest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -201,9 +201,13 @@ def expected_calibration_error(bins: Bins) -> float:
 
 def temper(probabilities: Floats, temperature: float) -> npt.NDArray[np.float64]:
     """Probabilities p^(1/T), normalised: softmax of logits divided by T (Guo et al. 2017, section 4.2); (N, K)."""
-    logits = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)) / temperature
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return np.asarray(powers / powers.sum(1, keepdims=True), np.float64)
+    made = np.maximum(probabilities, np.finfo(np.float32).tiny, dtype=np.float64)
+    np.log(made, out=made)
+    made /= temperature
+    made -= made.max(1, keepdims=True)
+    np.exp(made, out=made)
+    made /= made.sum(1, keepdims=True)
+    return made
 
 
 def fit_temperature(probabilities: Floats, label: Ids) -> float:
@@ -218,10 +222,20 @@ def fit_temperature(probabilities: Floats, label: Ids) -> float:
     """
     log = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
     own = float(log[np.arange(len(label)), label].mean())
+    parts = np.array_split(log, max(1, log.size // 2**17))  # of which one fits a core's cache
+
+    def expected(inverse: float) -> float:
+        """E[sum_k p_k log p_k], p to the power of `inverse`."""
+        total = 0.0
+        for part in parts:
+            powers = np.exp(inverse * (part - part.max(1, keepdims=True)))
+            total += float(((powers * part).sum(1) / powers.sum(1)).sum())
+        return total / len(log)
+
     low, high = 1 / 20, 1 / 0.05
     for _ in range(40):
         middle = float(np.sqrt(low * high))
-        if own > float((temper(probabilities, 1 / middle) * log).sum(1).mean()):
+        if own > expected(middle):
             low = middle
         else:
             high = middle
@@ -261,17 +275,25 @@ def risk_coverage(confidence: Floats, hits: Hits) -> npt.NDArray[np.float64]:
     return np.asarray(np.cumsum(wrong) / np.arange(1, len(hits) + 1), np.float64)
 
 
-def bootstrap(figure: Callable[[Ids], float], size: int, rng: np.random.Generator, draws: int) -> tuple[float, float]:
+def bootstrap(figure: Callable[[Ids], float], counts: Ids, rng: np.random.Generator, draws: int) -> tuple[float, float]:
     """A figure's 95 % interval (percentile bootstrap): images are drawn with replacement.
 
-    It reflects the choice of images, not the choice of seeds or contexts.
+    Images of one kind count alike, so that only their numbers are drawn, which are multinomial: the time does not
+    depend on the number of images. The interval reflects the choice of images, not that of seeds or contexts.
 
     Args:
-        figure: from indices of images (size,) to the figure.
-        size: number of images.
+        figure: from numbers of images of each kind (C,) to the figure.
+        counts: the numbers there are, (C,), at least one image.
         rng: draws.
-        draws: number of draws of `size` images each.
+        draws: number of draws of as many images each.
     """
-    values = [figure(rng.integers(0, size, size)) for _ in range(draws)]
+    size = int(counts.sum())
+    values = [figure(drawn) for drawn in rng.multinomial(size, counts / size, draws)]
     low, high = np.nanpercentile(values, [2.5, 97.5])
     return float(low), float(high)
+
+
+def bootstrap_mean(values: npt.NDArray[Any], rng: np.random.Generator, draws: int) -> tuple[float, float]:
+    """`bootstrap` of the mean of values (N,), of which many are equal: hits, or their means over a few seeds."""
+    levels, counts = np.unique(values, return_counts=True)
+    return bootstrap(lambda drawn: float(drawn @ levels) / len(values), counts, rng, draws)

@@ -12,6 +12,7 @@ from src.metrics import (
     accuracy_by_group,
     auroc,
     bootstrap,
+    bootstrap_mean,
     calibration,
     confusion,
     count_hits,
@@ -23,6 +24,7 @@ from src.metrics import (
     temper,
     top_hits,
 )
+from src.report.evaluation import intervals
 
 
 def test_top_hits_equals_a_sort_in_which_the_lower_id_comes_first() -> None:
@@ -135,11 +137,37 @@ def test_the_temperature_is_found_and_is_the_best_of_a_grid() -> None:
 
 def test_bootstrap_of_a_mean_has_the_binomials_width() -> None:
     hits = np.random.default_rng(0).random(2000) < 0.7
-    low, high = bootstrap(lambda places: float(hits[places].mean()), len(hits), np.random.default_rng(1), 1000)
+    low, high = bootstrap_mean(hits, np.random.default_rng(1), 1000)
     error = np.sqrt(hits.mean() * (1 - hits.mean()) / len(hits))
     assert low == pytest.approx(hits.mean() - 1.96 * error, abs=0.2 * error)
     assert high == pytest.approx(hits.mean() + 1.96 * error, abs=0.2 * error)
-    assert bootstrap(lambda places: 0.5, 7, np.random.default_rng(0), 10) == (0.5, 0.5)
+    assert bootstrap(lambda counts: 0.5, np.array([3, 4]), np.random.default_rng(0), 10) == (0.5, 0.5)
+
+
+def test_numbers_of_each_kind_are_drawn_as_images_with_replacement_would_be() -> None:
+    values, rng = np.array([-1.0] * 5 + [0.0] * 20 + [0.5] * 3 + [1.0] * 12), np.random.default_rng(0)
+    slow = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(20_000)]
+    made = bootstrap_mean(values, np.random.default_rng(1), 20_000)
+    assert made == pytest.approx(np.percentile(slow, [2.5, 97.5]), abs=0.013)  # a step of the mean is 0.0125
+    seen: list[np.ndarray] = []
+    counts = np.array([2, 0, 5, 1])
+    bootstrap(lambda drawn: float(bool(seen.append(drawn))), counts, np.random.default_rng(2), 4000)
+    assert {int(drawn.sum()) for drawn in seen} == {8} and not any(drawn[1] for drawn in seen)
+    assert np.mean(seen, 0) == pytest.approx(counts, abs=0.08)
+    assert np.cov(np.stack(seen)[:, 0], np.stack(seen)[:, 2])[0, 1] == pytest.approx(-2 * 5 / 8, abs=0.15)
+
+
+def test_macro_accuracy_s_interval_draws_classes_and_hits_together() -> None:
+    label, hits = np.array([0] * 30 + [1] * 10), np.array([True] * 24 + [False] * 6 + [True] * 3 + [False] * 7)
+    made = intervals(hits, label, ["a"] * 20 + [""] * 5 + ["b"] * 15, 3, np.random.default_rng(0))
+    assert made["macro_accuracy"] == pytest.approx((24 / 30 + 3 / 10) / 2)
+    rng, slow = np.random.default_rng(1), []
+    for _ in range(4000):
+        own = rng.integers(0, 40, 40)
+        slow.append(np.nanmean(accuracy_by_class(hits[own], label[own], 3)))
+    assert made["macro_accuracy_interval"] == pytest.approx(np.percentile(slow, [2.5, 97.5]), abs=0.02)
+    assert {name for name in made if "/" in name} == {"accuracy/a_interval", "accuracy/b_interval"}
+    assert made["accuracy/a_interval"] == (1, 1)
 
 
 def test_auroc_equals_a_count_of_pairs() -> None:

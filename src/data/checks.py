@@ -26,7 +26,7 @@ def check_links(data_root: Path, paths: Sequence[str]) -> None:
     for folder in sorted({os.path.dirname(path) for path in paths}):
         refuse_outside(os.path.join(data_root, folder), root)
     for path in progress(paths, f"looking at the files in {data_root}"):  # one lstat each, their folders were followed
-        full = os.path.join(data_root, path)
+        full = f"{data_root}{os.sep}{path}"
         if os.path.islink(full):
             refuse_outside(full, root)
 
@@ -52,7 +52,7 @@ def check_against_tree(path: Path, rows: Sequence[Row], scanned: Sequence[Row], 
             f"{path} no longer matches its tree: {' and '.join(parts)}; "
             f"manifest.rebuild=true rewrites it{' (without its labels)' if known else ''}{other}"
         )
-    by_path = {row.image_path: row for row in scanned}
+    by_path = {row.image_path: row for row in scanned} if meanings else {}
     for row in rows if meanings else ():
         both = zip(meaning_of(row, row), meaning_of(by_path[row.image_path], row), strict=True)
         differing = [(old, now) for old, now in both if old != now]

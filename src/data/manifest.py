@@ -15,15 +15,19 @@ import json
 import os
 import posixpath
 import re
+import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from src.files import read_json, write_text
+from src.files import read_json, write_whole
+from src.progress import progress
 
 NO_DOMAIN = -1
 """Domain id of an image whose context is not known."""
+REPEATED = ("label_name", "domain_name")
+"""Keys with few different values, of which memory holds one each."""
 LAST_ID = 2**63 - 1
 """Greatest id of a class or context: more do not fit in an int64 tensor."""
 
@@ -43,7 +47,7 @@ class Row(NamedTuple):
     @property
     def name(self) -> str:
         """The image's file name, the key of prediction.json."""
-        return self.image_name or Path(self.image_path).name
+        return self.image_name or self.image_path.rsplit("/", 1)[-1]
 
 
 def spelled_in(labels: Mapping[str, int], name: str) -> str:
@@ -131,6 +135,8 @@ def read_manifest(path: Path, mend: str = REBUILD) -> list[Row]:
 def rows_from(entries: Any, path: Path, mend: str) -> list[Row]:
     """The rows of a manifest's JSON; `path` is where it was read, `mend` as in read_manifest.
 
+    The list's entries are taken out on the way, so that memory does not hold all of them beside their rows.
+
     Raises:
         ValueError: see read_manifest.
     """
@@ -139,9 +145,13 @@ def rows_from(entries: Any, path: Path, mend: str) -> list[Row]:
     rows: list[Row] = []
     first: dict[str, int] = {}
     twice: list[tuple[int, int]] = []
-    for i, entry in enumerate(entries):
+    for i, entry in enumerate(progress(entries, f"reading {path}")):
+        entries[i] = None
         if not isinstance(entry, dict) or not isinstance(entry.get("image_path"), str):
             raise ValueError(f"entry {i} of {path} has no image_path")
+        for key in REPEATED:
+            if type(word := entry.get(key)) is str:
+                entry[key] = sys.intern(word)
         row = Row._make(map(entry.get, Row._fields))
         image, mask = cleaned(row.image_path), row.image_seg_path
         if image is not row.image_path or type(mask) is str:
@@ -232,6 +242,10 @@ def listed_twice(path: Path, rows: Sequence[Row], twice: Sequence[tuple[int, int
 
 def write_manifest(path: Path, rows: Sequence[Row]) -> None:
     """Write rows as a manifest, without the keys that are None."""
-    keys = Row._fields
-    entries = [{key: value for key, value in zip(keys, row, strict=True) if value is not None} for row in rows]
-    write_text(path, "[\n" + ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries) + "\n]\n")
+    keys, words = Row._fields, json.JSONEncoder(ensure_ascii=False).encode
+    with write_whole(path) as file:  # line by line: all of them at once would be as large as the rows
+        file.write(b"[\n")
+        for i, row in enumerate(progress(rows, f"writing {path}")):
+            entry = {key: value for key, value in zip(keys, row, strict=True) if value is not None}
+            file.write((",\n" * (i > 0) + words(entry)).encode())
+        file.write(b"\n]\n")

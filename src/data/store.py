@@ -14,7 +14,8 @@ from src.data.layouts import Layout, Sources
 from src.data.manifest import Row, labels_of, read_label_map, read_manifest, write_manifest
 from src.data.ownership import Home, home_of, manifests_in, write_record
 from src.data.scan import scan_test, scan_train
-from src.files import digest_files, read_json, write_json
+from src.digests import facts_of
+from src.files import read_json, write_json
 from src.locks import locked
 
 
@@ -200,7 +201,7 @@ class ManifestStore:
         """
         with locked(self.manifest_dir):
             paths = [row.image_path for row in self.read().rows]
-            digest = f"{digest_files(self.data_root, paths)}, {max_pixels} pixels"
+            digest = f"{facts_of(self.data_root, paths).digest}, {max_pixels} pixels"
             if self.bad_images.exists() and read_json(self.bad_images)["digest"] == digest:
                 return
             bad = find_bad_images(self.data_root, paths, workers, max_pixels)

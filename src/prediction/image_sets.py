@@ -17,7 +17,8 @@ from src.data.manifest import LAST_ID, Row, cleaned, rows_from, spelled_in
 from src.data.sampler import keyed_seed
 from src.data.scan import scan_folder
 from src.datamodules.nico import NicoDataModule
-from src.files import digest_files, read_json
+from src.digests import Digests
+from src.files import read_json
 from src.prediction.members import Member, held_out
 
 
@@ -39,6 +40,7 @@ class ImageSet(NamedTuple):
         unreadable: names of images whose files cannot be read, once members have tried.
         note: what a reader must know about them.
         part: the held-out part that stands in for test images, if it does.
+        digest: of the files, once `with_digest` has looked at them.
     """
 
     name: str
@@ -48,6 +50,7 @@ class ImageSet(NamedTuple):
     unreadable: Sequence[str] = ()
     note: str = ""
     part: str = ""
+    digest: str = ""
 
     @property
     def names(self) -> list[str]:
@@ -60,11 +63,6 @@ class ImageSet(NamedTuple):
         assert self.truth is not None
         return self.truth.label
 
-    @property
-    def digest(self) -> str:
-        """Changes when a file does."""
-        return digest_files(self.root, [row.image_path for row in self.rows])
-
     def why_unreadable(self, i: int, max_pixels: int) -> str:
         """Why image i cannot be read, in a sentence; "" if it can."""
         try:
@@ -74,6 +72,11 @@ class ImageSet(NamedTuple):
                 raise
             return str(error)
         return ""
+
+
+def with_digest(images: ImageSet, digests: Digests) -> ImageSet:
+    """The same images with their files' digest, which kept predictions depend on."""
+    return images._replace(digest=digests.of_files(images.root, [row.image_path for row in images.rows]))
 
 
 def test_images(datamodule: NicoDataModule, truth: Path | None, classes: Sequence[str]) -> ImageSet:

@@ -36,7 +36,7 @@ def task_of(member: Member, name: str, digest: str, bank: list[Row], drawn: str,
     Args:
         member: who predicts.
         name, digest: of the image set.
-        bank, drawn: training images that views mix in, and the digest of their files.
+        bank, drawn: training images that views mix in, and the digest of their files; "" without.
         settings: of the prediction.
     """
     facts = json.dumps([member.config["module"], member.view], sort_keys=True)
@@ -47,15 +47,18 @@ def task_of(member: Member, name: str, digest: str, bank: list[Row], drawn: str,
 
 
 def stored(task: Task) -> Probabilities | None:
-    """A member's probabilities (N, K) from an earlier call under the same key; None if missing or damaged."""
+    """A member's probabilities (N, K) from an earlier call under the same key; None if missing or damaged.
+
+    The names are for other readers: the key holds the images and their order.
+    """
     if not task.path.is_file():
         return None
     try:
         with np.load(task.path, allow_pickle=False) as file:
-            kept = {name: file[name] for name in ("key", "names", "probabilities", "digest")}
+            kept = {name: file[name] for name in ("key", "probabilities", "digest")}
     except Exception:  # a damaged byte can raise any error of zipfile or NumPy
         return None
-    own = digest_of_arrays(kept["key"], kept["names"], kept["probabilities"])
+    own = digest_of_arrays(kept["key"], kept["probabilities"])
     if str(kept["digest"]) != own or str(kept["key"]) != task.key:
         return None
     return np.asarray(kept["probabilities"], np.float32)
@@ -64,7 +67,7 @@ def stored(task: Task) -> Probabilities | None:
 def store(task: Task, names: Sequence[str], probabilities: Probabilities) -> None:
     """Keep a member's probabilities (N, K) with the images' names."""
     key, listed = np.array(task.key), np.array(names)
-    digest = np.array(digest_of_arrays(key, listed, probabilities))
+    digest = np.array(digest_of_arrays(key, probabilities))
     with write_whole(task.path) as file:
         np.savez(file, key=key, names=listed, probabilities=probabilities, digest=digest)
 
@@ -74,5 +77,5 @@ def digest_of_arrays(*arrays: npt.NDArray[Any]) -> str:
     state = hashlib.sha256()
     for array in arrays:
         state.update(f"{array.dtype.str}{array.shape}".encode())
-        state.update(np.ascontiguousarray(array).tobytes())
+        state.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)  # without a copy
     return state.hexdigest()

@@ -13,6 +13,7 @@ import timm
 from torch import nn
 
 from src.data.splits import HELD_OUT
+from src.digests import DigestOf
 from src.files import digest_of
 from src.lightning_modules.backbone import START
 from src.lightning_modules.c2am import C2AM
@@ -73,12 +74,12 @@ LeftOut = list[tuple[Path, str]]
 """Runs that do not vote, with the reason for each."""
 
 
-def read_member(folder: Path) -> Member | str:
-    """A run as a member, or why it is not one."""
+def read_member(folder: Path, digest_of: DigestOf = digest_of) -> Member | str:
+    """A run as a member, or why it is not one; `digest_of` reads its files, or knows them."""
     try:
         if not (folder / "finished.json").is_file():
             return "it has not reached its end"
-        done = read_finished(folder)
+        done = read_finished(folder, digest_of)
         weights = folder / "weights.safetensors"
         if not weights.is_file() or digest_of(weights) != done["weights_sha256"]:
             return "its weights are missing or not those it finished with"

@@ -15,9 +15,10 @@ from torch import nn
 from src.data.batch import Batch
 from src.data.manifest import Row
 from src.datamodules.nico import NicoDataModule
-from src.files import digest_files, write_whole
+from src.digests import Digests
+from src.files import write_whole
 from src.lightning_modules.classifier import Network
-from src.prediction.image_sets import ImageSet, draw_bank
+from src.prediction.image_sets import ImageSet, draw_bank, with_digest
 from src.prediction.kept import Probabilities, Task, store, stored, task_of
 from src.prediction.members import LeftOut, Member, rebuild
 from src.prediction.settings import PredictionSettings
@@ -86,6 +87,7 @@ class Predictor:
         tta: test-time augmentation.
         trainer: runs the networks.
         settings: of the prediction.
+        digests: of files.
     """
 
     def __init__(
@@ -95,12 +97,13 @@ class Predictor:
         tta: Views,
         trainer: pl.Trainer,
         settings: PredictionSettings,
+        digests: Digests,
     ) -> None:
         if tta.bank:
             training.prepare_data()
             training.setup()
         self.open_images, self.training, self.tta, self.trainer = open_images, training, tta, trainer
-        self.settings, self.folder = settings, settings.folder / "members"
+        self.settings, self.folder, self.digests = settings, settings.folder / "members", digests
 
     def predict(
         self, members: Sequence[Member], sets: Sequence[ImageSet]
@@ -123,10 +126,11 @@ class Predictor:
             voters = [voter for i, voter in enumerate(voters) if i not in broken]
             made = [[one for i, one in enumerate(row) if i not in broken] for row in made]
             made.append([result for result in results if not isinstance(result, str)])
+            del results
             if not voters:
                 raise ValueError(f"no member could predict; the first one, {left_out[0][0]}: {left_out[0][1]}")
         main = self.trainer.is_global_zero
-        return voters, [np.stack(row) if main else np.empty(0, np.float32) for row in made], left_out
+        return voters, [stacked(row) if main else np.empty(0, np.float32) for row in made], left_out
 
     def results(self, members: Sequence[Member], images: ImageSet) -> list[Result]:
         """Every member's result; kept ones if nothing that they depend on has changed.
@@ -136,8 +140,8 @@ class Predictor:
         Raises:
             ValueError: the ranks' files do not hold every image once.
         """
-        digest = images.digest
-        tasks = [self.task(member, images.name, digest) for member in members]
+        images = images if images.digest else with_digest(images, self.digests)
+        tasks = [self.task(member, images.name, images.digest) for member in members]
         kept = self.kept(tasks, images)
         for i, (task, known) in enumerate(zip(tasks, kept, strict=True), 1):
             if self.trainer.is_global_zero:
@@ -157,7 +161,7 @@ class Predictor:
         if self.tta.bank:
             trained_on = read_split(member.folder)["train"]
             bank = draw_bank(self.training.rows, trained_on, self.tta.bank, self.tta.seed)
-        drawn = digest_files(self.training.data_root, [row.image_path for row in bank])
+        drawn = self.digests.of_files(self.training.data_root, [row.image_path for row in bank]) if bank else ""
         return task_of(member, name, digest, bank, drawn, self.settings)
 
     def kept(self, tasks: Sequence[Task], images: ImageSet) -> list[Probabilities | None]:
@@ -210,6 +214,15 @@ class Predictor:
             raise ValueError(f"none of the {len(task.bank)} training images of tta=mixing can be read: check data_root")
         datamodule.show(images.rows, images.root)
         return Panel(networks, self.tta, images.names, bank), datamodule
+
+
+def stacked(rows: list[Probabilities]) -> Probabilities:
+    """Probabilities (N, K) of M members as (M, N, K); the list is emptied on the way, so that memory has them once."""
+    rows.reverse()
+    made = np.empty((len(rows), *rows[0].shape), np.float32)
+    for own in made:
+        own[:] = rows.pop()
+    return made
 
 
 def collect(

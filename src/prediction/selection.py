@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from src.digests import Digests
 from src.prediction.members import LeftOut, Member, held_out, held_out_by, read_member
 from src.progress import progress
 from src.runs.lineage import description_of, fits
@@ -44,10 +45,13 @@ class Wanted(NamedTuple):
         return words
 
 
-def find_members(logs_dir: Path, data_name: str, wanted: Wanted) -> tuple[list[Member], LeftOut]:
+def find_members(
+    logs_dir: Path, data_name: str, wanted: Wanted, digests: Digests | None = None
+) -> tuple[list[Member], LeftOut]:
     """The finished runs that fit, and the runs left out with the reason for each.
 
-    Members must agree on the classes: runs whose classes are not those of most runs are left out.
+    Members must agree on the classes: runs whose classes are not those of most runs are left out. `digests` may know
+    the runs' files.
 
     Raises:
         FileNotFoundError: there is no finished run.
@@ -58,8 +62,11 @@ def find_members(logs_dir: Path, data_name: str, wanted: Wanted) -> tuple[list[M
         raise ValueError("ensemble.stages is empty: name the stages whose runs vote, such as [fdg,adapt]")
     runs = logs_dir / data_name
     folders = find_runs(runs, wanted)
+    digests = digests or Digests()
     with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter's lock
-        found = list(progress(pool.map(read_member, folders), "reading finished runs", len(folders)))
+        read = pool.map(lambda folder: read_member(folder, digests.of), folders)
+        found = list(progress(read, "reading finished runs", len(folders)))
+    digests.save()
     members = [member for member in found if isinstance(member, Member)]
     left_out = [(folder, why) for folder, why in zip(folders, found, strict=True) if isinstance(why, str)]
     if not members:
@@ -175,7 +182,9 @@ def of_one_label_map(members: Sequence[Member]) -> tuple[list[Member], LeftOut]:
     return [member for member in members if member not in strangers], left_out
 
 
-def find_beside(logs_dir: Path, data_name: str, stages: Sequence[str], members: Sequence[Member]) -> list[Member]:
+def find_beside(
+    logs_dir: Path, data_name: str, stages: Sequence[str], members: Sequence[Member], digests: Digests | None = None
+) -> list[Member]:
     """The other finished runs of some stages that can be compared with the members image by image.
 
     Those have the members' classes, split and held-out images, and weights of their own; none where the members
@@ -185,18 +194,21 @@ def find_beside(logs_dir: Path, data_name: str, stages: Sequence[str], members: 
         logs_dir, data_name: where the runs lie.
         stages: names or globs.
         members: who votes.
+        digests: may know the runs' files.
     """
+    digests = digests or Digests()
     try:
         parts = held_out(members)
     except (OSError, ValueError):
         parts = {}
     found, seen = [], {member.digest for member in members}
     for folder in find_runs(logs_dir / data_name, Wanted(stages)):
-        other = read_member(folder) if may_predict(folder) else ""
+        other = read_member(folder, digests.of) if may_predict(folder) else ""
         if isinstance(other, str) or other.digest in seen or other.classes != members[0].classes:
             continue
         if other.split not in {member.split for member in members} or (parts and held_out_by(other) != parts):
             continue
         seen.add(other.digest)
         found.append(other)
+    digests.save()
     return found

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from src.digests import Digests
 from src.prediction.selection import Wanted
 from src.prediction.voting import RULES, SELECTIONS
 
@@ -37,6 +38,7 @@ class PredictionSettings(NamedTuple):
         object_masks: folder of masks that mirrors the data root, for the report.
         logged: whether a logger gets the report.
         members_at_once: networks that share a pass over the images.
+        verify: read every file again, whatever is remembered of it.
         max_pixels: of an image; 0: any number.
         on_bad_image: "skip": a test image that cannot be read gets a guess; "stop": nothing is written.
         max_bad_share: share of such images above which skip stops too.
@@ -65,6 +67,7 @@ class PredictionSettings(NamedTuple):
     object_masks: Path | None
     logged: bool
     members_at_once: int
+    verify: bool
     max_pixels: int
     on_bad_image: str
     max_bad_share: float
@@ -81,6 +84,10 @@ class PredictionSettings(NamedTuple):
     def vote_folder(self) -> Path:
         """The folder that keeps this vote."""
         return self.folder / "votes" / self.vote_name
+
+    def digests(self) -> Digests:
+        """The digests that earlier predictions remember, of runs and images."""
+        return Digests(self.folder / "members" / "digests.json", self.verify)
 
 
 def read_settings(composed: Mapping[str, Any]) -> PredictionSettings:
@@ -116,6 +123,7 @@ def read_settings(composed: Mapping[str, Any]) -> PredictionSettings:
         object_masks=Path(composed["object_masks"]) if composed["object_masks"] else None,
         logged=bool(composed["logger"]),
         members_at_once=composed["members_at_once"],
+        verify=composed["verify"],
         max_pixels=composed["datamodule"]["max_pixels"],
         on_bad_image=composed["datamodule"]["on_bad_image"],
         max_bad_share=composed["datamodule"]["max_bad_share"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from src.prediction.image_sets import ImageSet, Truth
 from src.prediction.kept import Probabilities
@@ -59,7 +60,7 @@ def unreadable(images: ImageSet, stack: Probabilities, max_pixels: int) -> list[
     Raises:
         ValueError: not one image could be read.
     """
-    indices = np.flatnonzero((stack < 0).any((0, 2))).tolist()
+    indices = np.flatnonzero(blank(stack)).tolist()
     reasons = [images.why_unreadable(i, max_pixels) for i in indices[:REASONS]]
     if indices and len(indices) == len(images.rows):
         first = images.names[indices[0]]
@@ -74,9 +75,16 @@ def unreadable(images: ImageSet, stack: Probabilities, max_pixels: int) -> list[
 
 def without_unreadable(images: ImageSet, stack: Probabilities) -> tuple[ImageSet, Probabilities]:
     """An image set and its probabilities (M, N, K), both without the images that could not be read."""
-    keep = np.flatnonzero((stack >= 0).all((0, 2)))
+    keep = np.flatnonzero(~blank(stack))
+    if len(keep) == len(images.rows):
+        return images, stack
     truth = images.truth and Truth(images.truth.label[keep], [images.truth.contexts[i] for i in keep])
     return images._replace(rows=[images.rows[i] for i in keep], truth=truth), stack[:, keep]
+
+
+def blank(stack: Probabilities) -> npt.NDArray[np.bool_]:
+    """Whether a member could not look at an image: (M, N, K) to (N,)."""
+    return np.asarray(np.any([(own < 0).any(1) for own in stack], axis=0))
 
 
 def with_guesses(stack: Probabilities) -> Probabilities:
@@ -84,7 +92,7 @@ def with_guesses(stack: Probabilities) -> Probabilities:
 
     A challenge wants a label for every image: this is the best guess without seeing it.
     """
-    guessed = (stack < 0).any((0, 2))
+    guessed = blank(stack)
     if not guessed.any():
         return stack
     made = stack.copy()

@@ -184,7 +184,11 @@ SELECTIONS: dict[str, Callable[[Probabilities, Labels, int], Choice]] = {"greedy
 
 def pooled(probabilities: Probabilities, weights: Weights) -> Probabilities:
     """The members' weighted mean probability: (M, N, K) and (M,) >= 0 to (N, K) float64."""
-    return np.asarray(np.tensordot(weights / weights.sum(), probabilities, 1), np.float64)
+    made = np.zeros(probabilities.shape[1:])
+    for own, share in zip(probabilities, weights / weights.sum(), strict=True):  # a float64 copy of all would be large
+        if share:
+            made += share * own
+    return made
 
 
 def agreement_matrix(votes: Labels) -> npt.NDArray[np.float64]:
@@ -200,11 +204,15 @@ def disagreement(votes: Labels) -> float:
 
 def entropy(probabilities: Probabilities) -> npt.NDArray[np.float64]:
     """Entropy of an image's votes in nats, that is, how disputed it is: (M, N, K) to (N,) in [0, log min(M, K)]."""
-    counts = np.zeros(probabilities.shape[1:])
-    for vote in probabilities.argmax(2):
-        counts[np.arange(len(vote)), vote] += 1
-    share = counts / len(probabilities)
-    return np.asarray(-(share * np.log(np.where(share > 0, share, 1))).sum(1), np.float64)
+    votes, made = probabilities.argmax(2), np.empty(probabilities.shape[1])
+    for begin in range(0, len(made), 2**14):  # counts of all images would be as large as two members' probabilities
+        part = votes[:, begin : begin + 2**14]
+        counts = np.zeros((part.shape[1], probabilities.shape[2]))
+        for vote in part:
+            counts[np.arange(len(vote)), vote] += 1
+        share = counts / len(votes)
+        made[begin : begin + 2**14] = -(share * np.log(np.where(share > 0, share, 1))).sum(1)
+    return made
 
 
 def elect(probabilities: Probabilities, rule: str, chosen: Sequence[int]) -> Ballot:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +19,7 @@ from src.metrics import (
     accuracy_by_group,
     auroc,
     bootstrap,
+    bootstrap_mean,
     calibration,
     confusion,
     expected_calibration_error,
@@ -35,19 +38,23 @@ BINS = 15  # of the calibration error, as Guo et al. 2017
 DRAWS = 1000  # of the bootstrap
 
 
-class EvaluatedSet(NamedTuple):
-    """Members' predictions of some images: probabilities (M, N, K), and the labels that they elected."""
+@dataclass(frozen=True, eq=False)
+class EvaluatedSet:
+    """Members' predictions of some images: probabilities (M, N, K), and the labels that they elected.
+
+    What follows from them is computed once.
+    """
 
     images: ImageSet
     probabilities: npt.NDArray[np.float32]
     ballot: Ballot
 
-    @property
+    @cached_property
     def votes(self) -> npt.NDArray[np.int64]:
         """Each member's labels (M, N)."""
         return np.asarray(self.probabilities.argmax(2), np.int64)
 
-    @property
+    @cached_property
     def pooled(self) -> npt.NDArray[np.floating]:
         """The probability (N, K) that goes with the vote: the mean of the members', by their weights in it."""
         return pooled(self.probabilities, self.ballot.weights)
@@ -190,11 +197,11 @@ def accuracies(labels: npt.NDArray[np.int64], images: ImageSet) -> dict[str, flo
     """accuracy_by_context of labels (N,) for images whose truth is known."""
     assert images.truth is not None
     label, contexts = images.truth
-    hits, known, names = labels == label, np.array(contexts), sorted(set(contexts) - {""})
-    of_context = [known == name for name in [*names, ""]]
-    return accuracy_by_context(
-        [int(hits[own].sum()) for own in of_context], [int(own.sum()) for own in of_context], names
-    )
+    names, of_context = indexed(contexts)
+    names, of_context = (names[1:], of_context - 1) if names[:1] == [""] else (names, of_context)
+    known = np.where(of_context < 0, len(names), of_context)  # unknown ones come last
+    hits, images_of = (np.bincount(part, minlength=len(names) + 1) for part in (known[labels == label], known))
+    return accuracy_by_context(hits.tolist(), images_of.tolist(), names)
 
 
 def temperature_of(held_out: EvaluatedSet | None) -> float | None:
@@ -251,22 +258,29 @@ def intervals(
 ) -> dict[str, Any]:
     """Macro accuracy, and the intervals of the accuracies of hits (N,) with label ids (N,) in contexts (N)."""
 
-    def macro(indices: npt.NDArray[np.int64]) -> float:
-        return float(np.nanmean(accuracy_by_class(hits[indices], label[indices], num_classes)))
+    def macro(counts: npt.NDArray[np.int64]) -> float:
+        wrong, right = counts.reshape(num_classes, 2).T
+        images = wrong + right
+        return float((right[images > 0] / images[images > 0]).mean())
 
-    def accuracy_among(own: npt.NDArray[np.int64]) -> Callable[[npt.NDArray[np.int64]], float]:
-        return lambda indices: float(hits[own[indices]].mean())
-
-    everyone = np.arange(len(label))
+    by_class = np.bincount(2 * label + hits, minlength=2 * num_classes)
     made: dict[str, Any] = {
-        "accuracy_interval": bootstrap(accuracy_among(everyone), len(label), rng, DRAWS),
-        "macro_accuracy": macro(everyone),
-        "macro_accuracy_interval": bootstrap(macro, len(label), rng, DRAWS),
+        "accuracy_interval": bootstrap_mean(hits, rng, DRAWS),
+        "macro_accuracy": macro(by_class),
+        "macro_accuracy_interval": bootstrap(macro, by_class, rng, DRAWS),
     }
-    for name in sorted(set(contexts) - {""}):
-        own = np.flatnonzero(np.array(contexts) == name)
-        made[f"accuracy/{name}_interval"] = bootstrap(accuracy_among(own), len(own), rng, DRAWS)
+    names, of_context = indexed(contexts)
+    for i, name in enumerate(names):
+        if name:
+            made[f"accuracy/{name}_interval"] = bootstrap_mean(hits[of_context == i], rng, DRAWS)
     return made
+
+
+def indexed(names: Sequence[str]) -> tuple[list[str], npt.NDArray[np.int64]]:
+    """The different ones of N names, sorted, and each name's index in them (N,)."""
+    different = sorted(set(names))
+    index = {name: i for i, name in enumerate(different)}
+    return different, np.fromiter(map(index.__getitem__, names), np.int64, len(names))
 
 
 def calibrated(

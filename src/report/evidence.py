@@ -51,8 +51,7 @@ def add_stages(
 ) -> None:
     """Each group's accuracies, those of the vote, and what each adds to what it is compared with."""
     words = titles_of(evaluation)
-    titles = {one.images.name: words[one.images.name] for one in known}
-    draws = {one.images.name: stages.draws_of(len(one.images.rows), evaluation.settings.seed) for one in known}
+    titles, seed = {one.images.name: words[one.images.name] for one in known}, evaluation.settings.seed
     hits = {}
     for one in known:
         votes = np.concatenate([one.votes, beside.votes[one.images.name]]) if beside.members else one.votes
@@ -68,8 +67,7 @@ def add_stages(
     networks = [one for one in contenders if one.title not in (MEAN, BEST)]
     bars = {
         one.title: {
-            titles[name]: (float(rows.mean()), *stages.interval(rows.mean(0), draws[name]))
-            for name, rows in one.hits.items()
+            titles[name]: (float(rows.mean()), *stages.interval(rows.mean(0), seed)) for name, rows in one.hits.items()
         }
         for one in networks
     }
@@ -85,8 +83,7 @@ def add_stages(
         )
         return
     gains = [
-        {name: stages.gain_of(contenders[s.after], contenders[s.before], name, draws[name]) for name in titles}
-        for s in steps
+        {name: stages.gain_of(contenders[s.after], contenders[s.before], name, seed) for name in titles} for s in steps
     ]
     named = [(contenders[step.after].title, contenders[step.before].title, step.change) for step in steps]
     page.tables["gains"] = gains_table(named, gains, titles)

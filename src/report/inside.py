@@ -121,7 +121,7 @@ def with_interval(values: npt.NDArray[np.float64], seed: int, sign: str = "") ->
     known = values[np.isfinite(values)]
     if not len(known):
         return "-"
-    ends = stages.interval(known, stages.draws_of(len(known), seed))
+    ends = stages.interval(known, seed)
     mean, low, high = (f"{100 * value:{sign}.1f}" for value in (known.mean(), *ends))
     return f"{mean} ({low} to {high})"
 

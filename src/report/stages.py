@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from src.metrics import bootstrap_mean
 from src.prediction.members import Member
 from src.report.chain import chain, weights_from
 from src.report.comparison import strategy_of
@@ -224,30 +225,18 @@ def contender_of(group: Group, members: Sequence[Member], votes: Mapping[str, Hi
     return Contender(group.title, seeds, {name: np.asarray(hits[rows], float) for name, hits in votes.items()})
 
 
-def draws_of(size: int, seed: int) -> npt.NDArray[np.float32]:
-    """How often each of `size` images is in each of DRAWS draws of `size` with replacement, over `size`: (DRAWS, size).
-
-    The same draws serve every figure of an image set.
-    """
-    rng, made = np.random.default_rng(seed), np.empty((DRAWS, size), np.float32)
-    for row in made:
-        row[:] = np.bincount(rng.integers(0, size, size), minlength=size)
-    return made / np.float32(size)
+def interval(values: npt.NDArray[np.floating], seed: int) -> tuple[float, float]:
+    """95 % interval of the mean of values (N,), by the percentile bootstrap over images."""
+    return bootstrap_mean(values, np.random.default_rng(seed), DRAWS)
 
 
-def interval(values: npt.NDArray[np.floating], draws: npt.NDArray[np.float32]) -> tuple[float, float]:
-    """95 % interval of the mean of values (N,), by the percentile bootstrap over images with draws (DRAWS, N)."""
-    low, high = np.percentile(draws @ values.astype(np.float32), [2.5, 97.5])
-    return float(low), float(high)
-
-
-def gain_of(later: Contender, earlier: Contender, name: str, draws: npt.NDArray[np.float32]) -> Gain:
+def gain_of(later: Contender, earlier: Contender, name: str, seed: int) -> Gain:
     """The paired difference on an image set: of each seed that both have, or of their means over seeds.
 
     Args:
         later, earlier: the contenders; each seed once.
         name: of the image set.
-        draws: of its images, of draws_of.
+        seed: of the bootstrap.
     """
     ours, theirs = later.hits[name], earlier.hits[name]
     common = [s for s in later.seeds if s in earlier.seeds]
@@ -257,7 +246,7 @@ def gain_of(later: Contender, earlier: Contender, name: str, draws: npt.NDArray[
     else:
         ours, theirs = ours.mean(0, keepdims=True), theirs.mean(0, keepdims=True)
     apart = ours - theirs
-    low, high = interval(apart.mean(0), draws)
+    low, high = interval(apart.mean(0), seed)
     error = None
     if len(common) > 1:
         error = float(stats.sem(apart.mean(1)) * stats.t.ppf(0.975, len(common) - 1))

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from src.metrics import bootstrap
+from src.metrics import bootstrap_mean
 from src.report.comparison import strategy_of
 from src.report.evaluation import DRAWS, Beside, Evaluation, diversity
 from src.report.plots import Mark
-from src.report.stages import Contender, draws_of, gain_of
+from src.report.stages import Contender, gain_of
 from src.report.tables import TESTS, kind_of_test, titles_of
 from src.runs.directory import environment
 
@@ -42,7 +42,7 @@ def sentence(evaluation: Evaluation) -> str:
         vote, best = (
             Contender("", (0,), {"test": hits[None] * 1.0}) for hits in (test.hits, test.votes[i] == test.images.label)
         )
-        gain = gain_of(vote, best, "test", draws_of(len(test.hits), evaluation.settings.seed))
+        gain = gain_of(vote, best, "test", evaluation.settings.seed)
         words += f"; the vote is {gain.words(rule)}"
     return f"{words}."
 
@@ -125,7 +125,7 @@ def marks_of(stages: Mapping[str, Mapping[str, Hits]], evaluation: Evaluation) -
         if stage == "vote":
             return Mark(evaluation.figures[name]["accuracy"], *evaluation.figures[name]["accuracy_interval"])
         mean = hits.mean(0)
-        drawn = bootstrap(lambda own: float(mean[own].mean()), len(mean), np.random.default_rng(seed), DRAWS)
+        drawn = bootstrap_mean(mean, np.random.default_rng(seed), DRAWS)
         return Mark(float(mean.mean()), *drawn)
 
     def title(stage: str, row: Mapping[str, Hits]) -> str:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from src.data.manifest import Row
-from src.prediction.image_sets import draw_bank, folder_images, match_truth, read_truth, rows_of
+from src.digests import Digests
+from src.prediction.image_sets import draw_bank, folder_images, match_truth, read_truth, rows_of, with_digest
 
 
 @pytest.mark.parametrize("label", ["1.7", '"car"', "-1", "true"])
@@ -35,9 +36,11 @@ def test_any_folder(data: Path, tmp_path: Path) -> None:
     (tmp_path / ".hidden.jpg").write_text("no image")
     images = folder_images(tmp_path)
     assert images.names == ["b/c/deep.JPG", "cut.jpg", "top.jpg"]
-    before = images.digest
+    before = with_digest(images, Digests()).digest
     os.utime(tmp_path / "top.jpg", (1, 1))
-    assert images.digest != before
+    assert with_digest(images, Digests()).digest == before
+    (tmp_path / "top.jpg").write_bytes(source[0].read_bytes())
+    assert with_digest(images, Digests()).digest != before
     with pytest.raises(FileNotFoundError, match="the folder .*nowhere does not exist"):
         folder_images(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()

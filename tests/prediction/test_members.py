@@ -2,6 +2,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from src import digests
+from src.digests import Digests
 from src.prediction import members
 from src.prediction.members import Member
 from src.prediction.selection import Wanted, find_members
@@ -43,6 +46,26 @@ def test_from_runs_to_prediction_json(
     change_weights(two_members[0])
     predict()
     assert capsys.readouterr().out.count("(predictions kept)") == 1
+
+
+def test_a_remembered_digest_does_not_admit_other_weights(
+    two_members: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digests, "RACY", 0)
+
+    def found() -> list[Path]:
+        wanted, memo = Wanted(["baseline"]), Digests(tmp_path / "memo.json")
+        return [member.folder for member in find_members(tmp_path / "logs", "track1", wanted, memo)[0]]
+
+    assert found() == found() == two_members and len(json.loads((tmp_path / "memo.json").read_text())) == 8
+    weights = two_members[0] / "weights.safetensors"
+    whole, before = weights.read_bytes(), weights.stat()
+    time.sleep(0.01)
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert found() == two_members[1:]
+    weights.write_bytes(whole)
+    assert found() == two_members
 
 
 def change_weights(run: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ def made_up(
         return EvaluatedSet(images_of, probabilities, voting.elect(probabilities, "adaptive", list(range(members))))
 
     test = evaluated("test", images, contexts, truth)
-    test = test._replace(images=test.images._replace(part=part, note=note))
+    test = replace(test, images=test.images._replace(part=part, note=note))
     sets = [test, *([evaluated("in_domain", held_out, training_contexts, True)] if held_out else [])]
     choice: Any = voting.Choice(list(range(members)), [])
     open_images: Callable[..., Any] = partial(cli.instantiate, cfg.datamodule)

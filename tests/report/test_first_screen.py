@@ -9,7 +9,7 @@ from src.prediction.members import Member
 from src.prediction.voting import Choice
 from src.report.evaluation import Beside, EvaluatedSet, Evaluation, evaluate_all
 from src.report.plots import Mark
-from src.report.stages import Contender, draws_of, gain_of
+from src.report.stages import Contender, gain_of
 from src.report.summary import duration, marks_of, sentence, spoken_marks, stage_hits
 from tests.report.test_results import evaluated
 
@@ -70,7 +70,7 @@ def test_nothing_is_called_unseen_that_is_not(contexts: tuple[str, ...], part: s
 def test_a_paired_difference_and_its_interval() -> None:
     first, second = np.array([1.0] * 60 + [0.0] * 40), np.array([1.0] * 50 + [0.0] * 50)
     one, other = (Contender("", (0,), {"test": hits[None]}) for hits in (first, second))
-    gain = gain_of(one, other, "test", draws_of(100, 0))  # ten of a hundred images differ, all one way
+    gain = gain_of(one, other, "test", 0)  # ten of a hundred images differ, all one way
     assert gain.mean == pytest.approx(0.1)
     # The number of those ten that are drawn is binomial(100, 0.1): 5 to 16 in 95 %.
     assert gain.low == pytest.approx(0.05, abs=0.011) and gain.high == pytest.approx(0.16, abs=0.011)

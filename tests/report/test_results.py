@@ -9,10 +9,12 @@ import pytest
 import yaml
 
 from src.data.manifest import Row
+from src.files import write_json
 from src.prediction.image_sets import ImageSet, Truth
 from src.prediction.voting import elect
 from src.report.comparison import RunRow, read_runs, runs_table
 from src.report.evaluation import EvaluatedSet, diversity, evaluate, temperature_of
+from src.report.results import write_labels
 from src.report.tables import as_csv, as_markdown
 from tests.conftest import sign
 
@@ -172,3 +174,10 @@ def test_a_report_of_an_older_version_is_moved(two_members: list[Path], predict:
     (results / "report.html").write_text("old")
     predict()
     assert (results / "votes/before/report.html").read_text() == "old" and not (results / "report.html").exists()
+
+
+def test_labels_are_written_as_json_writes_them(tmp_path: Path) -> None:
+    names, labels = ["a.jpg", 'b/\u00e9 "q".jpg', "c\\d.jpg"], np.array([2, 0, 11])
+    write_labels(tmp_path / "made.json", names, labels)
+    write_json(tmp_path / "slow.json", dict(zip(names, labels.tolist(), strict=True)))
+    assert (tmp_path / "made.json").read_bytes() == (tmp_path / "slow.json").read_bytes()

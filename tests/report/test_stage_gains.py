@@ -8,7 +8,7 @@ from scipy import stats as reference
 from src.prediction.members import Member
 from src.report import stages
 from src.report.evidence import gains_table, shown_of, vote_steps
-from src.report.stages import Contender, Group, draws_of, gain_of, interval, short_titles, steps_of
+from src.report.stages import Contender, Group, gain_of, interval, short_titles, steps_of
 
 
 def member(stage: str, name: str, seed: int = 0, **config: Any) -> Member:
@@ -63,18 +63,9 @@ def test_networks_that_are_looked_into() -> None:
     assert shown_of([tuned], tuned.members) == [tuned]
 
 
-def test_draws_are_shares_of_the_images() -> None:
-    draws = draws_of(7, 3)
-    assert draws.shape == (stages.DRAWS, 7) and draws.sum(1) == pytest.approx(np.ones(stages.DRAWS))
-    rng = np.random.default_rng(3)
-    for row in draws[:3]:  # a slow loop
-        chosen = rng.integers(0, 7, 7)
-        assert row.tolist() == pytest.approx([sum(chosen == i) / 7 for i in range(7)])
-
-
 def test_the_interval_is_that_of_a_binomial() -> None:
     values = np.repeat([1.0, 0.0], [300, 100])
-    low, high = interval(values, draws_of(400, 0))
+    low, high = interval(values, 0)
     expected = reference.binom(400, 0.75).ppf([0.025, 0.975]) / 400
     assert [low, high] == pytest.approx(expected, abs=0.008)
 
@@ -82,27 +73,27 @@ def test_the_interval_is_that_of_a_binomial() -> None:
 def test_a_gain_by_hand() -> None:
     later = Contender("later", (0,), {"test": np.array([[1.0, 1, 1, 0, 1, 0]])})
     earlier = Contender("earlier", (0,), {"test": np.array([[1.0, 0, 0, 1, 1, 0]])})
-    gain = gain_of(later, earlier, "test", draws_of(6, 0))
+    gain = gain_of(later, earlier, "test", 0)
     assert gain.mean == pytest.approx(1 / 6) and (gain.won, gain.lost) == (2, 1)
     assert gain.low < 1 / 6 < gain.high and (gain.seeds, gain.error) == (1, None)
-    same = gain_of(later, later, "test", draws_of(6, 0))
+    same = gain_of(later, later, "test", 0)
     assert same[:5] == (0, 0, 0, 0, 0)
 
 
 def test_a_gain_over_seeds_pairs_them() -> None:
     ours = Contender("ours", (0, 1, 2), {"test": np.array([[1.0, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]])})
     theirs = Contender("theirs", (1, 2, 5), {"test": np.array([[1.0, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]])})
-    gain = gain_of(ours, theirs, "test", draws_of(4, 0))
+    gain = gain_of(ours, theirs, "test", 0)
     # Seeds 1 and 2 are common: 2/4 - 1/4 and 1/4 - 0.
     assert gain.mean == pytest.approx(0.25) and gain.seeds == 2 and gain.error == pytest.approx(0)
     uneven = Contender("uneven", (1, 2), {"test": np.array([[0.0, 0, 0, 0], [0, 0, 0, 0]])})
-    apart = gain_of(ours, uneven, "test", draws_of(4, 0))
+    apart = gain_of(ours, uneven, "test", 0)
     low, high = reference.t.interval(0.95, 1, loc=0.375, scale=reference.sem([0.5, 0.25]))
     assert apart.error is not None and [apart.mean - apart.error, apart.mean + apart.error] == pytest.approx(
         [low, high]
     )
     without = Contender("vote", (), {"test": np.array([[1.0, 1, 1, 1]])})
-    assert gain_of(without, ours, "test", draws_of(4, 0)).mean == pytest.approx(1 - 6 / 12)
+    assert gain_of(without, ours, "test", 0).mean == pytest.approx(1 - 6 / 12)
 
 
 def test_the_vote_against_its_members() -> None:
@@ -114,8 +105,6 @@ def test_the_vote_against_its_members() -> None:
     assert best.hits["test"].tolist() == [[1.0, 0, 0]]  # the best in-domain of the two that vote
     assert vote.hits["test"].tolist() == [[1.0, 1, 1]]
     assert [(step.after, step.before) for step in steps] == [(7, 5), (7, 6), (7, 2)]
-    table = gains_table(
-        [("vote", "mean", "they vote")], [{"test": gain_of(vote, mean, "test", draws_of(3, 0))}], {"test": "test"}
-    )
+    table = gains_table([("vote", "mean", "they vote")], [{"test": gain_of(vote, mean, "test", 0)}], {"test": "test"})
     assert table[1][:2] == ["vote", "mean"] and table[1][2].startswith("+50.0 (") and table[1][-1] == "they vote"
     assert "over seeds" not in " ".join(table[0])
