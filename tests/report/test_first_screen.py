@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +30,7 @@ def evaluation_of(
         Member(Path(f"nowhere/{name}/fdg/{i}"), "fdg", str(i), config, ["bus", "car", "dog"], {}, str(i))
         for i in range(len(test.probabilities))
     ]
-    sets = [test, *(one._replace(images=one.images._replace(name="in_domain")) for one in held_out)]
+    sets = [test, *(replace(one, images=one.images._replace(name="in_domain")) for one in held_out)]
     return evaluate_all(settings, members, [], Choice([*range(len(members))], []), sets, "")
 
 
@@ -48,7 +49,7 @@ def test_the_sentence_by_hand() -> None:
     )
     alone = evaluated([[0, 1, 2, 0]], LABEL, [""] * 4)
     assert sentence(evaluation_of(alone, name="track2")) == "75.0 % on unseen pairs of class and context."
-    unknown = test._replace(images=test.images._replace(truth=None))
+    unknown = replace(test, images=test.images._replace(truth=None))
     assert sentence(evaluation_of(unknown, held)) == (
         "The labels of the 4 test images are not known; 100.0 % on held-out in-domain images; "
         "all members agree on 50.0 % of the test images."
@@ -63,7 +64,7 @@ def test_the_sentence_by_hand() -> None:
 )  # fmt: skip
 def test_nothing_is_called_unseen_that_is_not(contexts: tuple[str, ...], part: str, words: str) -> None:
     test = evaluated([[0, 1, 2, 0]], LABEL, WHERE)
-    test = test._replace(images=test.images._replace(part=part))
+    test = replace(test, images=test.images._replace(part=part))
     assert sentence(evaluation_of(test, name="photos", contexts=contexts)).startswith(f"75.0 % on {words}")
 
 
