@@ -136,11 +136,6 @@ class Bench:
         return lambda: predict.predict(configuration("predict", *every))
 
 
-def scan(bench: Bench) -> Work:
-    """The training tree."""
-    return bench.scanned
-
-
 def scan_tests(bench: Bench) -> Work:
     """The flat folder of test images."""
     sources = find_sources(bench.data, bench.layout)
@@ -215,16 +210,6 @@ def verified(bench: Bench) -> Work:
     return lambda: with_digest(images, settings.digests())
 
 
-def tests(bench: Bench) -> Work:
-    """The test images with the labels of truth=."""
-    return bench.tests
-
-
-def members(bench: Bench) -> Work:
-    """Finished runs, each with a million names in its split.json."""
-    return lambda: members_in(bench.folder)
-
-
 def kept(bench: Bench) -> Work:
     """Kept predictions, read and put together."""
     settings = bench.settings()
@@ -260,7 +245,7 @@ def labels(bench: Bench) -> Work:
 
 
 STEPS: dict[str, Callable[[Bench], Work]] = {
-    "scan training images": scan,
+    "scan training images": lambda bench: bench.scanned,
     "scan test images": scan_tests,
     "write a manifest": write,
     "read a manifest": read,
@@ -269,8 +254,8 @@ STEPS: dict[str, Callable[[Bench], Work]] = {
     "order of an epoch": order,
     "train.py until it trains: first time": data_module,
     "train.py until it trains: again": data_module,
-    f"{MEMBERS} runs as members": members,
-    "test images and truth": tests,
+    f"{MEMBERS} runs as members": lambda bench: lambda: members_in(bench.folder),
+    "test images and truth": lambda bench: bench.tests,
     "digest of the images, read": verified,
     "digest of the images, remembered": digests,
     f"kept predictions of {MEMBERS} members": kept,
