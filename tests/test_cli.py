@@ -87,7 +87,7 @@ def test_help_does_not_import_torch() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["stage=nonsense"], "error: stage=nonsense is none of adapt, baseline"),
+        (["stage=nonsense"], "error: stage=nonsense is none of adapt, average_maps, baseline"),
         (["trainer.max_epoch=3"], "error: there is no setting trainer.max_epoch: did you mean trainer.max_epochs\\?"),
         pytest.param(
             ["+trainer.max_epoch=3", "scale=demo", "{data}"],

@@ -77,7 +77,7 @@ def test_what_takes_too_long_and_what_fails_become_rows(tmp_path: Path) -> None:
 
     def swallows(bench: Bench) -> dict[str, float]:
         try:
-            time.sleep(5)
+            time.sleep(60)
         except Exception as error:
             raise RuntimeError("compiler") from error
         return {}
@@ -86,7 +86,7 @@ def test_what_takes_too_long_and_what_fails_become_rows(tmp_path: Path) -> None:
     assert gpu.measure(out_of_memory, bench, 5) == {gpu.MISSING: "out of memory"}
     begin = time.monotonic()
     assert gpu.measure(swallows, bench, 0.2) == {gpu.MISSING: "time: more than 0 s"}
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 20  # of the minute
 
 
 def test_the_tables_join_rows_of_the_same_figures() -> None:

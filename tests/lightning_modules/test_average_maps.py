@@ -67,6 +67,7 @@ def test_the_mean_of_two_known_maps() -> None:
         AverageMaps().predict_step(None, 0)
 
 
+@pytest.mark.slow
 def test_a_network_is_read_as_its_run_ended_sign_included(wsss: Path) -> None:
     trained = torch.load(wsss / "last.ckpt", weights_only=True)["state_dict"]
     network = read_network(wsss)
@@ -80,6 +81,7 @@ def test_a_network_is_read_as_its_run_ended_sign_included(wsss: Path) -> None:
         torch.testing.assert_close(read_network(wsss)(image), 1 - network(image))
 
 
+@pytest.mark.slow
 def test_the_mean_of_a_run_and_its_copy_has_the_runs_masks(wsss: Path, train_run: Train) -> None:
     copied(wsss)
     run = train_run(*MEAN)
@@ -111,6 +113,7 @@ def test_the_mean_of_a_run_and_its_copy_has_the_runs_masks(wsss: Path, train_run
         torch.testing.assert_close(2 * mean, sum(network.predict_step(batch, 0)[0] for network in both))
 
 
+@pytest.mark.slow
 def test_runs_that_are_refused(wsss: Path, train_run: Train, data: Path, tmp_path: Path) -> None:
     def refused(*words: str) -> str:
         with pytest.raises(SystemExit) as end, cli.clear_errors():
