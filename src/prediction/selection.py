@@ -124,7 +124,7 @@ def is_run(folder: Path) -> bool:
 
 def may_predict(folder: Path) -> bool:
     """Whether a run is of a stage that trains a classifier, or its settings cannot be read and nobody knows."""
-    return description_of(folder).get("kind", "classifier") == "classifier"
+    return bool(description_of(folder).get("kind", "classifier") == "classifier")
 
 
 def tag_of(folder: Path) -> str | None:
