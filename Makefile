@@ -60,7 +60,7 @@ check: install  ## format, lint, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: install  ## the figures of docs/speed.md, in ten minutes; what is not among them is named there
+bench: install  ## the figures of docs/speed.md; what is not among them is named there
 	$(BIN)/python -m benchmarks.loader
 	$(BIN)/python -m benchmarks.views
 	$(BIN)/python -m benchmarks.mixing

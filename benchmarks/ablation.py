@@ -28,7 +28,14 @@ from src.datamodules.synthetic.dataset import generate
 from src.files import read_json, write_json
 from src.prediction import voting
 
-SETTINGS: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(Path(__file__).with_suffix(".yaml")), resolve=True)  # type: ignore[assignment]
+
+def settings_of(module: str) -> dict[str, Any]:
+    """What stands in the yaml beside a module, of which this is the file."""
+    settings: Any = OmegaConf.to_container(OmegaConf.load(Path(module).with_suffix(".yaml")), resolve=True)
+    return settings
+
+
+SETTINGS = settings_of(__file__)
 
 
 class Figures(NamedTuple):
@@ -77,12 +84,11 @@ class Bed:
             if "train" in row:
                 self.train(f"{SETTINGS['all']} {row['train']}", seed)
 
-    def predict(self) -> None:
-        """Every finished run's labels of the test images, below <root>/ablation/results."""
+    def predict(self, *words: str) -> None:
+        """What the runs that `words` ask predict.py for say of the test images, below <root>/ablation/results."""
         places = [f"data_root={self.root}/data", f"manifest_dir={self.root}/dataset_json"]
         places += [f"logs_dir={self.root}/ablation", f"results_dir={self.root}/ablation/results"]
-        stages = "ensemble.stages=[finetune,fdg,adapt]"
-        command = [sys.executable, "predict.py", f"track={self.track}", "scale=demo", stages, *places]
+        command = [sys.executable, "predict.py", f"track={self.track}", "scale=demo", *words, *places]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
     def measure(self, seed: int) -> dict[str, Figures]:
@@ -139,7 +145,7 @@ def main() -> None:
         bed.prepare()
         for seed in options.seeds:
             bed.train_rows(seed)
-        bed.predict()
+        bed.predict("ensemble.stages=[finetune,fdg,adapt]")
         print(
             f"{name}, seeds {options.seeds}\n{bed.table([bed.measure(seed) for seed in options.seeds])}\n", flush=True
         )

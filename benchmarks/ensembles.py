@@ -12,23 +12,20 @@ members of adapt.
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from omegaconf import OmegaConf
 
-from benchmarks.ablation import SETTINGS, Bed
+from benchmarks.ablation import SETTINGS, Bed, settings_of
 from src.data.manifest import read_manifest
 from src.files import read_json
 from src.prediction import voting
 from src.report.stages import Contender, gain_of
 
-GROUPS: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(Path(__file__).with_suffix(".yaml")))["groups"]  # type: ignore[index, call-overload, assignment]
+GROUPS = settings_of(__file__)["groups"]
 
 
 class Kept(NamedTuple):
@@ -101,11 +98,7 @@ def line(title: str, votes: Sequence[Vote], seeds: Sequence[int]) -> str:
 
 def chosen(bed: Bed, pool: Sequence[str]) -> list[str]:
     """The members that ensemble=diverse takes of some runs, all as <stage>/<name>."""
-    places = [f"data_root={bed.root}/data", f"manifest_dir={bed.root}/dataset_json"]
-    places += [f"logs_dir={bed.root}/ablation", f"results_dir={bed.root}/ablation/results"]
-    command = [sys.executable, "predict.py", f"track={bed.track}", "scale=demo", "ensemble=diverse", *places]
-    command.append(f"ensemble.runs=[{','.join(pool)}]")
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    bed.predict("ensemble=diverse", f"ensemble.runs=[{','.join(pool)}]")
     members = read_json(bed.root / f"ablation/results/track{bed.track}/ensemble.json")["members"]  # of the last vote
     return ["/".join(Path(member["run"]).parts[-2:]) for member in members if member["chosen"]]
 
@@ -129,9 +122,8 @@ def main() -> None:
         for seed in options.seeds:
             bed.train_rows(seed)
         kept, of = Predictions(bed), {row: SETTINGS["rows"][row]["run"] for row in rows}
-        diverse = chosen(
-            bed, [of[row].format(seed=seed) for row in sorted(rows) for seed in options.seeds]
-        )  # predicts too
+        pool = [of[row].format(seed=seed) for row in sorted(rows) for seed in options.seeds]
+        diverse = chosen(bed, pool)  # predicts what is missing
         for title in options.groups:
             group = GROUPS[title]
             voters = [[of[row].format(seed=seed) for row in group["rows"]] for seed in options.seeds]

@@ -189,6 +189,15 @@ def command(script: str, *words: str, **options: Any) -> subprocess.CompletedPro
     )  # fmt: skip
 
 
+def masks_by_two_processes(run: Path, *words: str) -> str:
+    """Take a finished run's masks away, have two processes make them again, and return what was printed."""
+    shutil.rmtree(run / "masks")
+    (run / "finished.json").unlink()
+    done = command("train.py", *TINY, *words, "trainer=ddp_cpu", "resume=true")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
 @pytest.fixture
 def free_port() -> int:
     """A port of this machine that nobody listens at."""

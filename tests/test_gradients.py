@@ -73,7 +73,7 @@ def exact(monkeypatch: pytest.MonkeyPatch | None = None) -> None:
     to_float, mix = batches.to_float, CoTeacher.mix
 
     def halves(self: Any, batch: Any) -> Any:
-        rand, torch.rand = torch.rand, lambda count: torch.full((count,), 0.5)  # type: ignore[assignment]
+        rand, torch.rand = torch.rand, lambda count: torch.full((count,), 0.5)
         try:
             return mix(self, batch)
         finally:

@@ -189,7 +189,7 @@ def link_by_link(rank: int, words: list[str], port: int, folder: str) -> None:
     def kept(self: Any) -> None:
         seen[stage]["queue"] = [hashlib.sha256(self.queue.numpy().tobytes()).hexdigest(), int(self.pointer)]
 
-    ContextAccuracy.compute, MaskWriter.write_on_batch_end, MoCo.on_train_end = counted, noted, kept  # type: ignore
+    ContextAccuracy.compute, MaskWriter.write_on_batch_end, MoCo.on_train_end = counted, noted, kept
     for stage, settings in CHAIN.items():
         seen[stage] = {"validated": [], "masks": [], "queue": None}
         train.train(composed("train", *TINY, "track=1", f"stage={stage}", "trainer=ddp_cpu", *words, *settings))

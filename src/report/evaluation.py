@@ -124,6 +124,10 @@ class Beside(NamedTuple):
     members: list[Member]
     votes: dict[str, npt.NDArray[np.int64]]
 
+    def after(self, one: EvaluatedSet) -> npt.NDArray[np.int64]:
+        """The members' labels of an image set, and these networks' below them: (M + B, N)."""
+        return np.concatenate([one.votes, self.votes[one.images.name]]) if self.members else one.votes
+
 
 def in_domain_of(held_out: Sequence[EvaluatedSet]) -> EvaluatedSet | None:
     """The held-out images of the training contexts, among the parts that are held out."""

@@ -52,10 +52,7 @@ def add_stages(
     """Each group's accuracies, those of the vote, and what each adds to what it is compared with."""
     words = titles_of(evaluation)
     titles, seed = {one.images.name: words[one.images.name] for one in known}, evaluation.settings.seed
-    hits = {}
-    for one in known:
-        votes = np.concatenate([one.votes, beside.votes[one.images.name]]) if beside.members else one.votes
-        hits[one.images.name] = np.asarray(votes == one.images.label, float)
+    hits = {one.images.name: np.asarray(beside.after(one) == one.images.label, float) for one in known}
     members = [*evaluation.members, *beside.members]
     contenders = [stages.contender_of(group, members, hits) for group in groups]
     steps = stages.steps_of(groups)

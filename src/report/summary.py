@@ -106,9 +106,9 @@ def stage_hits(evaluation: Evaluation, beside: Beside, chain: Sequence[Path]) ->
         rows.setdefault(titles[i], []).append(i)
     made: dict[str, dict[str, Hits]] = {title: {} for title in rows}
     for one in evaluation.known:
-        votes = np.concatenate([one.votes, beside.votes[one.images.name]]) if beside.members else one.votes
+        hits = (beside.after(one) == one.images.label) * 1.0
         for title, own in rows.items():
-            made[title][one.images.name] = (votes[own] == one.images.label) * 1.0
+            made[title][one.images.name] = hits[own]
     if len(evaluation.members) > 1 and evaluation.known:
         made["vote"] = {one.images.name: one.hits[None] * 1.0 for one in evaluation.known}
     return made if evaluation.known else {}

@@ -36,7 +36,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, *names: str) -> dict[str, int]:
 
         def counted(*words: object, name: str = name, before: object = before, **more: object) -> object:
             counts[name] += 1
-            return before(*words, **more)  # type: ignore[operator]
+            return before(*words, **more)
 
         monkeypatch.setattr(home, name, counted)
     return counts
