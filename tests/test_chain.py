@@ -147,7 +147,7 @@ def test_fdg_resumed_in_mid_epoch_ends_with_the_same_weights(
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
 
 
-@pytest.mark.parametrize("stage", ["finetune", "fdg"])
+@pytest.mark.parametrize("stage", ["finetune", pytest.param("fdg", marks=pytest.mark.slow)])
 def test_half_precision_and_compiled_networks_train(train_run: Train, masks: list[str], stage: str) -> None:
     words = ["track=1", *masks, f"stage={stage}", "init=none", "datamodule.batch_size=8", "trainer.max_epochs=1"]
     half = weights(train_run(*words, "trainer.precision=bf16-mixed"))

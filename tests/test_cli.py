@@ -94,7 +94,11 @@ def test_help_does_not_import_torch() -> None:
             "error: Trainer takes no max_epoch: correct the setting",
             marks=pytest.mark.slow,
         ),
-        (["split=leave_context_out", "scale=demo", "{data}"], "error: split.contexts is \\[\\]: name one or more"),
+        pytest.param(
+            ["split=leave_context_out", "scale=demo", "{data}"],
+            "error: split.contexts is \\[\\]: name one or more",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             ["model.model_name=resnet3", "scale=demo", "{data}"],
             "error: timm has no model resnet3.*did you mean resnet",

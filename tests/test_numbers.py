@@ -24,10 +24,11 @@ def options(group: str) -> list[str]:
 
 
 def combinations() -> list[str]:
-    """Every stage x model x track of the full recipe, every stage of the demo, and each choice of the other groups."""
+    """Every stage x track of the full recipe and of the demo, and each choice of the other groups beside one stage."""
     stages, tracks = options("stage"), ["1", "2"]
-    words = [
-        f"track={t} stage={s} model={m} trainer=gpu" for s, m, t in itertools.product(stages, options("model"), tracks)
+    words = [f"track={t} stage={s} trainer=gpu" for s, t in itertools.product(stages, tracks)]
+    words += [
+        f"track=1 stage={s} model={m} trainer=gpu" for s, m in itertools.product(("finetune", "wsss"), options("model"))
     ]
     words += [f"track={t} stage={s} scale=demo" for s, t in itertools.product(stages, tracks)]
     words += [f"track=1 stage={s} scale=small" for s in stages]

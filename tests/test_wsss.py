@@ -211,6 +211,7 @@ def test_grabcut_makes_the_same_masks_in_any_number_of_processes_and_the_next_st
     )
 
 
+@pytest.mark.slow
 def test_without_grabcut_and_crf_the_box_is_the_mask(train_run: Train, data: Path) -> None:
     words = ["track=1", "stage=grabcut", "trainer.max_epochs=0", "crf=none", f"wsss.truth_dir={data / 'truth/masks'}"]
     with pytest.warns(UserWarning, match="81.* % foreground"):

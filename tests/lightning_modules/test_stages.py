@@ -71,6 +71,7 @@ def test_a_stages_pictures_are_images(configure: Callable[..., DictConfig], plac
     assert 0 <= float(images.min()) < float(images.max()) <= 1
 
 
+@pytest.mark.slow
 def test_the_types_too(tmp_path: Path) -> None:
     """mypy's word on each stage's class, by a function that returns one as a Stage."""
     lines = ["from src.lightning_modules import Stage, VotingStage"]
