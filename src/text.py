@@ -1,7 +1,8 @@
-"""Text for a terminal."""
+"""Text for a terminal, and what names say."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 
@@ -12,3 +13,8 @@ def in_columns(rows: Sequence[Sequence[str]]) -> str:
         "  ".join([first.ljust(widths[0]), *(word.rjust(w) for word, w in zip(others, widths[1:], strict=True))])
         for first, *others in rows
     )
+
+
+def method_of(name: str) -> str:
+    """A run's name without its seed: what runs that differ in the seed alone share."""
+    return re.sub(r"-seed\d+(?=-|$)", "", name, count=1)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from src.data.manifest import Row, spelled_in
-from src.data.mask_files import decode_mask, says_nothing
+from src.data.mask_files import MASKS_AGAIN, decode_mask, says_nothing
 from src.data.tree import refuse_outside
 from src.files import read_json
 from src.progress import progress
@@ -81,7 +81,6 @@ def context_name(row: Row) -> str:
     return row.domain_name or "".join(row.image_path.split("/")[-3:-2])
 
 
-MASKS_AGAIN = "make the masks again with stage=wsss"
 MASKS_LOOKED_AT = 200  # of somebody else's, before a training: a second
 PREFETCH = 2  # batches that each worker prepares ahead, as torch has it
 
@@ -180,14 +179,14 @@ def check_masks(rows: Sequence[Row], path: Path, mask_root: Path) -> None:
     """Raise ValueError or FileNotFoundError where a row of the manifest with masks `path` has no mask."""
     missing = [row for row in rows if row.image_seg_path is None]
     if missing:
-        raise ValueError(f"{path} has no image_seg_path for {missing[0].image_path}: make the masks with stage=wsss")
+        raise ValueError(f"{path} has no image_seg_path for {missing[0].image_path}: {MASKS_AGAIN}")
     paths = [str(row.image_seg_path) for row in rows]
     check_links(mask_root, paths)
     gone = [name for name in progress(paths, "looking for the masks") if not (mask_root / name).exists()]
     if gone:
         raise FileNotFoundError(
             f"{len(gone)} masks of {path} are missing below {mask_root} (first: {gone[0]}): "
-            "set mask_root, or make the masks with stage=wsss"
+            f"set mask_root, or {MASKS_AGAIN}"
         )
 
 
@@ -222,7 +221,7 @@ def check_masked_images(path: Path, listed: set[str], manifest: Path, expected: 
     found = f"{path} lacks {len(lacking)} images of {manifest} and lists {len(others)} others"
     if check:
         raise ValueError(
-            f"{found} (first: {(lacking + others)[0]}): make the masks again with stage=wsss; if it leaves out "
+            f"{found} (first: {(lacking + others)[0]}): {MASKS_AGAIN}; if it leaves out "
             "images that cannot be decoded, set datamodule.on_bad_image=skip here too; manifest.check=false uses "
             "it as it is"
         )

@@ -15,7 +15,8 @@ from src.data.headers import read_header, turned
 from src.data.images import MAX_PIXELS, decode, decode_reduced, most_bytes, read_bytes
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, which is no one's choice: max_pixels is, by the header
-AGAIN = "replace it, or make the masks again with stage=wsss"
+MASKS_AGAIN = "make the masks again with the stage that made them, such as stage=grabcut or stage=wsss"
+AGAIN = f"replace it, or {MASKS_AGAIN}"
 
 
 def decode_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.bool_]:

@@ -17,6 +17,7 @@ from src.data.checks import (
     with_contexts,
 )
 from src.data.manifest import Row
+from src.data.mask_files import MASKS_AGAIN
 from src.data.splits import Split, SplitRule
 from src.data.store import ManifestStore
 from src.distributed import is_rank_zero
@@ -70,7 +71,7 @@ def check_training(
     path, own = masks.manifest if masks else store.manifest, store.own_label_map
     labels = store.read().labels
     whose = f"the label map {store.label_map}" if own.exists() else f"the manifest {store.manifest}"
-    mend = "make the masks again with stage=wsss" if masks else "manifest.rebuild=true rewrites the manifest by the map"
+    mend = MASKS_AGAIN if masks else "manifest.rebuild=true rewrites the manifest by the map"
     classes = check_label_map(labels, whose, own)
     check_labels(rows, labels, path, whose, mend)
     if masks:

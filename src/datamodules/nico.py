@@ -14,11 +14,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from src.data.batch import Batch, FullSizeBatch, FullSizePixels, PixelBatch, TwoViewBatch, collate, collate_pairs
-from src.data.checks import MASKS_AGAIN, PREFETCH, check_links, check_shared_memory
+from src.data.checks import PREFETCH, check_links, check_shared_memory
 from src.data.datasets import BySize, ChoosesRows, FullSizeImages, Images, Pairs, Transform, start_worker
 from src.data.layouts import Layout
 from src.data.loading import GROUPINGS, batch_of, cores, groups_to_sample
 from src.data.manifest import Row, read_manifest
+from src.data.mask_files import MASKS_AGAIN
 from src.data.sampler import KeyedSampler
 from src.data.splits import HELD_OUT, Split, SplitRule, no_split
 from src.data.store import ManifestStore

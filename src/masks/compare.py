@@ -2,13 +2,12 @@
 
 Without true masks three signs count alike, each a mean IoU: of the masks of mirrored images with the mirrored masks, of
 the masks of cropped images with the cropped masks, and of the masks with those of other makers. Runs that a centred box
-would do better than are out. Runs that differ in the seed alone are one maker's.
+would do better than are out. Runs that differ in the seed alone are one maker's, and so is the mean of their maps.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from src.data.manifest import read_manifest
 from src.files import read_json
 from src.masks.files import MaskFiles
 from src.masks.judge import doubts, iou
-from src.text import in_columns
+from src.text import in_columns, method_of
 
 LOOKED_AT = 200
 """Images whose masks are compared, evenly spread over those that all runs have."""
@@ -39,10 +38,11 @@ class Maker(NamedTuple):
         """Stage and run."""
         return f"{self.folder.parent.name}/{self.folder.name}"
 
-    @property
-    def kind(self) -> str:
-        """The name without the seed."""
-        return re.sub(r"seed\d+", "seed", self.name)
+    def digests(self, file: str, key: str) -> set[str]:
+        """The digests of weights that a file of the run has under a key; none without it."""
+        path = self.folder / file
+        found = read_json(path).get(key, []) if path.is_file() else []
+        return {found} if isinstance(found, str) else set(found)
 
 
 def read_makers(folders: Sequence[Path], truth: Path | None) -> list[Maker]:
@@ -72,6 +72,17 @@ def read_makers(folders: Sequence[Path], truth: Path | None) -> list[Maker]:
     return makers
 
 
+def kinds_of(makers: Sequence[Maker]) -> list[frozenset[str]]:
+    """Who made each run's masks: the run but for its seed; of average_maps, the runs among these that it averages."""
+    names = [method_of(maker.name) for maker in makers]
+    weights = [maker.digests("finished.json", "weights_sha256") for maker in makers]
+    averaged = [maker.digests("split.json", "maps_from") for maker in makers]
+    return [
+        frozenset(other for other, own in zip(names, weights, strict=True) if own & of) or frozenset([name])
+        for name, of in zip(names, averaged, strict=True)
+    ]
+
+
 def shared(makers: Sequence[Maker]) -> list[str]:
     """Paths of LOOKED_AT of the images that all runs have masks for."""
     common = sorted(set.intersection(*({row.image_path for row in maker.files.rows} for maker in makers)))
@@ -80,27 +91,27 @@ def shared(makers: Sequence[Maker]) -> list[str]:
     )
 
 
-def agreements(masks: Sequence[Sequence[Mask]], kinds: Sequence[str]) -> dict[str, list[float]]:
+def agreements(masks: Sequence[Sequence[Mask]], kinds: Sequence[frozenset[str]]) -> dict[str, list[float]]:
     """Mean IoU of each run's masks with those of other runs.
 
     Args:
         masks: of each run, those of the same images.
-        kinds: who made them: runs that differ in the seed alone have the same.
+        kinds: who made them. Runs that differ in the seed alone have the same; those that share some say nothing about
+            each other.
 
     Returns:
         By run, "seeds": with the same maker's other seeds; "others": with other makers', each of them counting alike;
         NaN where there is none.
     """
-    count = len(masks)
     pairs = np.array([[np.mean([iou(x, y) for x, y in zip(a, b, strict=True)]) for b in masks] for a in masks])
     found: dict[str, list[float]] = {"seeds": [], "others": []}
-    for i, kind in enumerate(kinds):
-        of_kind: dict[str, list[float]] = {}
-        for j in range(count):
-            if j != i:
-                of_kind.setdefault(kinds[j], []).append(float(pairs[i, j]))
+    for i, own in enumerate(kinds):
+        of_kind: dict[frozenset[str], list[float]] = {}
+        for j, other in enumerate(kinds):
+            if j != i and (other == own or not other & own):
+                of_kind.setdefault(other, []).append(float(pairs[i, j]))
         means = {other: float(np.mean(values)) for other, values in of_kind.items()}
-        found["seeds"].append(means.pop(kind, np.nan))
+        found["seeds"].append(means.pop(own, np.nan))
         found["others"].append(float(np.mean(list(means.values()))) if means else np.nan)
     return found
 
@@ -115,7 +126,7 @@ def table(makers: Sequence[Maker], truth: bool) -> tuple[list[list[str]], int | 
         "border": [maker.report.get("border_share", np.nan) for maker in makers],
         "flip": [maker.report.get("iou_flip", np.nan) for maker in makers],
         "crop": [maker.report.get("iou_crop", np.nan) for maker in makers],
-        **agreements(masks, [maker.kind for maker in makers]),
+        **agreements(masks, kinds_of(makers)),
     }
     signs = np.array([columns["flip"], columns["crop"], columns["others"]])
     score = np.nan_to_num(signs).mean(0).tolist()  # a sign that a run of an older version lacks does not speak for it

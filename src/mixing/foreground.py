@@ -72,8 +72,8 @@ class Foreground(Strategy):
         """
         if batch.mask is None:
             raise ValueError(
-                "mixing=foreground needs masks and this run has none: make them with stage=wsss and name their "
-                "manifest by masks=, or choose mixing=spectrum"
+                "mixing=foreground needs masks and this run has none: make them with stage=wsss or "
+                "stage=grabcut and name their manifest by masks=, or choose mixing=spectrum"
             )
         device, count = batch.image.device, self.draws(batch)
         partner = self.draw_partner(batch)

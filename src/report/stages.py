@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,13 +12,19 @@ import numpy.typing as npt
 from scipy import stats
 
 from src.metrics import bootstrap_mean
+from src.overrides import START
 from src.prediction.members import Member
 from src.report.chain import chain, weights_from
 from src.report.comparison import strategy_of
+from src.report.comparison.settings import differing, flat
 from src.runs.records import model_name_of, read_finished
+from src.text import method_of
 
 DRAWS = 1000  # of the bootstrap
 LONGEST = 36  # letters of a title, without the stage
+LISTED = 5  # changes that are named
+COPIES = ("mixing_name", "recipe.", "module.mixing.", "module.backbone.", *START)
+"""Settings that say again what facts or other settings say."""
 Hits = npt.NDArray[np.floating]
 
 
@@ -30,12 +37,14 @@ class Group(NamedTuple):
         facts: what it is and starts from, by name.
         before: index of the group whose weights it started from, directly or through runs that are no classifiers; None
             without one.
+        settings: all of them, flat, without those that every run has of its own.
     """
 
     title: str
     members: list[Member]
     facts: dict[str, str]
     before: int | None
+    settings: Mapping[str, Any] = MappingProxyType({})
 
 
 class Contender(NamedTuple):
@@ -104,11 +113,17 @@ def groups_of(members: Sequence[Member], logs_dir: Path) -> list[Group]:
     order = {folder: i for i, folder in enumerate(chain(members, logs_dir))}
     same: dict[tuple[str, str], list[Member]] = {}
     for member in sorted(members, key=lambda one: order.get(one.folder, -1)):
-        same.setdefault((member.stage, without_seed(member)), []).append(member)
+        same.setdefault((member.stage, method_of(member.name)), []).append(member)
     titles = short_titles([own[0] for own in same.values()])
     of_folder = {member.folder: i for i, own in enumerate(same.values()) for member in own}
     return [
-        Group(title, sorted(own, key=seed_of), facts_of(own[0], logs_dir), before(own[0], of_folder, logs_dir))
+        Group(
+            title,
+            sorted(own, key=seed_of),
+            facts_of(own[0], logs_dir),
+            before(own[0], of_folder, logs_dir),
+            flat(own[0].config),
+        )
         for title, own in zip(titles, same.values(), strict=True)
     ]
 
@@ -119,17 +134,12 @@ def seed_of(member: Member) -> int:
     return seed if isinstance(seed, int) else 0
 
 
-def without_seed(member: Member) -> str:
-    """A run's name without the part that its seed has in it."""
-    return "-".join(part for part in member.name.split("-") if part != f"seed{seed_of(member)}")
-
-
 def short_titles(members: Sequence[Member]) -> list[str]:
     """A title of each: its stage and the parts of its name, without the seed, that not all of them have.
 
-    Of a long one the beginning and the end, where the name of a command's other changes has its digest.
+    A long one keeps its beginning and its end, which holds the digest of a command's other changes.
     """
-    parts = [without_seed(member).split("-") for member in members]
+    parts = [method_of(member.name).split("-") for member in members]
     common = set(parts[0]).intersection(*parts) if parts else set()
     own = [" ".join(part for part in some if part not in common) for some in parts]
     own = [rest if len(rest) <= LONGEST else f"{rest[: LONGEST - 10]}…{rest[-9:]}" for rest in own]
@@ -194,21 +204,38 @@ def steps_of(groups: Sequence[Group]) -> list[Step]:
     steps: dict[tuple[int, int], Step] = {}
     for i, group in enumerate(groups):
         others = [group.before, plain]
-        others += [
-            k for k in range(i) if len(changes(groups[k].facts, group.facts)) == 1 and stage_of[k] == stage_of[i]
-        ]
+        others += [k for k in range(i) if stage_of[k] == stage_of[i] and len(changes(groups[k], group)) == 1]
         for k in others:
             if k is not None and k != i and groups[k].facts["model"] == group.facts["model"]:
-                changed = changes(groups[k].facts, group.facts)
+                changed = changes(groups[k], group)
                 drawn = k != plain or group.before in (None, plain)
-                steps.setdefault((i, k), Step(i, k, "; ".join(changed) or "settings", drawn))
+                steps.setdefault((i, k), Step(i, k, words_of(changed), drawn))
     return list(steps.values())
 
 
-def changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    """The facts that differ, in words; the stage is among them where it is all that is known to differ."""
-    found = [f"{key} {new[key]} (was {old[key]})" for key in new if key != "stage" and new[key] != old[key]]
-    return found or ([f"stage {new['stage']} (was {old['stage']})"] if new["stage"] != old["stage"] else [])
+def changes(old: Group, new: Group) -> list[str]:
+    """What differs, in words: the facts and, within a stage, the settings that no fact stands for.
+
+    The stage is among them where it is all that is known to differ.
+    """
+    found = [
+        f"{key} {new.facts[key]} (was {old.facts[key]})"
+        for key in new.facts
+        if key != "stage" and new.facts[key] != old.facts[key]
+    ]
+    if new.facts["stage"] != old.facts["stage"]:
+        return found or [f"stage {new.facts['stage']} (was {old.facts['stage']})"]
+    stood_for = (*COPIES, *(("mixing.",) if new.facts["mixing"] != old.facts["mixing"] else ()))
+    keys = [key for key in differing([old.settings, new.settings]) if not key.startswith(stood_for)]
+    # module.lr and module.optimizer.lr are one setting where they have one value.
+    words = [f"{key.rpartition('.')[2]} {new.settings.get(key)} (was {old.settings.get(key)})" for key in keys]
+    return [*found, *dict.fromkeys(words)]
+
+
+def words_of(changed: Sequence[str]) -> str:
+    """Changes for a reader: the first LISTED of them, and how many more there are."""
+    more = [f"{len(changed) - LISTED} more"] if len(changed) > LISTED else []
+    return "; ".join([*changed[:LISTED], *more]) or "nothing but the name"
 
 
 def contender_of(group: Group, members: Sequence[Member], votes: Mapping[str, Hits]) -> Contender:

@@ -16,6 +16,7 @@ from src.report.plots import Mark
 from src.report.stages import Contender, gain_of
 from src.report.tables import TESTS, kind_of_test, titles_of
 from src.runs.directory import environment
+from src.runs.records import model_name_of
 
 Hits = npt.NDArray[np.floating]
 
@@ -81,7 +82,7 @@ def duration(seconds: float) -> str:
 
 
 def stage_hits(evaluation: Evaluation, beside: Beside, chain: Sequence[Path]) -> dict[str, dict[str, Hits]]:
-    """Hits of each stage and strategy, and of the vote: {title: {image set: (R, N) of R runs}}.
+    """Hits of each stage, strategy and model, and of the vote: {title: {image set: (R, N) of R runs}}.
 
     Plain training comes first, then what led to the members, in the order of the chain, then the other networks.
 
@@ -92,13 +93,14 @@ def stage_hits(evaluation: Evaluation, beside: Beside, chain: Sequence[Path]) ->
     """
     members = [*evaluation.members, *beside.members]
     order = {folder: i for i, folder in enumerate(chain)}
-    strategies = [strategy_of(member.config) or "none" for member in members]
-    titles = [
-        f"{member.stage}: {'plain training' if strategy == 'none' else strategy}"
-        for member, strategy in zip(members, strategies, strict=True)
-    ]
+    models = [model_name_of(member.config) for member in members]
+    titles = []
+    for member, model in zip(members, models, strict=True):
+        strategy = strategy_of(member.config) or "none"
+        named = f", {model}" if len(set(models)) > 1 else ""
+        titles.append(f"{member.stage}: {'plain training' if strategy == 'none' else strategy}{named}")
     first = [
-        (title != "baseline: plain training", order.get(m.folder, len(order)))
+        (not title.startswith("baseline: plain training"), order.get(m.folder, len(order)))
         for title, m in zip(titles, members, strict=True)
     ]
     rows: dict[str, list[int]] = {}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -68,23 +69,35 @@ def percent(share: float | None) -> str:
 def next_commands(folder: Path) -> list[str]:
     """The commands of the stages that build on a run and, for a classifier, that of a vote."""
     stage, found = folder.parent.name, []
-    for path in sorted((CONF / "stage").glob("*.yaml")):
-        settings = yaml.safe_load(path.read_text()) or {}
+    for words, settings in followers():
         weights, masks = ((settings.get(key) or {}).get("stage") for key in ("before", "before_masks"))
         if stage in (weights, masks):
             same = ("model", "seed") if stage == weights else ()
-            found.append(command("train.py", f"stage={path.stem}", "split", "tag", *same))
+            found.append(command("train.py", words, "split", "tag", *same))
+    if not found and (folder / "masks.json").exists():  # masks that no file asks for: a recipe that has some takes them
+        words = next(words for words, of in followers() if "recipe" in of and of["before_masks"]["stage"])
+        found.append(command("train.py", [*words, f"before_masks.stage={stage}"], "split", "tag"))
     if "num_classes" in read_config(folder)["module"]:
-        found.append(command("predict.py", ensemble_of(stage)) + " report=true")
+        found.append(command("predict.py", [ensemble_of(stage)]) + " report=true")
     return found
 
 
-def command(script: str, word: str, *same: str) -> str:
-    """A command on this command's data: its words for them and for the places, `word`, and its settings `same`."""
-    _, *words = command_words()
-    data = [one for one in words if re.match(r"(data|data_root|track(\.\w+)?)=", one)]
+def followers() -> Iterator[tuple[list[str], dict[str, Any]]]:
+    """The words for each stage, and for each recipe's last stage, with the settings of its file."""
+    for path in sorted((CONF / "stage").glob("*.yaml")):
+        yield [f"stage={path.stem}"], yaml.safe_load(path.read_text()) or {}
+    for path in sorted((CONF / "recipe").glob("*.yaml")):
+        settings = yaml.safe_load(path.read_text()) or {}
+        if stages := (settings.get("recipe") or {}).get("stages"):
+            yield [f"stage={stages[-1]}", f"recipe={path.stem}"], settings
+
+
+def command(script: str, words: Sequence[str], *same: str) -> str:
+    """A command on this command's data: its words for them and for the places, `words`, and its settings `same`."""
+    _, *own = command_words()
+    data = [one for one in own if re.match(r"(data|data_root|track(\.\w+)?)=", one)]
     shared = re.compile(rf"({'|'.join(('scale', 'manifest_dir', 'logs_dir', *same))})(\.\w+)*=")
-    return shlex.join(["python", script, *data, word, *filter(shared.match, words)])
+    return shlex.join(["python", script, *data, *words, *filter(shared.match, own)])
 
 
 def ensemble_of(stage: str) -> str:

@@ -43,7 +43,7 @@ def run(folder: Path, masks: list[np.ndarray], **changes: Any) -> Path:
 
 def test_agreement_equals_a_slow_loop_and_a_makers_seeds_count_as_one() -> None:
     masks = [squares(shift) for shift in (0, 1, 3, 6)]
-    found = agreements(masks, ["a", "a", "a", "b"])
+    found = agreements(masks, [frozenset(kind) for kind in ("a", "a", "a", "b")])
 
     def pair(i: int, j: int) -> float:
         return sum(iou(masks[i][k], masks[j][k]) for k in range(6)) / 6
@@ -55,6 +55,32 @@ def test_agreement_equals_a_slow_loop_and_a_makers_seeds_count_as_one() -> None:
     assert found["others"] == pytest.approx(
         [pair(0, 3), pair(1, 3), pair(2, 3), np.mean([pair(3, i) for i in range(3)])]
     )
+
+
+def test_a_mean_of_several_runs_maps_says_nothing_about_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs = tmp_path / "logs/track1"
+    seeds = [run(logs / f"wsss/net-seed{seed}", squares(seed)) for seed in (0, 1)]
+    moco = run(logs / "wsss/net-seed0-moco", squares(2))
+    for name, of in (("seeds", seeds), ("all", [*seeds, moco])):
+        mean = run(logs / f"average_maps/{name}-seed0", squares(1))
+        (mean / "split.json").write_text(json.dumps({"maps_from": [path.name for path in of]}))
+    for path in (*seeds, moco):
+        (path / "finished.json").write_text(json.dumps({"weights_sha256": path.name}))
+    run(logs / "grabcut/box-seed0", squares(5))
+    assert main([str(logs)]) == 0
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    others = {words[0]: words[printed[0].index("others")] for words in printed[1:7]}
+    seeds_of = {words[0]: words[printed[0].index("seeds")] for words in printed[1:7]}
+
+    def agree(a: int, *shifts: int) -> str:
+        return f"{np.mean([iou(x, y) for b in shifts for x, y in zip(squares(a), squares(b), strict=True)]):.3f}"
+
+    assert others["average_maps/all-seed0"] == agree(1, 5)
+    assert others["average_maps/seeds-seed0"] == agree(1, 2, 5)
+    assert others["wsss/net-seed0"] == agree(0, 2, 5) and seeds_of["wsss/net-seed0"] == agree(0, 1, 1)
+    assert others["wsss/net-seed0-moco"] == f"{(float(agree(2, 0, 1, 1)) + float(agree(2, 5))) / 2:.3f}"
 
 
 def test_the_run_that_others_agree_with_is_named_or_with_true_masks_the_best(

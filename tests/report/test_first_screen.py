@@ -106,6 +106,9 @@ def test_stages_beside_the_vote() -> None:
     mean = marks["fdg: plain training (mean of 2)"]["unseen contexts"]
     assert mean.value == 5 / 8 and 0 <= mean.low < 5 / 8 < mean.high <= 1
     assert marks["vote"]["unseen contexts"] == (0.5, *made.figures["test"]["accuracy_interval"])
+    small = plain._replace(config={**config, "model": {"model_name": "small"}})
+    titles = list(stage_hits(made, Beside([other, small], votes), []))
+    assert titles[0] == "baseline: plain training, small" and "finetune: mixup" not in titles  # no mean over models
     assert spoken_marks({"vote": {"in-domain": Mark(0.5)}}) == "vote: in-domain 50.0 %"
 
 

@@ -21,8 +21,8 @@ def test_each_rule_takes_its_epoch() -> None:
     assert RULES["oracle"](CURVE) == CURVE[2]
 
 
-def run(context: str, seed: int, out: float, mixing: str = "none", **settings: object) -> LeftOutRun:
-    return LeftOutRun(("baseline", "net", mixing), settings, context, seed, [Epoch(0.8 + seed / 10, out)])
+def run(context: str, seed: int, out: float, mixing: str = "none", tag: str = "") -> LeftOutRun:
+    return LeftOutRun(("baseline", "net", mixing, tag), context, seed, [Epoch(0.8 + seed / 10, out)])
 
 
 def test_average_and_worst_are_of_a_seeds_contexts_and_the_error_is_over_seeds() -> None:
@@ -56,11 +56,9 @@ def test_one_seed_has_no_error_and_a_missing_context_is_said() -> None:
     ]
 
 
-def test_settings_that_differ_are_methods_of_their_own() -> None:
-    runs = [run("rock", 0, 0.6, **{"module.lr": 0.1, "module.optimizer.lr": 0.1, "x": 1}),
-            run("rock", 0, 0.7, **{"module.lr": 0.3, "module.optimizer.lr": 0.3, "x": 1})]  # fmt: skip
-    table = compare(runs).tables["last epoch"]
-    assert [row[3] for row in table] == ["settings", "lr=0.1", "lr=0.3"]
+def test_a_tag_is_a_method_of_its_own() -> None:
+    table = compare([run("rock", 0, 0.6, tag="lr0.1"), run("rock", 0, 0.7, tag="lr0.3")]).tables["last epoch"]
+    assert [row[3] for row in table] == ["tag", "lr0.1", "lr0.3"]
     assert [row[5] for row in table[1:]] == ["60.0", "70.0"]
 
 
@@ -72,37 +70,33 @@ def test_what_every_run_has_of_its_own_is_not_compared() -> None:
     assert flat(settings) == {"module.lr": 0.1, "datamodule.size": 32}
 
 
-def test_weights_that_runs_start_from_are_settings_that_differ() -> None:
-    started = [flat({"model": {"pretrained": words, "weights": path}, "module": {"backbone": {"pretrained": words}}})
-               for words, path in ((None, None), ("imagenet", None), (None, "/w/a.pt"), (None, "/w/b.pt"))]  # fmt: skip
-    made = compare([run("rock", 0, 0.6, **settings) for settings in started])
-    assert len(made.tables["oracle"]) == 5 and made.notes == []
-
-
 def test_two_runs_of_one_seed_and_context_are_named() -> None:
     made = compare([run("rock", 0, 0.6), run("rock", 0, 0.8)])
     assert made.tables["oracle"][1][4] == "80.0"
     assert made.notes == ["baseline net none: seed 0 has several runs without rock, and the last by name counts"]
 
 
-def test_a_share_that_is_held_out_is_a_setting_and_a_context_may_be_a_number(tmp_path: Path) -> None:
-    for i, (context, fraction) in enumerate(((2016, 0.2), (True, 0.2), (["2016"], 0.5))):
+def test_settings_that_follow_from_the_data_make_no_method_and_a_context_may_be_a_number(tmp_path: Path) -> None:
+    for i, (context, changes) in enumerate(((2016, None), (True, None), (["2016"], "fraction0.5"))):
         folder = tmp_path / f"baseline/{i}"
         folder.mkdir(parents=True)
         config = {
             "seed": 0,
-            "split": {"contexts": context, "fraction": fraction},
+            "split": {"contexts": context},
             "module": {},
             "tag": None,
+            "changes": changes,
+            "trainer": {"max_epochs": 10 + i},  # as scale=small has them, by the number of images
+            "model": {"model_name": "net"},
+            "dataset": {"contexts": ["2016", "true"]},
         }
-        (folder / "config.yaml").write_text(
-            yaml.safe_dump(config | {"model": {"model_name": "net"}, "dataset": {"contexts": ["2016", "true"]}})
-        )
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
         (folder / "finished.json").write_text('{"weights_sha256": "a", "metrics": {}}')
         (folder / "metrics.csv").write_text("epoch,val/in_domain/accuracy,val/out_of_domain/accuracy\n0,0.5,0.25\n")
     runs = read_left_out(tmp_path)
     assert [run.context for run in runs] == ["2016", "true", "2016"]
-    assert [row[3] for row in compare(runs).tables["oracle"]] == ["settings", "fraction=0.2", "fraction=0.5"]
+    assert [row[3] for row in compare(runs).tables["oracle"]] == ["tag", "", "fraction0.5"]
+    assert compare(runs[:2]).notes == []
     (folder / "metrics.csv").write_text("epoch,val/in_domain/accuracy,val/out_of_domain/accuracy\n0,much,0.25\n")
     assert len(read_left_out(tmp_path)) == 2
 

@@ -104,6 +104,11 @@ def test_finished_runs_are_read(two_members: list[Path], tmp_path: Path) -> None
     (two_members[0] / "config.yaml").write_text(yaml.safe_dump(settings))
     sign(two_members[0])
     assert [row.mixing for row in read_runs(tmp_path / "logs/track1")] == ["mixup (erm)", "mine"]
+    # So are two rates, which stand in the name.
+    (two_members[0] / "config.yaml").write_text(text)
+    (two_members[1] / "config.yaml").write_text(yaml.safe_dump(yaml.safe_load(text) | {"seed": 0, "changes": "lr0.03"}))
+    sign(two_members[0]), sign(two_members[1])
+    assert [row[5:7] for row in runs_table(read_runs(tmp_path / "logs/track1"))[1:]] == [["", "0"], ["lr0.03", "0"]]
     (two_members[0] / "finished.json").unlink()
     assert len(read_runs(tmp_path / "logs/track1")) == 1
 

@@ -8,7 +8,7 @@ from scipy import stats as reference
 from src.prediction.members import Member
 from src.report import stages
 from src.report.evidence import gains_table, shown_of, vote_steps
-from src.report.stages import Contender, Group, gain_of, interval, short_titles, steps_of
+from src.report.stages import Contender, Group, changes, gain_of, interval, short_titles, steps_of, words_of
 
 
 def member(stage: str, name: str, seed: int = 0, **config: Any) -> Member:
@@ -51,6 +51,24 @@ def test_what_is_compared() -> None:
     assert made[1, 0].change == "start moco (was scratch); mixing decoupled (was none)"
     assert made[2, 0].change == "mixing decoupled (was none)"
     assert not made[3, 0].drawn and made[3, 1].drawn and made[1, 0].drawn
+
+
+def test_a_setting_is_a_difference_within_a_stage() -> None:
+    plain, mixup, long, wide = (
+        group("baseline", "scratch", mixing, None)._replace(settings={"trainer.max_epochs": epochs, **more})
+        for mixing, epochs, more in (
+            ("none", 40, {"mixing.alpha": 1}), ("mixup", 40, {"mixing.alpha": 2}), ("none", 108, {}),
+            ("none", 40, {"mixing.alpha": 1, "module.lr": 1, "module.optimizer.lr": 1}),
+        )
+    )  # fmt: skip
+    assert changes(plain, mixup) == ["mixing mixup (was none)"]  # alpha is part of it
+    assert changes(plain, long) == ["alpha None (was 1)", "max_epochs 108 (was 40)"]
+    assert changes(plain, wide) == ["lr 1 (was None)"]
+    compared = {(step.after, step.before) for step in steps_of([plain, mixup, long, wide])}
+    assert (2, 1) not in compared  # longer training and another mixing at once
+    assert {(1, 0), (2, 0), (3, 0)} <= compared  # with plain training, and with what differs in one thing
+    assert steps_of([plain, wide])[0].change == "lr 1 (was None)"
+    assert words_of([str(i) for i in range(7)]) == "0; 1; 2; 3; 4; 2 more"
 
 
 def test_networks_that_are_looked_into() -> None:

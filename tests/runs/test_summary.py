@@ -49,6 +49,9 @@ def test_a_stage_without_validation_has_no_best_epoch() -> None:
                                      "predict.py track=1 ensemble=all scale=demo report=true"]),
         ("finetune", {"num_classes": 3}, ["train.py track=1 stage=fdg scale=demo model=tiny seed=2 tag=mine",
                                           "predict.py track=1 'ensemble.stages=[finetune]' scale=demo report=true"]),
+        ("grabcut", {}, ["train.py track=1 stage=finetune recipe=background scale=demo tag=mine"]),
+        ("average_maps", {}, ["train.py track=1 stage=finetune recipe=background before_masks.stage=average_maps "
+                              "scale=demo tag=mine"]),
         ("adapt", {"num_classes": 3}, ["predict.py track=1 ensemble=all scale=demo report=true"]),
     ],
 )  # fmt: skip
@@ -57,7 +60,10 @@ def test_the_next_command_goes_on_from_this_run(
 ) -> None:
     words = ["scale=demo", "model=tiny", "seed=2", "tag=mine", "resume=true", "module.optimizer.lr=1"]
     monkeypatch.setattr("sys.argv", ["train.py", "track='1'", f"stage={stage}", *words, "datamodule.size=32"])
-    assert next_commands(run_of(tmp_path, stage, module)) == [f"python {one}" for one in expected]
+    run = run_of(tmp_path, stage, module)
+    if stage in ("wsss", "grabcut", "average_maps"):
+        (run / "masks.json").write_text("{}")
+    assert next_commands(run) == [f"python {one}" for one in expected]
 
 
 def test_the_next_command_is_of_the_same_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ Here is the report's table of finished runs: mean and standard error over their 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +21,13 @@ COMPARED = ("val/in_domain/accuracy", "val/in_domain/worst_context", "val/out_of
 
 
 class RunRow(NamedTuple):
-    """A finished run: what it was, and its last epoch's figures."""
+    """A finished run: what it was, and its last epoch's figures.
+
+    Attributes:
+        stage, model, mixing, ratio, split, tag: of the run; `tag` is what else its name says, the tag or the changes.
+        seed: its seed.
+        figures: its last epoch's, by name.
+    """
 
     stage: str
     model: str
@@ -44,7 +49,7 @@ def read_runs(track_dir: Path) -> list[RunRow]:
             words = (
                 path.parent.parent.name, model_name_of(config), strategy_of(config), ratio, str(config["split_name"])
             )  # fmt: skip
-            rows.append(RunRow(*words, str(config["tag"] or ""), int(config["seed"]), figures))
+            rows.append(RunRow(*words, str(config["tag"] or config.get("changes") or ""), int(config["seed"]), figures))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # a damaged run: where it would vote, it is skipped and listed
     return rows
@@ -93,11 +98,6 @@ def runs_table(rows: Sequence[RunRow], exact: bool = False) -> Table:
 def spoken(key: str) -> str:
     """A metric's name for a reader: "in domain accuracy"."""
     return key.removeprefix("val/").replace("/", " ").replace("_", " ")
-
-
-def method_of(name: str) -> str:
-    """A run's name without its seed: what runs over several seeds share."""
-    return re.sub(r"-seed\d+", "", name)
 
 
 def mean_error(values: Sequence[float]) -> tuple[float | None, float | None]:

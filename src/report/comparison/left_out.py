@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from src.callbacks.metrics_file import read_metrics
 from src.data.splits import context_meant
 from src.report.comparison import Comparison, mean_error, strategy_of
-from src.report.comparison.settings import differing, flat
 from src.report.tables import Table
 from src.runs.records import is_finished, model_name_of, read_config
 
@@ -35,15 +34,13 @@ class LeftOutRun(NamedTuple):
     """A finished run that left one context out.
 
     Attributes:
-        method: stage, model and mixing.
-        settings: its flat settings, except those that every run has of its own.
+        method: stage, model, mixing, and what else its name says: the tag or the changes.
         context: the one that it left out.
         seed: its seed.
         epochs: in their order.
     """
 
-    method: tuple[str, str, str]
-    settings: dict[str, Any]
+    method: tuple[str, str, str, str]
     context: str
     seed: int
     epochs: list[Epoch]
@@ -78,28 +75,15 @@ def read_left_out(logs: Path) -> list[LeftOutRun]:
                 for row in read_metrics(folder / "metrics.csv")
                 if row.get(IN_DOMAIN) not in (None, "") and row.get(OUT_OF_DOMAIN) not in (None, "")
             ]
-            method = (folder.parent.name, model_name_of(config), strategy_of(config))
+            named = str(config["tag"] or config.get("changes") or "")
+            method = (folder.parent.name, model_name_of(config), strategy_of(config), named)
             if epochs:
-                settings = flat(config) | {"split.fraction": config["split"].get("fraction")}
                 names = (config.get("dataset") or {}).get("contexts") or []
                 context = context_meant(contexts[0], names) or str(contexts[0])  # 1e3 and true are names as well
-                runs.append(LeftOutRun(method, settings, context, int(config["seed"]), epochs))
+                runs.append(LeftOutRun(method, context, int(config["seed"]), epochs))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # a damaged run: it is listed where it would vote
     return runs
-
-
-def methods_of(runs: Sequence[LeftOutRun]) -> dict[tuple[str, ...], list[LeftOutRun]]:
-    """Runs by method: stage, model, mixing, and the settings in which runs of these differ."""
-    found: dict[tuple[str, ...], list[LeftOutRun]] = {}
-    for method in dict.fromkeys(run.method for run in runs):
-        same = [run for run in runs if run.method == method]
-        keys = differing([run.settings for run in same])
-        for run in same:
-            # `lr` of module.lr and of module.optimizer.lr is one setting where it has one value.
-            words = dict.fromkeys(f"{key.rpartition('.')[2]}={run.settings.get(key)}" for key in keys)
-            found.setdefault((*method, " ".join(words)), []).append(run)
-    return found
 
 
 def compare(runs: Sequence[LeftOutRun]) -> Comparison:
@@ -108,12 +92,14 @@ def compare(runs: Sequence[LeftOutRun]) -> Comparison:
     Average and worst are over the contexts, of each seed that has a run for all of them.
     """
     contexts = sorted({run.context for run in runs})
-    methods = methods_of(runs)
-    with_settings = any(method[-1] for method in methods)
-    words = ["stage", "model", "mixing", *(["settings"] if with_settings else []), "seeds"]
+    methods: dict[tuple[str, ...], list[LeftOutRun]] = {}
+    for run in runs:
+        methods.setdefault(run.method, []).append(run)
+    with_tag = any(method[-1] for method in methods)
+    words = ["stage", "model", "mixing", *(["tag"] if with_tag else []), "seeds"]
     head = [*words, *contexts, "average", "worst", "in-domain"]
     tables = {
-        rule: [head, *(line_of(method, group, contexts, choose, with_settings) for method, group in methods.items())]
+        rule: [head, *(line_of(method, group, contexts, choose, with_tag) for method, group in methods.items())]
         for rule, choose in RULES.items()
     }
     notes = [note for method, group in methods.items() for note in missing(method, group, contexts)]
@@ -126,7 +112,7 @@ def line_of(
     runs: Sequence[LeftOutRun],
     contexts: Sequence[str],
     choose: Callable[[Sequence[Epoch]], Epoch],
-    with_settings: bool,
+    with_tag: bool,
 ) -> list[str]:
     """A method's row."""
     chosen = {(run.seed, run.context): choose(run.epochs) for run in runs}
@@ -139,7 +125,7 @@ def line_of(
     cells.append([float(np.mean([epoch.out_of_domain for epoch in epochs])) for epochs in whole])
     cells.append([min(epoch.out_of_domain for epoch in epochs) for epochs in whole])
     cells.append([float(np.mean([epoch.in_domain for epoch in epochs])) for epochs in whole])
-    words = method if with_settings else method[:-1]
+    words = method if with_tag else method[:-1]
     return [*words, " ".join(map(str, seeds)), *map(cell, cells)]
 
 

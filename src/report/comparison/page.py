@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from src.report import plots
-from src.report.comparison import Comparison, method_of, spoken
+from src.report.comparison import Comparison, spoken
+from src.text import method_of
 
 STYLES = ("-", "--", ":", "-.")
 FIRST = ("val/in_domain/accuracy", "val/out_of_domain/accuracy", "train/loss")

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from src.callbacks.metrics_file import read_metrics
-from src.report.comparison import COMPARED, Comparison, mean_error, method_of, spoken, strategy_of
+from src.report.comparison import COMPARED, Comparison, mean_error, spoken, strategy_of
 from src.report.comparison.settings import differing, flat
 from src.report.tables import Table
 from src.runs.records import model_name_of, read_config, read_finished
+from src.text import method_of
 
 NO_CURVE = ("epoch", "step", "seconds", "train/first_batch")
 """Columns of metrics.csv that say where an epoch lies, and how long it took."""
@@ -39,11 +40,6 @@ class Run(NamedTuple):
     finished: bool
     seconds: float
     curves: dict[str, list[float]]
-
-    @property
-    def method(self) -> str:
-        """The name without the seed: what runs over several seeds share."""
-        return method_of(self.name)
 
     def last(self, metric: str) -> float | None:
         """A metric's last value, None without one."""
@@ -111,7 +107,7 @@ def compare(runs: Sequence[Run], title: str, notes: Sequence[str]) -> Comparison
     tables = {"last epoch, accuracies in percent": [head, *rows]}
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        groups.setdefault(run.method, []).append(run)
+        groups.setdefault(method_of(run.name), []).append(run)
     if any(len(group) > 1 for group in groups.values()):
         tables["mean ± standard error over seeds"] = [
             ["run", "seeds", *map(spoken, keys)],
