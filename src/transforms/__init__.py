@@ -1,4 +1,4 @@
-"""Augmentations on uint8 images (and their masks), the only home of albumentations.
+"""Augmentations of uint8 images and their masks: the only package that imports albumentations.
 
 A transform is a callable (image, mask, seed) -> (image, mask): every draw comes from `seed`, so that a
 sample does not depend on the worker, the rank or the order in which it is made.
