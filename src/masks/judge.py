@@ -33,7 +33,7 @@ def iou(a: Mask, b: Mask) -> float:
 
 
 def border_share(mask: Mask) -> float:
-    """Share of foreground on a frame as wide as a seventh of the shorter side (c2am.border_mean: of the map's height)."""
+    """Share of foreground on a frame of a seventh of the shorter side (c2am.border_mean's frame: of the height)."""
     margin = max(1, min(mask.shape) // 7)
     frame = np.ones(mask.shape, bool)
     frame[margin:-margin, margin:-margin] = False

@@ -50,7 +50,7 @@ class Strategy(ABC):
     - It writes neither to the batch nor to anything that an earlier call returned.
     - All its draws come from torch's CPU generator, which it does not seed, and no call depends on earlier ones: a
       seed gives the same Mixed in every process, whether or not a run was resumed.
-    - A batch that lacks what it needs (mask None, domain -1) is refused with a ValueError, the first one at the latest.
+    - A batch that lacks what it needs (mask None, domain -1) raises ValueError, at the latest on the first batch.
     - The host waits for nothing on a GPU after the first call: no item(), no bool(), no boolean index of a batch's
       tensors, and what is drawn goes there by `to_device`.
 
