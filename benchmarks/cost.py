@@ -139,7 +139,7 @@ def main() -> None:
 
 
 def hours(todo: list[Job], rates: Rates, options: argparse.Namespace) -> str:
-    """GPU-hours of each stage and backbone, and days of all of it on several GPUs."""
+    """GPU-hours of each stage and backbone, and their sum."""
     sums: dict[tuple[str, str], list[float]] = {}
     for job in todo:
         rate, known = rates.of(job)

@@ -1,7 +1,7 @@
-"""The package, one line for each room, from the top floor down: a room imports only from those below it.
+"""The packages (folders, and single files) layer by layer: each imports only from those below it.
 
-report             what a person reads: figures, tables, report.html
-prediction         finished runs as members, what they look at, their votes
+report             what people read: figures, tables, report.html
+prediction         finished runs as members, the images they see, their votes
 sweeps             what -m does: a process for each job, Hydra's sweeper, Optuna's studies
 runs               run directories: the only thing that one stage hands to the next
 callbacks          what happens around training
@@ -13,5 +13,5 @@ transforms         augmentation of uint8 images and their masks
 data               manifests, trees, splits, decoding, datasets, the order of images
 losses metrics fourier schedules averages          pure functions
 cli derived help overrides                         the command line
-files digests locks progress text precision stopping transfers distributed lightning_private  what everybody may use
+files digests locks progress text precision stopping transfers distributed lightning_private  importable by all
 """

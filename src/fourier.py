@@ -1,8 +1,8 @@
 """Low-pass filter and amplitude mixing on the 2-D spectrum of real images (docs/method.md, sections 5 and 6).
 
 Both work inside a centred box of side ratio r: the integer frequencies |k| <= floor(r N / 2) of an axis of N pixels.
-The box is symmetric about 0, so what comes back is real. All of it is computed in float32 or better for every dtype
-of the images, and no operation here is one whose precision autocast would lower.
+The box is symmetric about 0, so the result is real. Everything is computed in float32 or better for every dtype of the
+images, and autocast lowers the precision of no operation used here.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def synthesise(spectrum: torch.Tensor, width: int) -> torch.Tensor:
 
 
 def low_pass(x: torch.Tensor, ratio: float) -> torch.Tensor:
-    """L(x): the part of the images whose frequencies lie inside the box (docs/method.md, section 5).
+    """L(x): the part of the images whose frequencies are inside the box (docs/method.md, section 5).
 
     Args:
         x: (N, C, H, W) float, any H and W.
@@ -58,7 +58,7 @@ def low_pass(x: torch.Tensor, ratio: float) -> torch.Tensor:
         (N, C, H, W), of x's dtype and order in memory.
     """
     if reach(ratio, x.shape[2]) == x.shape[2] // 2 and reach(ratio, x.shape[3]) == x.shape[3] // 2:
-        return x.clone()  # every frequency lies inside the box
+        return x.clone()  # every frequency is inside the box
     return torch.empty_like(x).copy_(synthesise(analyse(x, ratio), x.shape[3]))
 
 
@@ -66,7 +66,7 @@ def mix_amplitude(x: torch.Tensor, partner: torch.Tensor, lam: torch.Tensor, rat
     """Mix the amplitudes inside the box with the partner's, and keep the phases (docs/method.md, section 6).
 
     F(x~) = ((1 - lam) |F(x)| + lam |F(x_partner)|) e^(i arg F(x)) inside, F(x) outside. Where F(x) is 0 it has no
-    phase and stays 0. A pair is mixed both ways by a batch that holds both, each the other's partner.
+    phase and stays 0. A pair is mixed both ways in a batch that contains both, each the other's partner.
 
     Args:
         x: (N, C, H, W) float.
@@ -83,7 +83,7 @@ def mix_amplitude(x: torch.Tensor, partner: torch.Tensor, lam: torch.Tensor, rat
     mixed = torch.empty_like(x)
     parts = (torch.split(t, step) for t in (x, boxes, amplitude, partner, lam.expand(len(x)), mixed))
     for own, of_own, its_amplitude, indices, weight, into in zip(*parts, strict=True):
-        # F(x~) = F(x) (1 + lam (|F(x_partner)| / |F(x)| - 1)). Only the change is brought back: outside of the box
+        # F(x~) = F(x) (1 + lam (|F(x_partner)| / |F(x)| - 1)). Only the change is transformed back: outside the box
         # there is none. 1e-30 is below any amplitude but 0.
         gain = amplitude[indices].div_(its_amplitude.clamp_min(1e-30)).sub_(1).mul_(weight.view(-1, 1, 1, 1))
         torch.view_as_real(of_own).mul_(gain.unsqueeze(-1))

@@ -1,4 +1,4 @@
-"""The only home of Lightning's private names, each with its reason; check it against every new version of Lightning."""
+"""The only file that uses Lightning's private names, each with its reason; check it against every new version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses as pure functions of tensors, float32 under autocast too."""
+"""Losses as pure functions of tensors, in float32 even under autocast."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def mixed_cross_entropy(
     Args:
         logits: (N, K) float.
         label, partner_label: (N,) int64.
-        lam: weight of the own label in [0, 1], a scalar or (N,).
-        smoothing: part of each label's weight that all K classes share alike (Szegedy et al., CVPR 2016, section 7).
+        lam: weight of the image's own label in [0, 1], a scalar or (N,).
+        smoothing: part of each label's weight shared equally by all K classes (Szegedy et al., CVPR 2016, section 7).
 
     Returns:
         A scalar.
@@ -131,7 +131,7 @@ def consistency(student: torch.Tensor, teacher: torch.Tensor, temperature: float
 def distillation(student: torch.Tensor, teachers: torch.Tensor, temperature: float) -> torch.Tensor:
     """T^2 KL(p || p_s), p the mean of the teachers' softened predictions, averaged over the batch (Hinton et al. 2015).
 
-    The factor keeps the gradient's size as T grows: gradients of softened predictions shrink with T^2 (section 2).
+    The factor keeps the gradient's size as T grows: gradients of softened predictions shrink as 1 / T^2 (section 2).
 
     Args:
         student: (N, K) logits.

@@ -1,4 +1,4 @@
-"""Accuracy over all images, by class, by context and of the worst of them; calibration; intervals."""
+"""Accuracy over all images, by class, by context and for the worst context; calibration; intervals."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def top_hits(scores: torch.Tensor, label: torch.Tensor, k: int) -> torch.Tensor:
     Args:
         scores: (N, K) float, logits or probabilities.
         label: (N,) int64 in [0, K).
-        k: at least 1; where it exceeds K, every image is a hit.
+        k: at least 1; if it exceeds K, every image is a hit.
 
     Returns:
         (N,) bool.
@@ -46,12 +46,12 @@ def count_hits(hits: torch.Tensor, domain: torch.Tensor, num_domains: int) -> tu
         Two int64 tensors of num_domains + 1.
     """
     index = torch.where(domain < 0, num_domains, domain)
-    none = index.new_zeros(num_domains + 1)  # not bincount, for which the host waits on a GPU
+    none = index.new_zeros(num_domains + 1)  # not bincount, which makes the host wait for a GPU
     return none.scatter_add(0, index, hits.to(index.dtype)), none.scatter_add(0, index, torch.ones_like(index))
 
 
 def accuracy_by_context(hits: Sequence[int], images: Sequence[int], names: Sequence[str]) -> dict[str, float]:
-    """Accuracy, each context's, and the worst of them, from counts.
+    """Accuracy overall, by context and in the worst context, from counts.
 
     Args:
         hits, images: counts by context; a last entry for images of unknown context is allowed.
@@ -211,7 +211,7 @@ def temper(probabilities: Floats, temperature: float) -> npt.NDArray[np.float64]
 
 
 def fit_temperature(probabilities: Floats, label: Ids) -> float:
-    """The temperature in [0.05, 20] with the least negative log-likelihood of held-out images.
+    """The temperature in [0.05, 20] with the lowest negative log-likelihood of held-out images.
 
     The likelihood is concave in 1/T: its derivative, E[log p(label)] - E[sum_k p_k log p_k] with p tempered,
     falls, and bisection finds its zero.
@@ -243,14 +243,14 @@ def fit_temperature(probabilities: Floats, label: Ids) -> float:
 
 
 def auroc(confidence: Floats, hits: Hits) -> float:
-    """Probability that a right prediction has more confidence than a wrong one, ties counting half.
+    """Probability that a right prediction has higher confidence than a wrong one, ties counting half.
 
     Args:
         confidence: (N,) in [0, 1].
         hits: (N,), whether the prediction is right.
 
     Returns:
-        In [0, 1]; NaN where all are right or all wrong.
+        In [0, 1]; NaN if all are right or all wrong.
     """
     if hits.all() or not hits.any():
         return float("nan")
@@ -260,7 +260,7 @@ def auroc(confidence: Floats, hits: Hits) -> float:
 def risk_coverage(confidence: Floats, hits: Hits) -> npt.NDArray[np.float64]:
     """Share of wrong predictions among the k most confident ones (El-Yaniv and Wiener 2010), for each k.
 
-    Images of one confidence come in no order of their own: each counts as their mean. The mean of the result is the
+    Images of equal confidence have no order: each counts as their mean. The mean of the result is the
     area under the curve (AURC).
 
     Args:
@@ -278,13 +278,13 @@ def risk_coverage(confidence: Floats, hits: Hits) -> npt.NDArray[np.float64]:
 def bootstrap(figure: Callable[[Ids], float], counts: Ids, rng: np.random.Generator, draws: int) -> tuple[float, float]:
     """A figure's 95 % interval (percentile bootstrap): images are drawn with replacement.
 
-    Images of one kind count alike, so that only their numbers are drawn, which are multinomial: the time does not
-    depend on the number of images. The interval reflects the choice of images, not that of seeds or contexts.
+    Images of one kind count alike, so only their numbers are drawn, from a multinomial distribution: the time does not
+    depend on the number of images. The interval reflects the choice of images, not of seeds or contexts.
 
     Args:
         figure: from numbers of images of each kind (C,) to the figure.
-        counts: the numbers there are, (C,), at least one image.
-        rng: draws.
+        counts: the actual numbers (C,), at least one image.
+        rng: for the draws.
         draws: number of draws of as many images each.
     """
     size = int(counts.sum())
@@ -294,6 +294,6 @@ def bootstrap(figure: Callable[[Ids], float], counts: Ids, rng: np.random.Genera
 
 
 def bootstrap_mean(values: npt.NDArray[Any], rng: np.random.Generator, draws: int) -> tuple[float, float]:
-    """`bootstrap` of the mean of values (N,), of which many are equal: hits, or their means over a few seeds."""
+    """`bootstrap` for the mean of values (N,), many of them equal: hits, or their means over a few seeds."""
     levels, counts = np.unique(values, return_counts=True)
     return bootstrap(lambda drawn: float(drawn @ levels) / len(values), counts, rng, draws)

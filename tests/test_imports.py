@@ -1,6 +1,6 @@
-"""The map of the house: which room may import which, and where each third-party package has its home.
+"""The map of src: which package (a folder, or a file) may import which, and which may import a third-party library.
 
-`python -m tests.test_imports` draws it anew in docs/architecture.md.
+`python -m tests.test_imports` redraws it in docs/architecture.md.
 """
 
 import ast
@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LEAVES = {"digests", "distributed", "files", "lightning_private", "locks", "precision", "progress", "stopping", "text",
           "transfers"}  # fmt: skip
-"""What everybody may use."""
+"""What every package may import."""
 MAY_IMPORT = {
     "report": {"prediction", "runs", "callbacks", "data", "cli", "metrics", "overrides"},
     "prediction": {"runs", "lightning_modules", "datamodules", "data"},
@@ -29,8 +29,8 @@ MAY_IMPORT = {
     "distributed": set(), "lightning_private": set(), "precision": set(), "files": set(), "locks": set(),
     "digests": set(), "progress": set(), "stopping": set(), "text": set(), "transfers": set(),
 }  # fmt: skip
-"""The rooms of src, from the top floor down: a room imports only from rooms below it, and these alone."""
-HOMES = {
+"""The packages of src, from the top layer down: a package imports only from packages below it, and these alone."""
+MAY_USE = {
     "albumentations": {"transforms"}, "pydensecrf": {"masks"}, "matplotlib": {"report"}, "jinja2": {"report"},
     "hydra": {"cli", "help", "overrides", "prediction", "runs", "sweeps"},
     "omegaconf": {"cli", "help", "runs", "prediction", "sweeps"}, "optuna": {"sweeps"},
@@ -40,19 +40,19 @@ HOMES = {
     },
 }  # fmt: skip
 DOCUMENT = ROOT / "docs/architecture.md"
-BEGIN, END = "<!-- rooms: made by python -m tests.test_imports -->", "<!-- rooms: end -->"
+BEGIN, END = "<!-- packages: made by python -m tests.test_imports -->", "<!-- packages: end -->"
 COLOURS = ("#2f6f9f", "#d98032", "#5c9457", "#a4508b", "#8a6d3b", "#4b8f8c", "#b5473c", "#7a7a7a")
 
 
 def diagram() -> str:
-    """MAY_IMPORT as a mermaid flowchart: an arrow for each import that is allowed, a colour for each room it leaves."""
-    arrows = [(room, other) for room, below in MAY_IMPORT.items() for other in MAY_IMPORT if other in below]
-    linked = {room for arrow in arrows for room in arrow}
-    lines = ["```mermaid", "flowchart TB", *(f"  {room} --> {other}" for room, other in arrows)]
-    lines += [f"  {room}" for room in MAY_IMPORT if room not in linked | LEAVES]
-    lines.append(f'  leaves["every room may import:<br/>{", ".join(sorted(LEAVES))}"]')
-    for i, room in enumerate(dict.fromkeys(room for room, _ in arrows)):
-        own = ",".join(str(index) for index, arrow in enumerate(arrows) if arrow[0] == room)
+    """MAY_IMPORT as a mermaid flowchart: an arrow for each allowed import, a colour for each package it leaves."""
+    arrows = [(package, other) for package, below in MAY_IMPORT.items() for other in MAY_IMPORT if other in below]
+    linked = {package for arrow in arrows for package in arrow}
+    lines = ["```mermaid", "flowchart TB", *(f"  {package} --> {other}" for package, other in arrows)]
+    lines += [f"  {package}" for package in MAY_IMPORT if package not in linked | LEAVES]
+    lines.append(f'  leaves["every package may import:<br/>{", ".join(sorted(LEAVES))}"]')
+    for i, package in enumerate(dict.fromkeys(package for package, _ in arrows)):
+        own = ",".join(str(index) for index, arrow in enumerate(arrows) if arrow[0] == package)
         lines.append(f"  linkStyle {own} stroke:{COLOURS[i % len(COLOURS)]}")
     return "\n".join([*lines, "```"])
 
@@ -63,13 +63,13 @@ def drawn(text: str) -> str:
     return f"{before}{BEGIN}\n{diagram()}\n{END}{rest.split(END)[1]}"
 
 
-def floors() -> list[list[str]]:
-    """The rooms that the docstring of src/__init__.py names, line by line."""
+def layers() -> list[list[str]]:
+    """The packages that the docstring of src/__init__.py names, line by line."""
     docstring = ast.get_docstring(ast.parse((ROOT / "src/__init__.py").read_text())) or ""
     return [re.split(r"\s{2,}", line)[0].split() for line in docstring.splitlines() if re.search(r"\S\s{2,}\S", line)]
 
 
-def rooms() -> set[str]:
+def packages() -> set[str]:
     """Folders and files directly in src."""
     found = {path.stem for path in (ROOT / "src").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
     return found - {"__init__"}
@@ -82,50 +82,50 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            # `from src import cli` names the room after the import.
+            # `from src import cli` names the package after the import.
             names |= {f"src.{alias.name}" for alias in node.names} if node.module == "src" else {node.module}
     return names
 
 
-def test_the_map_has_every_room_and_floors_go_down() -> None:
-    assert set(MAY_IMPORT) == rooms()
+def test_the_map_has_every_package_and_layers_go_down() -> None:
+    assert set(MAY_IMPORT) == packages()
     order = list(MAY_IMPORT)
-    for room, below in MAY_IMPORT.items():
+    for package, below in MAY_IMPORT.items():
         for other in below:
-            assert order.index(other) > order.index(room), f"{room} stands below {other}"
+            assert order.index(other) > order.index(package), f"{package} is below {other}"
 
 
-def test_the_package_names_every_room_from_the_top_floor_down() -> None:
-    floor = {room: i for i, line in enumerate(floors()) for room in line}
-    assert set(floor) == set(MAY_IMPORT)
-    for room, below in MAY_IMPORT.items():
+def test_the_package_names_every_package_from_the_top_layer_down() -> None:
+    layer = {package: i for i, line in enumerate(layers()) for package in line}
+    assert set(layer) == set(MAY_IMPORT)
+    for package, below in MAY_IMPORT.items():
         for other in below:
-            assert floor[other] >= floor[room], f"src/__init__.py has {other} above {room}, which imports it"
+            assert layer[other] >= layer[package], f"src/__init__.py has {other} above {package}, which imports it"
 
 
 def test_the_document_draws_this_map() -> None:
     text = DOCUMENT.read_text()
-    assert drawn(text) == text, "draw it anew: python -m tests.test_imports"
+    assert drawn(text) == text, "redraw it: python -m tests.test_imports"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "src").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
-def test_a_room_imports_what_the_map_allows(path: Path) -> None:
-    room = path.relative_to(ROOT / "src").parts[0].removesuffix(".py")
+def test_a_package_imports_what_the_map_allows(path: Path) -> None:
+    package = path.relative_to(ROOT / "src").parts[0].removesuffix(".py")
     for name in imports(path):
         first, *rest = name.split(".")
         if first == "src" and rest:
-            assert rest[0] in MAY_IMPORT.get(room, set()) | LEAVES | {room}, f"{room} must not import {name}"
-        assert room in HOMES.get(first, {room}), f"{name} has its home in {HOMES[first]}"
+            assert rest[0] in MAY_IMPORT.get(package, set()) | LEAVES | {package}, f"{package} must not import {name}"
+        assert package in MAY_USE.get(first, {package}), f"{name} is for {MAY_USE[first]} alone"
 
 
 def test_the_map_allows_nothing_that_is_not_used() -> None:
-    used: dict[str, set[str]] = {room: set() for room in MAY_IMPORT}
+    used: dict[str, set[str]] = {package: set() for package in MAY_IMPORT}
     for path in (ROOT / "src").rglob("*.py"):
-        room = path.relative_to(ROOT / "src").parts[0].removesuffix(".py")
-        if room in used:
-            used[room] |= {name.split(".")[1] for name in imports(path) if name.startswith("src.")}
-    for room, below in MAY_IMPORT.items():
-        assert below <= used[room], f"{room} no longer imports {below - used[room]}"
+        package = path.relative_to(ROOT / "src").parts[0].removesuffix(".py")
+        if package in used:
+            used[package] |= {name.split(".")[1] for name in imports(path) if name.startswith("src.")}
+    for package, below in MAY_IMPORT.items():
+        assert below <= used[package], f"{package} no longer imports {below - used[package]}"
 
 
 def test_every_file_can_be_read_in_one_sitting() -> None:

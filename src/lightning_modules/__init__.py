@@ -1,7 +1,7 @@
-"""LightningModules: one method per file, the whole method in it; and what the project asks of any of them.
+"""LightningModules: one file per method, with the whole method in it; and the contract that all of them fulfil.
 
 Hydra makes a stage's module from `module` of its settings, by keyword. `Stage` is what train.py and the callbacks use
-of it in addition to Lightning's own; one that has what `VotingStage` has becomes a member of the ensemble.
+of it besides Lightning's own interface; a module that fulfils `VotingStage` becomes a member of the ensemble.
 """
 
 from __future__ import annotations
@@ -20,47 +20,46 @@ if TYPE_CHECKING:  # the stages' files import this one
 class Stage(Protocol):
     """A LightningModule that conf/stage may name.
 
-    What a resumed run needs is in its parameters and buffers (or in plain values of a checkpoint); its draws come from
-    torch's generator of the CPU, which is seeded before each batch. `callbacks.best` keeps the best.ckpt by
+    Everything a resumed run needs is in its parameters and buffers (or in plain values of a checkpoint); its random
+    draws come from torch's CPU generator, which is seeded before each batch. `callbacks.best` keeps the best.ckpt by
     `val/in_domain/accuracy`, which the module logs when it validates. A stage that does not (moco, wsss) sets
-    `callbacks.best: null` and `trainer.limit_val_batches: 0`. One whose network sees an image more than once in an
-    epoch says how often by `passes`, which comparisons of equal training rest on.
+    `callbacks.best: null` and `trainer.limit_val_batches: 0`. If its network sees an image more than once in an epoch,
+    `passes` says how often, so that runs of equal training can be compared.
 
-    A module that has nothing to train (grabcut, average_maps) is no Stage: it comes with `trainer.max_epochs: 0`,
-    without a `backbone`, and exports what its masks depend on: nothing, or the networks of earlier runs. What makes
-    masks has a predict_step, and `map_settings` for callbacks.masks.
+    A module with nothing to train (grabcut, average_maps) is no Stage: it comes with `trainer.max_epochs: 0`, without a
+    `backbone`, and exports what its masks depend on: nothing, or the networks of earlier runs. Modules that make masks
+    have a predict_step, and `map_settings` for callbacks.masks.
     """
 
     @property
     def exported(self) -> Sequence[str]:
-        """Names of its parts, nn.Modules, that weights.safetensors gets and `init_parts` of a later stage may name."""
+        """Names of the parts, nn.Modules, saved in weights.safetensors, which a later stage's `init_parts` may name."""
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Images (N, 3, H, W) in [0, 1] to what it makes of them; features (N, C) where `callbacks.neighbours` is."""
+        """Images (N, 3, H, W) in [0, 1] to its output; features (N, C) if there is `callbacks.neighbours`."""
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         """The loss, a scalar, logged by epoch as `train/loss`; one that is not finite ends the run."""
 
     def configure_optimizers(self) -> Any:
-        """As Lightning has it; `learning_rate` in metrics.csv is that of the first group of parameters."""
+        """As in Lightning; `learning_rate` in metrics.csv is the rate of the first group of parameters."""
 
     def training_images(self, batch: Any) -> Mixed:
-        """What the network sees of a batch of N, for pictures/, by the draws of a training_step.
+        """What the network sees of a batch of N, for pictures/, with a training_step's random draws.
 
         V versions of each image one after the other, (V * N, 3, H, W) in [0, 1]; partner (N,) and lam say what the
-        images are mixed of.
+        images are mixed from.
         """
 
 
 @runtime_checkable
 class VotingStage(Stage, Protocol):
-    """A Stage whose finished runs can vote: one with `num_classes` in its settings has to be that.
+    """A Stage whose finished runs can vote; required of every stage with `num_classes` in its settings.
 
-    Prediction knows the run's files alone. It makes `network(backbone=, num_classes=, mean=, std=)` of those settings
-    of `module` and fills the parts that the network itself calls `exported` from weights.safetensors. train.py refuses
-    settings that this would not work with: a `backbone` that timm.create_model does not make of plain values
-    (`${model}` is one), `mean` or `std` that are not three numbers, an `eval_transform` that is not one of
-    src.transforms.
+    Prediction knows only the run's files. It makes `network(backbone=, num_classes=, mean=, std=)` from these settings
+    of `module` and fills the network's `exported` parts from weights.safetensors. train.py refuses settings with which
+    this would not work: a `backbone` that timm.create_model cannot make from plain values (`${model}` is fine), `mean`
+    or `std` that are not three numbers, an `eval_transform` that is not one of src.transforms.
     """
 
     @property

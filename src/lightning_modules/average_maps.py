@@ -10,10 +10,10 @@ from torch import nn
 
 
 class AverageMaps(pl.LightningModule):
-    """The mean of several networks' maps, each normalised and signed as its run had it.
+    """The mean of several networks' maps, each with its own run's normalisation and sign.
 
     Attributes:
-        networks: C2AMs, to be set before predicting; what the run exports, as its masks depend on their weights.
+        networks: C2AMs, to be set before predicting; the run exports them, as its masks depend on their weights.
     """
 
     exported = ("networks",)

@@ -1,4 +1,4 @@
-"""What the stages ask of a timm network: its name, how wide its features are, and that it takes the run's images."""
+"""The stages' requirements for a timm network: a known name, the width of its features, and the run's image sizes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from timm.models import split_model_name_tag
 from torch import nn
 
 REFUSALS = (AssertionError, RuntimeError, ValueError, TypeError, IndexError, KeyError, ZeroDivisionError)
-"""What timm's networks raise at images or settings that they do not take."""
+"""What timm's networks raise for images or settings that they do not accept."""
 
 
 def check_name(settings: Mapping[str, Any]) -> None:
-    """Raise ValueError, with near names, for a network that timm lacks, or lacks weights for where they are asked for.
+    """Raise ValueError, with similar names, for a network that timm lacks, or has no weights for if they are needed.
 
     Args:
         settings: of timm.create_model; its model_name is <architecture>, or <architecture>.<tag> for one of several
-            weights. What is no name, and what another function makes, is not for this one to judge.
+            weights. Anything else, or made by another function, is not checked.
     """
     name, pretrained = str(settings.get("model_name")), settings.get("pretrained")
     if not is_timms(settings):
@@ -44,23 +44,23 @@ def check_name(settings: Mapping[str, Any]) -> None:
 
 
 def is_timms(settings: Mapping[str, Any]) -> bool:
-    """Whether timm makes the network by a name of its own, without a hub, from which it would be downloaded."""
+    """Whether timm makes the network by one of its own names, not from a hub, from which it would be downloaded."""
     name = str(settings.get("model_name"))
     return settings.get("_target_") == "timm.create_model" and re.fullmatch(r"[\w.-]+", name) is not None
 
 
 def did_you_mean(close: list[str]) -> str:
-    """The end of a sentence about a name: near ones, if there are any."""
+    """The end of a sentence about a name: similar ones, if there are any."""
     return f": did you mean {', '.join(close)}" if close else ""
 
 
 def fitted(settings: Mapping[str, Any], sizes: Iterable[int]) -> dict[str, Any]:
     """Settings of timm.create_model, with those that let the network take images of the run's sizes.
 
-    Most networks take any size. Of those that are made for one size, timm lets many interpolate their positions at
-    each pass (dynamic_img_size, where a side is no whole number of patches with dynamic_img_pad), which leaves their
-    weights as they are; others must be made for another size (img_size). What comes first of that is added, and
-    nothing where the network takes the images anyway, or never.
+    Most networks take any size. Of those made for one size, timm lets many interpolate their positions at each pass
+    (dynamic_img_size, with dynamic_img_pad if a side is no whole number of patches), which leaves their weights as they
+    are; others must be made for another size (img_size). The first of these that works is added, and nothing if the
+    network takes the images anyway, or never.
 
     Args:
         settings: of timm.create_model, all plain.
@@ -80,46 +80,46 @@ def fitted(settings: Mapping[str, Any], sizes: Iterable[int]) -> dict[str, Any]:
 
 @torch.no_grad()
 def takes(settings: Mapping[str, Any], sizes: Iterable[int]) -> bool:
-    """Whether timm makes such a network, taking images of the sizes; the meta device computes shapes alone."""
+    """Whether timm makes such a network, taking images of the sizes; the meta device computes only shapes."""
     random = torch.get_rng_state()
     try:
         with torch.device("meta"):
             plain = {key: value for key, value in settings.items() if key not in ("_target_", *START)}
             network = timm.create_model(**plain).eval()
             return all(network(torch.zeros(1, 3, size, size)).shape == (1, width_of(network)) for size in sizes)
-    except (*REFUSALS, NotImplementedError):  # the last: something that cannot be computed of shapes
+    except (*REFUSALS, NotImplementedError):  # the last: something that cannot be computed from shapes
         return False
     finally:
         torch.set_rng_state(random)
 
 
 START = ("pretrained", "weights", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
-"""Settings that say which weights a training starts from, and not what the network is."""
+"""Settings that say which weights training starts from, not what the network is."""
 
 
 def width_of(backbone: nn.Module) -> int:
-    """C of the features (N, C) that a timm network without classifier gives.
+    """C of the features (N, C) that a timm network without classifier outputs.
 
-    That is timm's `head_hidden_size` where a network has layers of its own between pooling and classifier
-    (MobileNetV3, GhostNet, VGG), and `num_features`, the channels of its last map, in the others.
+    That is timm's `head_hidden_size` if a network has layers between pooling and classifier (MobileNetV3, GhostNet,
+    VGG), and `num_features`, the channels of its last map, otherwise.
     """
     return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)  # type: ignore[arg-type] # timm's
 
 
 def name_of(backbone: nn.Module) -> str:
-    """A timm network's own name for itself, for messages."""
+    """A timm network's name, for messages."""
     settings = getattr(backbone, "pretrained_cfg", None) or {}
     return str(settings.get("architecture") or type(backbone).__name__)
 
 
 def made_for(backbone: nn.Module) -> str:
-    """The size of a timm network's own images, for messages."""
+    """The image size that a timm network was made for, for messages."""
     settings = getattr(backbone, "pretrained_cfg", None) or {}
     return " x ".join(str(side) for side in settings.get("input_size", ())[1:]) or "another one"
 
 
 def run_sizes(trainer: pl.Trainer) -> list[tuple[int, int]]:
-    """Heights and widths of the images that a run trains on, of its schedule one after the other."""
+    """Heights and widths of the images that a run trains on, in the order of its schedule."""
     return [(side, side) for side in dict.fromkeys(trainer.datamodule.sizes.values())]  # type: ignore[attr-defined] # ours
 
 
@@ -130,10 +130,10 @@ def check_sizes(backbone: nn.Module, shapes: Iterable[tuple[int, int]], features
     Args:
         backbone: a timm network.
         shapes: heights and widths in pixels.
-        features: try `forward_features` and not `forward`: the result must be a map (1, num_features, h, w).
+        features: try `forward_features` instead of `forward`: the result must be a map (1, num_features, h, w).
 
     Raises:
-        ValueError: the network takes no such image, or gives no such features.
+        ValueError: the network does not take such an image, or does not output such features.
     """
     training = {module: module.training for module in backbone.modules()}
     weight = next(backbone.parameters())

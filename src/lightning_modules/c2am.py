@@ -78,7 +78,7 @@ class C2AM(pl.LightningModule):
         power: of the rate's polynomial decay, which moves each step.
         head_multiplier, bias_multiplier: of the rate of the head and of all biases.
         scales: of the image, over which the maps are summed (with their flips).
-        normalise: what the summed map is brought to [0, 1] by: "maximum" divides by it, "range" subtracts the minimum
+        normalise: how the summed map is brought to [0, 1]: "maximum" divides by it, "range" subtracts the minimum
             first.
 
     Raises:
@@ -140,7 +140,7 @@ class C2AM(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         mine = self.represent(batch.image)
-        # The paper's authors want more pairs than one GPU's images give: all ranks' images are paired.
+        # The paper's authors ask for more pairs than one GPU's images give: all ranks' images are paired.
         foreground, background = self.of_all_ranks(mine.foreground), self.of_all_ranks(mine.background)
         losses = {
             "train/pull_foreground": pull_loss(foreground, self.alpha),
@@ -165,7 +165,7 @@ class C2AM(pl.LightningModule):
 
     @property
     def map_settings(self) -> dict[str, Any]:
-        """What the maps depend on besides the weights."""
+        """Everything the maps depend on besides the weights."""
         return {"scales": self.scales, "normalise": self.normalise}
 
     def border_mean(self, image: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Stage `grabcut`: a centred box for GrabCut to begin from. There is nothing to train."""
+"""Stage `grabcut`: a centred box for GrabCut to start from. There is nothing to train."""
 
 from __future__ import annotations
 

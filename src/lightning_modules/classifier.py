@@ -20,9 +20,9 @@ from src.precision import Linear
 
 
 class Network(nn.Module):
-    """A timm backbone with a linear head: all that a member is when it predicts.
+    """A timm backbone with a linear head: all of a member that is needed for prediction.
 
-    The head computes in float32 even under autocast: bfloat16 logits tie.
+    The head is computed in float32 even under autocast: bfloat16 logits tie.
 
     Args:
         backbone: a timm network without classifier, from (N, 3, H, W) to features (N, C).
@@ -32,7 +32,7 @@ class Network(nn.Module):
 
     mean: torch.Tensor
     std: torch.Tensor
-    exported = ("backbone", "head")  # what weights.safetensors holds
+    exported = ("backbone", "head")  # the contents of weights.safetensors
 
     def __init__(self, *, backbone: nn.Module, num_classes: int, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
@@ -53,8 +53,8 @@ class Classifier(Network, pl.LightningModule):
     Args:
         backbone, num_classes, mean, std: as in Network.
         mixing: a mixing strategy (conf/mixing).
-        label_smoothing: part of a label's weight that all classes share, in [0, 1).
-        contexts: names of the training contexts by id; empty where images have none.
+        label_smoothing: part of a label's weight shared by all classes, in [0, 1).
+        contexts: names of the training contexts by id; empty if images have none.
         optimizer, scheduler: from parameters (conf/optimizer) to an optimiser, from that to a schedule by epoch.
 
     Raises:
@@ -100,7 +100,7 @@ class Classifier(Network, pl.LightningModule):
         return self.mixing(batch)
 
     def log_mixed(self, mixed: Mixed) -> None:
-        """Log the share of the images that a partner took part in."""
+        """Log the share of images that were mixed with a partner."""
         alone = torch.arange(len(mixed.partner), device=mixed.partner.device)
         share = (mixed.partner != alone).float().mean()
         self.log("train/mixed", share, on_step=False, on_epoch=True, batch_size=len(alone), sync_dist=True)

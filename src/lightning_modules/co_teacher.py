@@ -28,9 +28,9 @@ class CoTeacher(Classifier):
     """The teacher is a Classifier: its backbone and head predict, are validated and are handed on. The student learns.
 
     Args:
-        ratio: r in (0, 1], side of the box of amplitudes that are mixed.
+        ratio: r in (0, 1], side of the box in which amplitudes are mixed.
         temperature: T, of the predictions in the consistency terms.
-        temperature_squared: multiply both terms by T^2, without which their gradients shrink with T^2.
+        temperature_squared: multiply both terms by T^2, without which their gradients shrink as 1 / T^2.
         copy_from_original: weight of KL(teacher's original || student's copy); 0 leaves the term out.
         original_from_copy: weight of KL(teacher's copy || student's original); 0 leaves the term out.
         ramp_up_epochs: epochs of this stage over which both weights grow.
@@ -68,7 +68,7 @@ class CoTeacher(Classifier):
         return nn.Sequential(OrderedDict(backbone=self.backbone, head=self.head))
 
     def train(self, mode: bool = True) -> CoTeacher:
-        """As nn.Module's, except for the teacher: it predicts, and so stays in evaluation mode."""
+        """As in nn.Module, except for the teacher: it predicts, and so stays in evaluation mode."""
         super().train(mode)
         self.teacher.eval()
         return self
@@ -139,8 +139,8 @@ class CoTeacher(Classifier):
     def update_teacher(self, step: int) -> None:
         """theta_t = m theta_t + (1 - m) theta_s, m = min(1 - 1 / (step + 1), decay), of parameters and buffers.
 
-        As in FACT (docs/method.md, section 6): the first step has m = 1/2, so that the weights that the teacher starts
-        from, finetune's average, are kept in part. Integer buffers are copied.
+        As in FACT (docs/method.md, section 6): the first step has m = 1/2, so the teacher's initial weights,
+        finetune's average, are kept in part. Integer buffers are copied.
 
         Args:
             step: the stage's own steps so far, this one included: 1 after the first.

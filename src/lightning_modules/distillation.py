@@ -1,7 +1,7 @@
-"""Stage `distil`: one network that learns what several finished ones predict together (docs/method.md, section 8).
+"""Stage `distil`: one network that learns the mean prediction of several finished ones (docs/method.md, section 8).
 
-In each step the teachers look at the very pixels that the student sees, crop, augmentation and mixing included, and
-their mean probabilities are its labels (Hinton et al. 2015; "consistent teaching": Beyer et al., CVPR 2022).
+In each step the teachers see the same pixels as the student, crop, augmentation and mixing included, and their mean
+probabilities are its labels (Hinton et al. 2015; "consistent teaching": Beyer et al., CVPR 2022).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Distillation(Classifier):
     """A Classifier whose labels are its teachers' mean probabilities; the images' own labels only validate it.
 
     Attributes:
-        teachers: to be set before training. They are no part of the module: neither its checkpoints nor its weights
-            hold them.
+        teachers: to be set before training. They are not part of the module: neither its checkpoints nor its weights
+            contain them.
 
     Args:
         temperature: of the teachers' and the student's predictions, above 0; 1: the labels are those of a soft vote.
@@ -68,7 +68,7 @@ class Distillation(Classifier):
 
 
 def resized(image: torch.Tensor, size: int) -> torch.Tensor:
-    """Square images (N, 3, H, H) at another side: bilinear, smoothed before they shrink; as they are at their own."""
+    """Square images (N, 3, H, H) at another side: bilinear, smoothed before they shrink; unchanged at their own."""
     if image.shape[-1] == size:
         return image
     return F.interpolate(image, size=(size, size), mode="bilinear", antialias=True)

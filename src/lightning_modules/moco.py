@@ -1,7 +1,7 @@
 """Stage `moco`: momentum contrast, MoCo v2 (He et al., CVPR 2020; Chen et al., 2020; docs/method.md, section 4).
 
-Two views of an image should have features closer to each other than to those of other images. The other images
-are a queue of keys from the batches before, encoded by a slowly moving average of the trained encoder.
+The features of two views of an image should be closer to each other than to those of other images. The other images
+are a queue of keys from earlier batches, encoded by a slowly moving average of the trained encoder.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class MoCo(pl.LightningModule):
 
     @property
     def backbone(self) -> nn.Module:
-        """What the next stage starts from."""
+        """The part from which the next stage starts."""
         return self.query_encoder.backbone
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -143,21 +143,21 @@ class MoCo(pl.LightningModule):
     def by_group(
         self, norm: nn.Module, forward: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
     ) -> torch.Tensor:
-        """A BatchNorm's `forward` on one group after the other: outputs, gradients and running statistics are those of
-        as many passes of the encoder."""
+        """A BatchNorm's `forward` on one group after the other: outputs, gradients and running statistics are
+        the same as with a separate pass of the encoder per group."""
         if self.groups == 1 or not norm.training:
             return forward(x)
         return torch.cat([forward(group) for group in x.chunk(self.groups)])
 
     def update_key_encoder(self) -> None:
-        """theta_k = m theta_k + (1 - m) theta_q (MoCo, eq. 2); BatchNorm's buffers are each encoder's own."""
+        """theta_k = m theta_k + (1 - m) theta_q (MoCo, eq. 2); BatchNorm's buffers are kept separately."""
         follow(self.key_encoder.parameters(), self.query_encoder.parameters(), self.key_momentum)
 
     @torch.no_grad()
     def shuffled_keys(self, image: torch.Tensor) -> torch.Tensor:
         """Keys of the global batch, in its order, each computed in another group than its query (MoCo, section 3.3).
 
-        A query and its key that shared BatchNorm's statistics could be matched by them alone.
+        If a query and its key shared BatchNorm's statistics, they could be matched by these alone.
 
         Args:
             image: this rank's (n, 3, H, W) in [0, 1].

@@ -1,4 +1,4 @@
-"""Make an optimiser and its schedule from their settings, and refuse what no training can have."""
+"""Make an optimiser and its schedule from their settings, and refuse settings that cannot train."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers,
 from torch import nn
 
 SETTINGS = ("lr", "momentum", "weight_decay")
-"""Numbers of an optimiser that are finite and not negative."""
+"""Numbers of an optimiser that must be finite and not negative."""
 
 
 def timm_optimizer(
     network: nn.Module, *, opt: str, lr: float, weight_decay: float, **settings: Any
 ) -> torch.optim.Optimizer:
-    """An optimiser of timm's, with weight decay of matrices and kernels alone.
+    """One of timm's optimisers, with weight decay for matrices and kernels only.
 
-    Biases, the parameters of norms (all that have one dimension) and what a network names itself, such as the
-    positions of a transformer, are not decayed.
+    Biases, the parameters of norms (all with one dimension) and those that a network names itself, such as a
+    transformer's positions, are not decayed.
 
     Args:
         network: whose parameters are trained.
-        opt: its name to timm, such as adamw, lamb, sgd; lookahead_adamw wraps one.
+        opt: its name in timm, such as adamw, lamb, sgd; lookahead_adamw wraps one.
         lr, weight_decay: of every optimiser.
-        settings: more of the optimiser's own, such as betas.
+        settings: further ones of this optimiser, such as betas.
 
     Raises:
         ValueError: timm has no such optimiser, or one that needs what training here does not provide.
@@ -59,12 +59,12 @@ def timm_optimizer(
 def make_optimizer(
     factory: Callable[..., torch.optim.Optimizer], trained: nn.Module | list[dict[str, Any]], setting: str
 ) -> torch.optim.Optimizer:
-    """An optimiser of a network, or of groups of parameters with settings of their own.
+    """An optimiser for a network, or for groups of parameters with their own settings.
 
     Args:
         factory: from parameters to an optimiser; `timm_optimizer` gets the network, whose names it needs.
         trained: the network or the groups.
-        setting: where its numbers stand, for the message, such as "module.optimizer".
+        setting: where its numbers are set, for the message, such as "module.optimizer".
 
     Raises:
         ValueError: a number that is negative, infinite or NaN (torch lets NaN pass), or one that the optimiser refuses.
@@ -87,7 +87,7 @@ def optimizer_and_schedule(
     scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler],
     trained: nn.Module,
 ) -> dict[str, Any]:
-    """What configure_optimizers returns of module.optimizer and module.scheduler, the schedule stepped once an epoch.
+    """The result of configure_optimizers for module.optimizer and module.scheduler, the schedule stepped once an epoch.
 
     Raises:
         ValueError: see make_optimizer; or the schedule refuses its settings.

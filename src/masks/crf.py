@@ -24,8 +24,8 @@ def refine(
 
     Args:
         image: (H, W, 3), uint8 or float in [0, 255]; may be read-only or strided.
-        foreground: (H, W), bool, or float in [0, 1], where more than a half is foreground (NaN is not).
-        gt_prob: how far the map is trusted, in (0.5, 1).
+        foreground: (H, W), bool, or float in [0, 1], where more than one half is foreground (NaN is not).
+        gt_prob: how much the map is trusted, in (0.5, 1).
         gaussian_sxy, gaussian_compat: range in pixels and weight of the smoothness kernel.
         bilateral_sxy, bilateral_srgb, bilateral_compat: ranges in pixels and grey levels, and weight, of the
             appearance kernel.
@@ -40,7 +40,7 @@ def refine(
     height, width = foreground.shape
     if image.shape != (height, width, 3):
         raise ValueError(f"the image has shape {image.shape}, its map {foreground.shape}: expected (H, W, 3), (H, W)")
-    # The C code reads the memory as it lies: uint8, contiguous, writable. A NaN in the unary would spread everywhere.
+    # The C code reads raw memory: uint8, contiguous, writable. A NaN in the unary would spread everywhere.
     pixels = np.array(np.nan_to_num(image), dtype=np.uint8, order="C")
     labels = (np.nan_to_num(foreground.astype(np.float32)) > 0.5).astype(np.int32)
     crf = DenseCRF2D(width, height, 2)

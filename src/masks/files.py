@@ -1,4 +1,4 @@
-"""Where the masks of a run's images are, and the true ones that they are compared with."""
+"""Where the masks of a run's images are, and the true masks they are compared with."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class MaskFiles:
                 )
 
     def relative(self, row: Row) -> str:
-        """A mask's path below the run, as the manifest with masks has it."""
+        """A mask's path below the run, as in the manifest with masks."""
         return f"masks/{self.names[row.image_path]}"
 
     def path(self, row: Row) -> Path:
@@ -58,7 +58,7 @@ class MaskFiles:
         return self.truth_dir / self.names[row.image_path]
 
     def true_mask(self, row: Row, shape: tuple[int, ...]) -> Mask:
-        """A true mask, (H, W) as its image.
+        """A true mask, (H, W) like its image.
 
         Raises:
             ValueError: it has another size.
@@ -71,7 +71,7 @@ class MaskFiles:
 
 
 def mask_names(paths: Sequence[str]) -> dict[str, str]:
-    """A mask's path for each image's: with .png for its extension, or appended to it where two images share a stem."""
+    """A mask's path for each image's: its extension replaced by .png, or .png appended if two share a stem."""
     names = {path: str(PurePosixPath(path).with_suffix(".png")) for path in paths}
     while True:
         counts = Counter(names.values())

@@ -1,4 +1,4 @@
-"""Find the object in a rough mask by the colours inside and outside of it: GrabCut (Rother et al., SIGGRAPH 2004)."""
+"""Find the object in a rough mask by the colours inside and outside it: GrabCut (Rother et al., SIGGRAPH 2004)."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ def cut(
 ) -> Mask | None:
     """The object in a box or in a rough mask, by OpenCV's GrabCut (docs/method.md, section 3).
 
-    Mixtures of Gaussians describe the colours inside and outside of the mask, a minimal cut assigns each pixel to one
-    of them, and both are repeated. The draws that the mixtures start from are the same for every image and process.
+    Mixtures of Gaussians describe the colours inside and outside the mask, a minimal cut assigns each pixel to one
+    of them, and both are repeated. The mixtures start from the same random numbers for every image and process.
 
     Args:
         image: (H, W, 3) uint8.
-        foreground: (H, W) bool: where the object may be. What lies outside is background for certain, but for a band.
-        size: the longer side that it is computed at, pixels; a smaller image keeps its own.
+        foreground: (H, W) bool: where the object may be. Everything outside is background, except in a band.
+        size: the longer side it is computed at, pixels; a smaller image keeps its size.
         iterations: of mixtures and cut.
         band: width of the band around the mask where the object may be too, as a share of the longer side, from 0.
         least: a result with less than this share of foreground counts as nothing.
 
     Returns:
-        (H, W) bool; None where nothing was found, or the mask is too empty or full to begin with.
+        (H, W) bool; None if nothing was found, or if the mask is too empty or full to start from.
     """
     height, width = foreground.shape
     factor = min(1.0, size / max(height, width))
@@ -35,7 +35,7 @@ def cut(
     inside = np.asarray(cv2.resize(foreground.astype(np.uint8), small, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
     labels = np.where(grown(inside, round(band * max(small))), cv2.GC_PR_BGD, cv2.GC_BGD).astype(np.uint8)
     labels[inside > 0] = cv2.GC_PR_FGD
-    cv2.setRNGSeed(0)  # of this thread; the state that the last image left would decide otherwise
+    cv2.setRNGSeed(0)  # of this thread; otherwise the state left by the last image would decide
     try:
         cv2.grabCut(pixels, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), iterations, cv2.GC_INIT_WITH_MASK)  # type: ignore[call-overload] # the rectangle is not used
     except cv2.error:  # no pixel inside, or none outside

@@ -1,4 +1,4 @@
-"""What a person needs to judge the masks of a run: masks.json, and a line for the log."""
+"""Figures for judging the masks of a run: masks.json, and a line for the log."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from src.progress import progress
 
 
 class Measured(NamedTuple):
-    """One mask: its share of foreground, that of its border, IoU with the true one (NaN without), height and width."""
+    """One mask: its share of foreground, its border's, IoU with the true one (NaN without), height and width."""
 
     foreground: float
     border: float
@@ -33,7 +33,7 @@ def iou(a: Mask, b: Mask) -> float:
 
 
 def border_share(mask: Mask) -> float:
-    """Share of foreground on a frame whose width is a seventh of the shorter side, as that of the map's sign."""
+    """Share of foreground on a frame of a seventh of the shorter side (c2am.border_mean's frame: of the height)."""
     margin = max(1, min(mask.shape) // 7)
     frame = np.ones(mask.shape, bool)
     frame[margin:-margin, margin:-margin] = False
@@ -65,7 +65,7 @@ def judge(
         files: the masks.
         measured: each of them.
         crashed: masks that are the thresholded map, because refining took its process down.
-        found_nothing: number of the masks in whose image GrabCut found nothing, of those made since the last
+        found_nothing: number of masks in whose image GrabCut found nothing, among those made since the last
             interruption.
         map_iou: (K, 2) by label: sum and number of the maps' IoU before refinement, of the maps made since the last
             interruption, as maps are not kept.
@@ -145,7 +145,7 @@ def line_of(report: dict[str, Any]) -> str:
 
 
 def doubts(report: Mapping[str, Any]) -> list[str]:
-    """What tells, of a masks.json, that a centred box would do better; nothing where nothing does."""
+    """The signs in a masks.json that a centred box would do better; empty if there are none."""
     empty, full = (len(report[part]) / report["images"] for part in ("empty", "full"))
     found = [says_nothing(report["foreground_share"], empty, full)]
     if report.get("border_share", 0) > report["foreground_share"]:

@@ -28,7 +28,7 @@ from src.stopping import NAMES, request
 class Task(NamedTuple):
     """A mask to make: paths of image and mask, the thresholded map as packed bits, and how it is refined.
 
-    That is by GrabCut, then by the CRF, with these settings; None: not by this one.
+    GrabCut comes first, then the CRF, with these settings; None leaves one out.
     """
 
     image: Path
@@ -55,12 +55,12 @@ def make_mask(task: Task) -> bool:
     """Refine a task's map and write it as an 8-bit PNG of 0 and 255, in one step.
 
     Returns:
-        Whether GrabCut, if it was asked for, found something; where it did not, the map is what the CRF refines.
+        Whether GrabCut, if used, found something; if it did not, the CRF refines the map itself.
     """
     count, found = task.shape[0] * task.shape[1], True
     foreground = np.unpackbits(np.frombuffer(task.bits, np.uint8), count=count).reshape(task.shape).astype(bool)
     if task.grabcut is not None or task.crf is not None:
-        # The worker decodes the image again: a millisecond, where refining takes a hundred.
+        # The worker decodes the image again: a millisecond, while refining takes a hundred.
         image = decode_image(task.image, max_pixels=0)
         if task.grabcut is not None:
             made = cut(image, foreground, **task.grabcut)  # type: ignore[arg-type] # those settings
@@ -72,8 +72,8 @@ def make_mask(task: Task) -> bool:
     return found
 
 
-# Training decodes a mask for each image. Without a filter that takes a fifth of the time that OpenCV's default (Sub and
-# run lengths) takes, and the file grows by a third (python -m benchmarks.masks).
+# Training decodes a mask for each image. Without a filter that takes a fifth of the time of OpenCV's default (Sub and
+# run lengths), and the file grows by a third (python -m benchmarks.masks).
 PNG = [
     cv2.IMWRITE_PNG_FILTER,
     cv2.IMWRITE_PNG_FILTER_NONE,
@@ -98,7 +98,7 @@ def block_signals() -> None:
 
 
 def start_refining() -> None:
-    """Run in a process of the pool: it is to end with the main process."""
+    """Run in a process of the pool, so that it ends with the main process."""
     Thread(target=end_with_main, daemon=True).start()
 
 
@@ -117,7 +117,7 @@ atexit.register(starting.acquire, timeout=5)
 
 
 class MaskPool:
-    """Processes that make masks while the caller goes on; a process that dies costs one refinement.
+    """Processes that make masks while the caller continues; a process that dies costs one refinement.
 
     A thread for each process hands it one task at a time, so that a crash in C code can be blamed on that task. For a
     task that takes two processes down, the thresholded map is written instead. The queue is bounded: `submit` waits.
@@ -128,7 +128,7 @@ class MaskPool:
         on_nothing: called with a mask's path after GrabCut found nothing in its image, from several threads.
 
     Attributes:
-        errors: those of tasks that could not be done at all; the first one stops everything that is queued.
+        errors: of tasks that could not be done at all; the first one stops everything queued.
     """
 
     MOST_CRASHES = 3  # in a row: then it is not the images' fault
@@ -154,7 +154,7 @@ class MaskPool:
         executor = self.executor()
         while (task := self.tasks.get()) is not None:
             if self.errors or request.signum:
-                continue  # the queue is emptied, so that nobody waits for room in it
+                continue  # the queue is emptied, so that nobody waits for space in it
             try:
                 executor = self.make(task, executor)
             except Exception as error:  # of any kind: a thread that ended here would leave `submit` waiting

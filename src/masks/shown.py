@@ -1,4 +1,4 @@
-"""Which masks of a run a person looks at: of several contexts the best, a median and the worst."""
+"""Which masks of a run are shown: the best, a median and the worst of several contexts."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ CONTEXTS = 6  # of a sheet, at most
 
 
 class Shown(NamedTuple):
-    """An image of a sheet: its place among the rows, and words about its mask."""
+    """An image of a sheet: its index among the rows, and a caption for its mask."""
 
     place: int
     words: str
 
 
 def shown(rows: Sequence[Row], measured: Sequence[Measured], names: Sequence[str]) -> list[Shown]:
-    """Three images for each of up to CONTEXTS contexts, spread over all of them; of classes where contexts are unknown.
+    """Three images for each of up to CONTEXTS contexts, spread over all of them; classes if contexts are unknown.
 
-    They have the masks of the greatest, the median (of an even number the higher) and the least IoU or, without true
-    masks, share of foreground; of fewer than three images each once. The choice depends on the masks alone: a run that
-    was interrupted shows the same ones.
+    Their masks have the greatest, the median (for an even number the higher) and the least IoU or, without true masks,
+    share of foreground; fewer than three images appear once each. The choice depends on the masks alone: a run that was
+    interrupted shows the same ones.
 
     Args:
         rows: the images.

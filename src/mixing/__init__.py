@@ -36,29 +36,29 @@ class Settings(TypedDict):
 
 
 class Strategy(ABC):
-    """A mixing strategy: `mix` says how a batch is mixed, and this class whether an image is.
+    """A mixing strategy: `mix` says how a batch is mixed, and this class decides whether an image is.
 
-    What comes out keeps this contract, for each of conf/mixing (tests/mixing/test_contract.py):
+    The result fulfils this contract, for each file in conf/mixing (tests/mixing/test_contract.py):
 
     - It takes any N >= 1 and any H and W, and returns a Mixed whose tensors are on the images' device.
     - `image` has the batch's shape and dtype, is finite, and keeps the pixels' scale: where all images are of one
-      colour and all masks alike, the typical pixel that comes out has about that colour. Noise, jitter and erased
+      colour and all masks alike, a typical pixel of the result has about that colour. Noise, jitter and erased
       boxes are allowed; normalised pixels, or weights of two images that do not sum to 1, are not.
-    - `partner` is an index into the batch for each image; it may be the image's own (which is how an image that was
-      left as it is shows), and several images may share one.
+    - `partner` is an index into the batch for each image; it may be the image's own (which marks an
+      image left as it is), and several images may share one.
     - `lam` is float. An image's label weighs lam and its partner's 1 - lam: other weights cannot be expressed.
     - It writes neither to the batch nor to anything that an earlier call returned.
     - All its draws come from torch's CPU generator, which it does not seed, and no call depends on earlier ones: a
       seed gives the same Mixed in every process, whether or not a run was resumed.
-    - A batch that lacks what it needs (mask None, domain -1) is refused with a ValueError, the first one at the latest.
-    - The host waits for nothing on a GPU after the first call: no item(), no bool(), no boolean index of a batch's
-      tensors, and what is drawn goes there by `to_device`.
+    - A batch that lacks what it needs (mask None, domain -1) raises ValueError, at the latest on the first batch.
+    - The host never waits for a GPU after the first call: no item(), no bool(), no boolean index into a batch's
+      tensors; random draws are sent there by `to_device`.
 
     Args:
-        probability: that an image is mixed at all, in [0, 1]; each image's own draw.
-        per_image: weights, and what else a strategy draws, are each image's own; false: the batch's, as published.
+        probability: that an image is mixed, in [0, 1]; drawn per image.
+        per_image: weights, and whatever else a strategy draws, are per image; false: per batch, as published.
         until: share of the stage's epochs after which nothing is mixed, in [0, 1]; 1: all epochs mix. A clean finish
-            (Yu et al., Mixup Without Hesitation, 2021): the module that trains looks at the epoch (`unmixed`).
+            (Yu et al., Mixup Without Hesitation, 2021): the training module checks the epoch (`unmixed`).
 
     Raises:
         ValueError: a setting outside of its range.
@@ -109,9 +109,9 @@ def choose(first: torch.Tensor, one: Mixed, other: Mixed) -> Mixed:
 
 
 def check_parts(strategies: Mapping[str, Strategy]) -> None:
-    """Raise ValueError for strategies that another one is made of, if one has a clean finish of its own.
+    """Raise ValueError for strategies that another one is made of, if one has its own clean finish.
 
-    The module that trains asks the whole strategy alone.
+    The training module asks only the whole strategy.
     """
     for name, strategy in strategies.items():
         if strategy.until != 1:
@@ -139,14 +139,14 @@ def draw_other_context(batch: Batch) -> torch.Tensor:
 class OtherContext:
     """draw_other_context, which refuses a first batch without contexts.
 
-    All images of a run have one, or none has: each batch's would have to be waited for.
+    All images of a run have a context, or none has: checking each batch would mean waiting for the GPU.
     """
 
     def __init__(self) -> None:
         self.known = False
 
     def __call__(self, batch: Batch) -> torch.Tensor:
-        """Partners, as of draw_other_context.
+        """Partners, as from draw_other_context.
 
         Raises:
             ValueError: the images have no context.
@@ -158,7 +158,7 @@ class OtherContext:
 
 
 def partner_rule(other_context: bool) -> Callable[[Batch], torch.Tensor]:
-    """How the setting `other_context` has partners drawn."""
+    """How partners are drawn, by the setting `other_context`."""
     return OtherContext() if other_context else draw_partner
 
 
@@ -168,5 +168,5 @@ def draw_beta(alpha: float, count: int) -> torch.Tensor:
 
 
 def by_pixel(weight: torch.Tensor) -> torch.Tensor:
-    """A weight of the batch (1,) or of each image (N,), or a scalar, beside images: (1 or N, 1, 1, 1)."""
+    """A weight per batch (1,) or per image (N,), or a scalar, shaped to multiply images: (1 or N, 1, 1, 1)."""
     return weight.view(-1, 1, 1, 1)

@@ -1,7 +1,7 @@
 """Amplitude: an image keeps its phases (its shapes) and its label, and gets a partner's amplitudes (its style).
 
-The mix of stage fdg as an augmentation (FACT, Xu et al., CVPR 2021, section 3.2). With a small box and a strength of 1
-it is FDA (Yang and Soatto, CVPR 2020).
+The mix of stage fdg as an augmentation (FACT, Xu et al., CVPR 2021, section 3.1). With a small box and `weakest` = 1 it
+is FDA (Yang and Soatto, CVPR 2020).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from src.transfers import to_device
 
 
 class Amplitude(Strategy):
-    """Amplitudes inside the box are mixed with the partner's; the partner's weight is uniform up to `strength`.
+    """Amplitudes inside the box are mixed with the partner's, whose weight is ~ U(weakest, strongest).
 
     Args:
         ratio: side of the low frequencies' box as a share of the spectrum's, in (0, 1].

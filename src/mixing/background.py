@@ -30,7 +30,7 @@ def grow(mask: torch.Tensor, share: float) -> torch.Tensor:
 
 @in_float32
 def fill(x: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
-    """Fill holes with what surrounds them, by push-pull over a pyramid of masked means (Gortler et al., 1996).
+    """Fill holes from their surroundings, by push-pull over a pyramid of masked means (Gortler et al., 1996).
 
     Down the pyramid each pixel is the mean of the known ones among its four, until nothing is unknown; up again,
     unknown pixels are interpolated from the level below. Known pixels stay exactly as they are, and a hole's own pixels
@@ -59,13 +59,13 @@ def fill(x: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
 
 
 class Background(Strategy):
-    """Own object, own label, and a partner's background. An image stays itself where one of the two masks is unusable.
+    """Own object, own label, and a partner's background. An image is left as it is if one of the two masks is unusable.
 
-    A mask is unusable if it covers less than `smallest` of the image, so that the object would be lost, or, grown, more
-    than `largest`, so that hardly any background is known.
+    A mask is unusable if it covers less than `smallest` of the image, so that the object would be lost, or, once grown,
+    more than `largest`, so that hardly any background is known.
 
     Args:
-        grow: margin around a partner's object that is removed with it, as a share of the image's longer side.
+        grow: margin removed around a partner's object, as a share of the image's longer side.
         smallest, largest: shares of the image that a usable mask covers, in [0, 1].
         other_context: partners come from another context.
         settings: as in Strategy.

@@ -40,7 +40,7 @@ class Decoupled(Strategy):
         self.by_context, self.said = by_context, False
         self.foreground = Foreground(alpha=alpha, mean=mean, other_context=other_context, **settings)
         self.spectrum = Spectrum(alpha=alpha, ratio=ratio, other_context=other_context, **settings)
-        self.spectrum.draw_partner = self.foreground.draw_partner  # one, which looks at the first batch alone
+        self.spectrum.draw_partner = self.foreground.draw_partner  # one, which checks only the first batch
 
     def mix(self, batch: Batch) -> Mixed:
         """All images mixed."""

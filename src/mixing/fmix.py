@@ -34,7 +34,7 @@ def low_frequency(noise: torch.Tensor, decay: float) -> torch.Tensor:
 
 
 def highest(x: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-    """Where each image has its highest values: a share of its pixels, to the nearest pixel (FMix).
+    """The positions of each image's highest values: a share of its pixels, to the nearest pixel (FMix).
 
     Args:
         x: (B, H, W).
@@ -49,7 +49,7 @@ def highest(x: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
 
 
 def fmix(x: torch.Tensor, partner: torch.Tensor, own: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Own pixels inside a mask, and the partner's outside of it.
+    """Own pixels inside a mask, and the partner's outside it.
 
     Args:
         x: (N, C, H, W).
@@ -64,7 +64,7 @@ def fmix(x: torch.Tensor, partner: torch.Tensor, own: torch.Tensor) -> tuple[tor
 
 
 class FMix(Strategy):
-    """A mask of area lambda ~ Beta(alpha, alpha), in blobs of any form.
+    """A mask of area lambda ~ Beta(alpha, alpha), in blobs of any shape.
 
     Args:
         alpha: of lambda's distribution.

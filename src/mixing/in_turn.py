@@ -12,7 +12,7 @@ from src.mixing import Mixed, Settings, Strategy, check_parts
 
 
 class InTurn(Strategy):
-    """Each strategy acts on what the one before it made, with its own probability.
+    """Each strategy acts on the result of the one before it, with its own probability.
 
     Args:
         strategies: by name, in this order; all but the last keep an image's own label (lam is 1).
@@ -34,9 +34,9 @@ class InTurn(Strategy):
         self.keeps_label = all(strategy.keeps_label for strategy in self.strategies)
 
     def mix(self, batch: Batch) -> Mixed:
-        """All images, each strategy in turn; the partner that is named is the last that an image met.
+        """All images, each strategy in turn; the partner returned is the last one that an image met.
 
-        If the last strategy mixes labels, partner and lam are that one's.
+        If the last strategy mixes labels, partner and lam are its own.
         """
         itself = torch.arange(len(batch.image), device=batch.image.device)
         partner, lam = itself, torch.ones(len(itself), device=itself.device)

@@ -7,7 +7,7 @@ from src.mixing import Mixed, Strategy, unmixed
 
 
 class NoMixing(Strategy):
-    """Empirical risk minimisation, the baseline of every comparison. The settings of Strategy change nothing."""
+    """Empirical risk minimisation, the baseline of every comparison. The settings of Strategy have no effect."""
 
     keeps_label = True
 

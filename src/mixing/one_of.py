@@ -20,7 +20,7 @@ class OneOf(Strategy):
         settings: as in Strategy.
 
     Raises:
-        ValueError: weights of other names, or that cannot be drawn by.
+        ValueError: weights for other names, or weights that cannot be used for drawing.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class OneOf(Strategy):
         self.keeps_label = all(strategy.keeps_label for strategy in self.strategies)
 
     def mix(self, batch: Batch) -> Mixed:
-        """All images, each by the strategy that was drawn, with that one's own probability."""
+        """All images, each by the strategy drawn for it, with that strategy's own probability."""
         drawn = torch.multinomial(self.weights, self.draws(batch), replacement=True)
         first, *others = sorted(set(drawn.tolist()))
         mixed: Mixed = self.strategies[first](batch)

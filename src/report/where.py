@@ -79,8 +79,8 @@ def on_grid(x: torch.Tensor, channels: int, prefix: int) -> torch.Tensor | None:
 def share_on(maps: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Share of each map's evidence that lies on the foreground (the energy-based pointing game, Wang et al. 2020).
 
-    A cell that the object covers in part counts in part. Evidence that were spread evenly would give the object's share
-    of the image.
+    A cell that the object covers in part counts in part. Evenly spread evidence would match the object's share of
+    the image.
 
     Args:
         maps: (N, h, w) float >= 0.

@@ -1,7 +1,7 @@
-"""Augmentations on uint8 images (and their masks), the only home of albumentations.
+"""Augmentations of uint8 images and their masks: the only package that imports albumentations.
 
-A transform is a callable (image, mask, seed) -> (image, mask): every draw comes from `seed`, so that a
-sample does not depend on the worker, the rank or the order in which it is made.
+A transform is a callable (image, mask, seed) -> (image, mask): every random draw comes from `seed`, so a sample does
+not depend on the worker, the rank or the order in which it is made.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ class Transform:
 
         Args:
             image: (H, W, 3) uint8 RGB.
-            mask: (H, W) bool or None; it follows the image's geometry, by its nearest pixel.
-            seed: key of all draws.
+            mask: (H, W) bool or None; it follows the image's geometry, by nearest pixel.
+            seed: key of all random draws.
 
         Returns:
             (size, size, 3) uint8 and (size, size) bool or None.
         """
-        # One for all steps: with generators of their own of one seed, an image would be flipped if and only if it is,
+        # One for all steps: with separate generators of the same seed, an image would be flipped if and only if it is,
         # say, turned to grey.
         state = np.random.default_rng(seed), random.Random(seed)
-        state[1].random()  # A.Compose's draw, whose checks cost more than a flip: samples stay what they were with it
+        state[1].random()  # as A.Compose draws, whose checks cost more than a flip: samples stay the same as with it
         made: dict[str, Any] = {"image": image} if mask is None else {"image": image, "mask": mask.view(np.uint8)}
         for step in self.steps:
             step.set_random_state(*state)
@@ -61,7 +61,7 @@ class Transform:
 
 
 class Crop(A.RandomResizedCrop):  # type: ignore[misc] # albumentations has no types
-    """RandomResizedCrop that averages over areas where it shrinks, as evaluation does, and interpolates elsewhere.
+    """RandomResizedCrop that averages over areas where it shrinks, like evaluation, and interpolates elsewhere.
 
     albumentations' own `area_for_downscale` repeats pixels on a side that grows while the other one shrinks.
 
@@ -85,15 +85,15 @@ class Crop(A.RandomResizedCrop):  # type: ignore[misc] # albumentations has no t
 
 
 LARGE = 2**26  # values of an image (22 million pixels) above which its resize saves memory instead of time
-HALVED = (1.45, 2.2)  # how many times the result's side an image's is where halving stands for averaging
-SMALL = 160  # pixels of the result's side, below which averaging is cheap anyway
+HALVED = (1.45, 2.2)  # ratios of the image's side to the result's at which halving replaces averaging
+SMALL = 160  # side of the result in pixels, below which averaging is cheap anyway
 
 
 def resize(image: Image, size: int) -> Image:
     """(H, W, 3) uint8 to (size, size, 3): averages over areas on sides that shrink, interpolates on sides that grow.
 
-    A result that is not small, of sides which shrink to about a half, is interpolated to twice its size and halved, in
-    less than half the time. The mean of two interpolated pixels is the area's mean where sides shrink to one half;
+    A result that is not small and whose sides shrink to about half is interpolated to twice its size and halved, in
+    less than half the time. The mean of two interpolated pixels is the area's mean if sides shrink to exactly half;
     within HALVED a pixel's weight differs by at most a tenth of the largest.
     """
     if size >= SMALL and all(HALVED[0] * size <= side <= HALVED[1] * size for side in image.shape[:2]):
@@ -113,18 +113,18 @@ def resize(image: Image, size: int) -> Image:
 class Train(Transform):
     """RandomResizedCrop, flips and AugMix (docs/method.md, sections 2, 3 and 5); the rest belongs to other recipes.
 
-    In the order of the arguments. After the flips an image with a mask has its colours changed alone: the two stay
-    together.
+    Steps follow the order of the arguments. After the flips, only the colours of an image with a mask are changed, so
+    that the two stay aligned.
 
     Args:
         size: side of the result in pixels.
         scale: smallest and largest share of the image's area that a crop takes.
         horizontal_flip, vertical_flip: probability of each.
         jitter: strength of brightness, contrast, saturation and hue, at least 0, hue at most 0.5; all 0: no jitter.
-        grey: probability of an image without colours.
+        grey: probability of a grey image.
         augmix: settings of AugMix; with 0 chains it is left out.
         randaugment: num_ops and magnitude of RandAugment; with 0 operations it is left out.
-        trivialaugment: whether there is TrivialAugment.
+        trivialaugment: whether to use TrivialAugment.
         random_erasing: probability of filling a rectangle with noise (Zhong et al., AAAI 2020).
 
     Raises:
@@ -244,7 +244,7 @@ class Evaluate(Transform):
         super().__init__(steps, min_side=shorter)
 
     def __call__(self, image: Image, mask: Mask | None, seed: int) -> tuple[Image, Mask | None]:
-        """As Transform's; only the middle of a strip is resized, as its ends would be enlarged for nothing."""
+        """As in Transform; only the middle of a strip is resized, as its ends would be enlarged for nothing."""
         image, mask = middle(image), None if mask is None else middle(mask)
         return super().__call__(image, mask, seed)
 
@@ -253,9 +253,9 @@ STRIP = 16  # times as long as wide: a longer image is cut before it is resized
 
 
 def middle(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The middle of a strip, four times as long as wide: more than any centre crop takes; other images as they are."""
+    """The middle of a strip, four times as long as wide: more than any centre crop needs; other images unchanged."""
     for axis, (long, short) in enumerate((image.shape[:2], image.shape[1::-1])):
         if long > STRIP * short:
-            cut = (long - 4 * short) // 2  # the same at both ends: the centre stays where it is
+            cut = (long - 4 * short) // 2  # the same at both ends: the centre does not move
             return np.ascontiguousarray(image.take(np.arange(cut, long - cut), axis))
     return image

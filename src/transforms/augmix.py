@@ -1,6 +1,6 @@
 """AugMix (Hendrycks et al., ICLR 2020): its twelve operations, chained and mixed.
 
-Their strengths are those of docs/method.md, section 5; `level` is the paper's, up to 10. Six of the operations on uint8
+Their strengths are in docs/method.md, section 5; `level` is the paper's, up to 10. Six of the operations on uint8
 images are a table of 256 values for each channel, some made from the channels' histograms, and the histogram of a
 table's result follows from the table. So a chain of tables is one table, a blend of such chains is one table, and all
 of it costs one pass over the pixels. Colour and sharpness look at more than one value, and the others move pixels:
@@ -52,8 +52,8 @@ def equalize(counts: Counts, level: float) -> Table:
 def factor(level: float) -> float:
     """Share of the image that is left by colour, contrast, brightness and sharpness: .1 + 1.8 level / 10.
 
-    The published quirk (docs/method.md, section 5): at level 1 that is at most .28, so that the result is nearly
-    grey, flat, black or blurred; the image as it is would be 1, at level 5.
+    The published quirk (docs/method.md, section 5): at level 1 it is at most .28, so the result is nearly grey, flat,
+    black or blurred; the unchanged image would be 1, at level 5.
     """
     return 0.1 + 1.8 * level / 10
 
@@ -76,7 +76,7 @@ def brightness(level: float) -> Table:
 
 
 def posterize(level: float) -> Table:
-    """Keep the highest bits: 4, and none at level 10."""
+    """Keep the highest bits: 4 at most, none at level 10."""
     dropped = 4 + int(0.4 * level)
     return IDENTITY & np.uint8(255 >> dropped << dropped)
 
@@ -145,7 +145,7 @@ def histogram(image: Image) -> Counts:
 
 
 def after(counts: Counts, table: Table) -> Counts:
-    """The histogram of what a table makes of an image with the histogram `counts`."""
+    """The histogram after a table is applied to an image with the histogram `counts`."""
     bins = table + CHANNEL
     return np.bincount(bins.ravel(), counts.ravel(), 3 * 256).reshape(3, 256).astype(np.int64)
 
@@ -230,13 +230,13 @@ def augmix(
 class AugMix(A.ImageOnlyTransform):  # type: ignore[misc] # albumentations has no types
     """AugMix with weights ~ Dirichlet(alpha), share ~ Beta(alpha, alpha), levels ~ U(.1, severity).
 
-    An image that comes with a mask gets photometric operations only, as the others would separate the two
+    An image with a mask gets photometric operations only, as the others would separate the two
     (docs/method.md, section 9).
 
     Args:
-        operations: names of OPERATIONS, drawn uniformly.
+        operations: names from OPERATIONS, drawn uniformly.
         chains: how many.
-        depth: smallest and largest number of operations of a chain.
+        depth: smallest and largest number of operations in a chain.
         severity: the highest level, in [.1, 10].
         alpha: of both distributions.
 
@@ -258,7 +258,7 @@ class AugMix(A.ImageOnlyTransform):  # type: ignore[misc] # albumentations has n
         self.chains, self.depth, self.severity, self.alpha = chains, (depth[0], depth[1]), severity, alpha
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """What may be drawn for this image.
+        """The operations that may be drawn for this image.
 
         Raises:
             ValueError: it has a mask, and every operation would separate the two.

@@ -1,4 +1,4 @@
-"""RandAugment and TrivialAugment as torchvision has them, as steps of a pipeline whose draws come from a seed."""
+"""torchvision's RandAugment and TrivialAugment, as steps of a pipeline whose random draws come from a seed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOVING = {"ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"}
 class AutoAugment(A.ImageOnlyTransform):  # type: ignore[misc] # albumentations has no types
     """One of torchvision's policies on (H, W, 3) uint8.
 
-    An image that comes with a mask gets photometric operations only, as the others would part the two.
+    An image with a mask gets photometric operations only, as the others would separate the two.
 
     Args:
         policy: RandAugment or TrivialAugmentWide of torchvision.transforms.v2.
@@ -27,19 +27,19 @@ class AutoAugment(A.ImageOnlyTransform):  # type: ignore[misc] # albumentations 
     def __init__(self, policy: Any) -> None:
         super().__init__(p=1.0)
         self.policy = policy
-        # Theirs alone: every policy draws from a table of this name, and no argument chooses of it.
+        # Only here: every policy draws from a table of this name, and no argument restricts it.
         self.operations = dict(policy._AUGMENTATION_SPACE)
         self.photometric = {name: how for name, how in self.operations.items() if name not in MOVING}
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """What may be drawn for this image, and the seed of the draws."""
+        """The operations that may be drawn for this image, and the seed of the draws."""
         operations = self.photometric if "mask" in data else self.operations
         return {"operations": operations, "seed": int(self.random_generator.integers(2**63))}
 
     def apply(self, img: Image, operations: dict[str, Any], seed: int, **params: Any) -> Image:
         """Draw, and alter."""
         self.policy._AUGMENTATION_SPACE = operations
-        # torchvision draws from torch's generator of the process, which a training without workers draws from too.
+        # torchvision draws from the process's torch generator, which training without workers also draws from.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             made: torch.Tensor = self.policy(torch.from_numpy(np.ascontiguousarray(img)).permute(2, 0, 1))
@@ -47,7 +47,7 @@ class AutoAugment(A.ImageOnlyTransform):  # type: ignore[misc] # albumentations 
 
 
 def rand_augment(num_ops: int, magnitude: int) -> AutoAugment:
-    """RandAugment (Cubuk et al., NeurIPS 2020): `num_ops` operations drawn alike, all of one magnitude of 0 to 30.
+    """RandAugment (Cubuk et al., NeurIPS 2020): `num_ops` operations drawn uniformly, all of one magnitude, 0 to 30.
 
     Raises:
         ValueError: another magnitude, or fewer than one operation.
@@ -61,5 +61,5 @@ def rand_augment(num_ops: int, magnitude: int) -> AutoAugment:
 
 
 def trivial_augment() -> AutoAugment:
-    """TrivialAugment (Mueller and Hutter, ICCV 2021), wide: one operation drawn alike, of any magnitude."""
+    """TrivialAugment (Mueller and Hutter, ICCV 2021), wide: one operation drawn uniformly, of any magnitude."""
     return AutoAugment(v2.TrivialAugmentWide())
