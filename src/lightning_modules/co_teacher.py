@@ -99,8 +99,7 @@ class CoTeacher(Classifier):
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         mixed, copies = self.mix(batch)
-        both = torch.cat([mixed.image, copies])
-        x = (both - self.mean) / self.std
+        x = self.normalised(torch.cat([mixed.image, copies]))
         original, copied = self.student(x).chunk(2)
         labels = batch.label, batch.label[mixed.partner], mixed.lam, self.label_smoothing
         losses = {
@@ -110,7 +109,7 @@ class CoTeacher(Classifier):
         ramp = ramp_up(self.current_epoch, self.ramp_up_epochs)
         if self.copy_from_original or self.original_from_copy:
             with torch.no_grad():
-                aim_original, aim_copied = self(both).chunk(2)
+                aim_original, aim_copied = self.teacher(x).chunk(2)
             terms = {
                 "train/copy_from_original": (self.copy_from_original, copied, aim_original),
                 "train/original_from_copy": (self.original_from_copy, original, aim_copied),

@@ -157,5 +157,5 @@ def maps_of(
 def features_of(member: Member, image: torch.Tensor, device: torch.device) -> npt.NDArray[np.float32]:
     """What a member's head sees of images (N, 3, H, W) uint8: (N, C)."""
     network = rebuild(member).to(device)
-    parts = [(part.to(device).float() / 255 - network.mean) / network.std for part in torch.split(image, AT_ONCE)]
+    parts = [network.normalised(part.to(device).float() / 255) for part in torch.split(image, AT_ONCE)]
     return np.concatenate([network.backbone(part).float().cpu().numpy() for part in parts])
