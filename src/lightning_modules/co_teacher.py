@@ -16,7 +16,7 @@ from torch import nn
 
 from src.averages import follow
 from src.data.batch import Batch
-from src.fourier import mix_amplitude
+from src.fourier import check_ratio, mix_amplitude
 from src.lightning_modules.classifier import Classifier
 from src.lightning_modules.optimizer import optimizer_and_schedule
 from src.losses import consistency, mixed_cross_entropy, ramp_up
@@ -52,8 +52,7 @@ class CoTeacher(Classifier):
         decay: float,
         **classifier: Any,
     ) -> None:
-        if not 0 < ratio <= 1:
-            raise ValueError(f"module.ratio is {ratio}: expected a number above 0 and at most 1")
+        check_ratio(ratio, "module.ratio")
         super().__init__(**classifier)
         self.student = copy.deepcopy(self.teacher)
         self.teacher.requires_grad_(False)
