@@ -12,6 +12,7 @@ import torch
 
 from src.data.datasets import Images
 from src.data.manifest import read_manifest
+from src.data.mask_files import names_of
 from src.prediction.image_sets import ImageSet, Truth
 from src.prediction.members import Member, rebuild
 from src.prediction.run import OpenImages
@@ -79,8 +80,8 @@ def with_masks(images: ImageSet, folder: Path | None, known: Mapping[str, Path])
     """
     found: dict[int, Path] = {}
     for i, row in enumerate(images.rows):
-        own = folder / row.image_path if folder else None
-        places = [own.with_name(f"{own.name}.png"), own.with_suffix(".png")] if own else []
+        # By the second name first: the first may be another image's.
+        places = [folder / name for name in reversed(names_of(row.image_path))] if folder else []
         places += [known[row.image_path]] if row.image_path in known else []
         there = next((place for place in places if place.is_file()), None)
         if there:
