@@ -22,6 +22,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from src.cli import composed
 from src.data.batch import Batch
 from src.data.words import read_data_set
 from src.datamodules.synthetic.dataset import generate
@@ -31,7 +32,7 @@ from src.prediction.settings import read_settings
 from src.runs.directory import check_settings, flat
 from src.runs.lineage import NONE, fits
 from src.sweeps.sweeper import OF_THE_SWEEP
-from tests.conftest import ROOT, composed
+from tests.conftest import ROOT
 
 SHOWN = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 DOCUMENTS = [*SHOWN, "CONTRIBUTING.md"]

@@ -25,7 +25,7 @@ from src.prediction.settings import read_settings
 from src.report.evaluation import Beside, EvaluatedSet, Evaluation, evaluate_all
 from src.runs.directory import resolved
 from src.runs.weights import save_weights
-from tests.conftest import TINY, composed
+from tests.conftest import TINY
 
 
 def made_up_run(
@@ -38,7 +38,7 @@ def made_up_run(
     folder, rng = logs / "track1" / stage / name, np.random.default_rng(seed)
     folder.mkdir(parents=True)
     words = [*TINY, *places, "track=1", "stage=baseline", f"seed={seed}", f"logs_dir={logs}"]
-    cfg = composed("train", *words)
+    cfg = cli.composed("train", *words)
     cfg.dataset = {"num_classes": len(classes), "contexts": list(contexts), "images": 0, "context_information": 0}
     cfg.init = cfg.masks = "none"
     config = resolved(cfg)
@@ -82,7 +82,7 @@ def made_up(
     """
     logs, rng = tmp_path / "logs", np.random.default_rng(0)
     places = [f"data_root={data / 'data'}", f"manifest_dir={tmp_path / 'dataset_json'}"]
-    cfg = composed(
+    cfg = cli.composed(
         "predict", "track=1", "scale=demo", *places, f"logs_dir={logs}", f"results_dir={tmp_path / 'results'}",
         "report=true", *words,
     )  # fmt: skip
