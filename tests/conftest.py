@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import DictConfig
+from safetensors.torch import load_file
 
 from src import cli, stopping
 from src.datamodules.synthetic.dataset import generate
@@ -155,6 +156,11 @@ def signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for signum, handler in before.items():
         signal.signal(signum, handler)
     stopping.request.__init__()  # type: ignore[misc]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    """What a finished run hands on."""
+    return load_file(run / "weights.safetensors")
 
 
 def sign(run: Path, **changes: Any) -> None:

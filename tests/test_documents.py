@@ -328,25 +328,6 @@ def test_a_wrong_order_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(wrong) == len(expected) and all(text in one for text, one in zip(expected, wrong, strict=True)), wrong
 
 
-def anchors(path: Path) -> set[str]:
-    """The fragments of a document's headings."""
-    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-@pytest.mark.parametrize("document", DOCUMENTS)
-def test_links_and_pictures_lead_somewhere(document: str) -> None:
-    path = ROOT / document
-    text = "\n".join(line for line in path.read_text().splitlines() if not line.startswith("    "))
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if re.match(r"https?:", target):
-            continue
-        place, _, anchor = target.partition("#")
-        file = path.parent / place if place else path
-        assert file.exists(), f"{document} links to {target}"
-        assert not anchor or anchor in anchors(file), f"{document} links to {target}: no such heading"
-
-
 def test_the_front_page_shows_the_chain_and_the_report_first() -> None:
     lines = (ROOT / "README.md").read_text().splitlines()
     assert len(lines) <= 170
