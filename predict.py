@@ -194,7 +194,8 @@ def evaluated(
     settled = [(images, stack[: len(voters)]) for images, stack in settled]
     choice = voting.Choice(list(range(len(voters))), [])
     if settings.chooses:
-        choice = voting.SELECTIONS[settings.select](settled[1][1], settled[1][0].label, settings.rounds)
+        images, stack = next(one for one in settled if one[0].name == "in_domain")
+        choice = voting.SELECTIONS[settings.select](stack, images.label, settings.rounds)
     votes = [
         EvaluatedSet(images, stack, voting.elect(stack, settings.vote, choice.members)) for images, stack in settled
     ]

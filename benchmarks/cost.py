@@ -21,12 +21,10 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
-from hydra import compose, initialize_config_dir
 from torch.utils.flop_counter import FlopCounterMode
 
 from src import cli
 from src.files import read_json
-from src.overrides import quoted
 
 BACKBONES = ("resnet34", "densenet121", "wide_resnet50_2")
 MEMBERS = 10  # of stage adapt, for each backbone
@@ -102,23 +100,22 @@ class Rates:
 def jobs(images: int) -> list[Job]:
     """What is trained for one track."""
     made = []
-    with initialize_config_dir(str(cli.ROOT / "conf"), version_base="1.3"):
-        for stage, passes, models in (
-            ("baseline", 1, ("resnet50",)),
-            ("wsss", 1, ("resnet50",)),
-            ("moco", 3, BACKBONES),  # the query forward and back, the key forward: two and two thirds
-            ("finetune", 1, BACKBONES),
-            ("fdg", 2, BACKBONES),
-            ("adapt", 1, BACKBONES),
-        ):
-            for model in models:
-                cfg = compose("train", [quoted(word) for word in (f"stage={stage}", f"model={model}", "track=1")])
-                epochs, size = int(cfg.trainer.max_epochs), cfg.datamodule.size
-                steps = [(0, size)] if isinstance(size, int) else [tuple(pair) for pair in size]
-                batch = int(cfg.datamodule.batch_size) * (2 if stage == "fdg" else 1)
-                for (begin, side), (end, _) in zip(steps, [*steps[1:], (epochs, 0)], strict=True):
-                    many = images * (end - begin) * {"fdg": 2, "adapt": MEMBERS}.get(stage, 1)
-                    made.append(Job(stage, model, int(side), batch, many, passes))
+    for stage, passes, models in (
+        ("baseline", 1, ("resnet50",)),
+        ("wsss", 1, ("resnet50",)),
+        ("moco", 3, BACKBONES),  # the query forward and back, the key forward: two and two thirds
+        ("finetune", 1, BACKBONES),
+        ("fdg", 2, BACKBONES),
+        ("adapt", 1, BACKBONES),
+    ):
+        for model in models:
+            cfg = cli.composed("train", f"stage={stage}", f"model={model}", "track=1")
+            epochs, size = int(cfg.trainer.max_epochs), cfg.datamodule.size
+            steps = [(0, size)] if isinstance(size, int) else [tuple(pair) for pair in size]
+            batch = int(cfg.datamodule.batch_size) * (2 if stage == "fdg" else 1)
+            for (begin, side), (end, _) in zip(steps, [*steps[1:], (epochs, 0)], strict=True):
+                many = images * (end - begin) * {"fdg": 2, "adapt": MEMBERS}.get(stage, 1)
+                made.append(Job(stage, model, int(side), batch, many, passes))
     return made
 
 
@@ -129,7 +126,6 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=88866, help="to train on (track 1 of the challenge)")
     parser.add_argument("--test-images", type=int, default=14000)
     options = parser.parse_args()
-    cli.register_resolvers()
     measured = read_json(options.measured)
     rates = Rates(measured["rows"])
     print(f"{measured['machine']['card']}, {options.images} images\n")

@@ -135,7 +135,6 @@ def main(words: Sequence[str] | None = None) -> None:
     from benchmarks.gpu_bench import Bench  # here: the processes that refine masks import this file
     from benchmarks.gpu_rows import ROWS
 
-    cli.register_resolvers()
     cli.quiet_libraries()
     rows = options.rows or list(ROWS)
     if unknown := [name for name in rows if name not in ROWS]:

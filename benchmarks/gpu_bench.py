@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from benchmarks.gpu_meter import timed
 from benchmarks.loader import write_images
@@ -19,7 +17,7 @@ from src.data.batch import PixelBatch
 from src.data.manifest import write_manifest
 from src.data.splits import Split
 from src.datamodules.nico import NicoDataModule
-from src.overrides import literal, quoted
+from src.overrides import literal
 
 Figures = dict[str, Any]
 TREE = "public_dg_0416/train"
@@ -85,13 +83,7 @@ class Bench:
             "changes=null", "callbacks.progress=null", "callbacks.pictures=null", "callbacks.neighbours=null",
             "trainer.enable_progress_bar=false",
         ]  # fmt: skip
-        with initialize_config_dir(str(cli.ROOT / "conf"), version_base="1.3"):
-            every = [quoted(word) for word in (where, *shared, *words, *small)]
-            cfg = compose("train", every, return_hydra_config=True)
-        HydraConfig.instance().set_config(cfg)
-        with open_dict(cfg):
-            del cfg["hydra"]
-        return cfg
+        return cli.composed("train", where, *shared, *words, *small)
 
     def data(self, cfg: DictConfig, at_hand: bool = True) -> NicoDataModule:
         """The data module, its images repeated to an epoch's; fills in what train.py does of the data."""

@@ -11,15 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import yaml
-from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from src import cli
 from src.data.manifest import Row
 from src.files import digest_of, write_json, write_text
 from src.lightning_modules.classifier import Network
-from src.overrides import quoted
 from src.prediction.image_sets import ImageSet, with_digest
 from src.prediction.kept import store, task_of
 from src.prediction.members import Member, read_member
@@ -39,40 +36,50 @@ def words_of(folder: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def configuration(name: str, *words: str) -> DictConfig:
-    """The configuration of an entry point, as it composes it."""
-    cli.register_resolvers()
-    with initialize_config_dir(str(cli.ROOT / "conf"), version_base="1.3"):
-        cfg = compose(name, [quoted(word) for word in words], return_hydra_config=True)
-    HydraConfig.instance().set_config(cfg)
-    with open_dict(cfg):
-        del cfg["hydra"]
-    return cfg
-
-
 def make_runs(folder: Path, count: int, classes: Sequence[str], split: Mapping[str, Sequence[str]]) -> None:
     """Write finished baselines of drawn weights, that differ in their seeds."""
-    parts = {"train": [], "in_domain": [], "out_of_domain": [], "trained_on_before": [], **split}
     for seed in range(count):
         words = [*words_of(folder), "stage=baseline", f"seed={seed}", "datamodule.size=32", "changes=null"]
-        cfg = configuration("train", *words)
-        cfg.dataset = {"num_classes": len(classes), "contexts": [], "images": 0, "context_information": 0}
-        cfg.init = cfg.masks = "none"
-        run, settings = Path(cfg.run_dir), resolved(cfg)
-        write_text(run / "config.yaml", yaml.safe_dump(settings))
-        write_json(run / "classes.json", list(classes))
-        write_text(run / "split.json", json.dumps(parts))
-        torch.manual_seed(seed)
-        backbone = cli.instantiate({**settings["model"], "pretrained": False, "weights": None})
-        network = Network(backbone=backbone, num_classes=len(classes), mean=[0.5] * 3, std=[0.2] * 3)
-        save_weights(run / "weights.safetensors", {"backbone": network.backbone, "head": network.head})
-        done = {
-            "weights_sha256": digest_of(run / "weights.safetensors"),
-            "files": {name: digest_of(run / name) for name in DESCRIBED_BY},
-            "metrics": {},
-            "passes": 1,
-        }
-        write_json(run / "finished.json", done)
+        cfg = cli.composed("train", *words)
+        write_run(Path(cfg.run_dir), cfg, classes, split)
+
+
+def write_run(
+    run: Path,
+    cfg: DictConfig,
+    classes: Sequence[str],
+    split: Mapping[str, Sequence[str]],
+    contexts: Sequence[str] = (),
+    metrics: Mapping[str, float] | None = None,
+    passes: float = 1,
+) -> None:
+    """Write what a finished run of a classifier is read from, with weights that its seed draws.
+
+    Args:
+        run: the run directory.
+        cfg: what train.py was called with; what it finds out of the data is filled in.
+        classes, contexts: names.
+        split: image paths of parts; the others are empty.
+        metrics, passes: of finished.json.
+    """
+    cfg.dataset = {"num_classes": len(classes), "contexts": list(contexts), "images": 0, "context_information": 0}
+    cfg.init = cfg.masks = "none"
+    settings = resolved(cfg)
+    parts = {"train": [], "in_domain": [], "out_of_domain": [], "trained_on_before": [], **split}
+    write_text(run / "config.yaml", yaml.safe_dump(settings))
+    write_json(run / "classes.json", list(classes))
+    write_text(run / "split.json", json.dumps(parts))
+    torch.manual_seed(settings["seed"])
+    backbone = cli.instantiate({**settings["model"], "pretrained": False, "weights": None})
+    network = Network(backbone=backbone, num_classes=len(classes), mean=[0.5] * 3, std=[0.2] * 3)
+    save_weights(run / "weights.safetensors", {"backbone": network.backbone, "head": network.head})
+    done = {
+        "weights_sha256": digest_of(run / "weights.safetensors"),
+        "files": {name: digest_of(run / name) for name in DESCRIBED_BY},
+        "metrics": dict(metrics or {}),
+        "passes": passes,
+    }
+    write_json(run / "finished.json", done)
 
 
 def members_in(folder: Path) -> list[Member]:
@@ -93,7 +100,7 @@ def drawn(label: npt.NDArray[np.int64], classes: int, seed: int) -> npt.NDArray[
 
 def keep(folder: Path, images: ImageSet, label: npt.NDArray[np.int64], classes: int, *words: str) -> None:
     """Keep drawn predictions of every run for images, as predict.py with `words` looks for them."""
-    settings = read_settings(resolved(configuration("predict", *words_of(folder), *words)))
+    settings = read_settings(resolved(cli.composed("predict", *words_of(folder), *words)))
     images = with_digest(images, settings.digests())
     for seed, member in enumerate(members_in(folder)):
         task = task_of(member, images.name, images.digest, [], "", settings)

@@ -29,6 +29,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from torchvision import transforms
 from torchvision.transforms import functional as F
 
+from benchmarks.pictures import noisy, smooth
 from src.data.batch import collate, collate_pairs
 from src.data.datasets import Images, Pairs
 from src.data.images import decode_image
@@ -56,10 +57,8 @@ def write_images(folder: Path, count: int) -> list[Row]:
     """Write pictures and masks and return their rows."""
     rng = np.random.default_rng(0)
     for i in range(count):
-        coarse = rng.integers(0, 255, (12, 16, 3), dtype=np.uint8)
-        picture = cv2.resize(coarse, (500, 375), interpolation=cv2.INTER_CUBIC).astype(np.float32)
-        picture += rng.normal(0, 6, picture.shape)
-        cv2.imwrite(str(folder / f"{i}.jpg"), picture.clip(0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 90])
+        picture = noisy(rng, smooth(rng, (500, 375)))
+        cv2.imwrite(str(folder / f"{i}.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, 90])
         mask = np.zeros((375, 500), np.uint8)
         axes = (int(rng.integers(60, 160)), int(rng.integers(50, 140)))
         cv2.ellipse(mask, (250, 190), axes, float(rng.integers(180)), 0, 360, 1, -1)

@@ -10,7 +10,7 @@ end, what training pays to decode such a mask.
 from __future__ import annotations
 
 import argparse
-import resource
+import os
 import statistics
 import tempfile
 import time
@@ -20,6 +20,8 @@ import cv2
 import numpy as np
 import yaml
 
+from benchmarks.pictures import noisy, smooth
+from benchmarks.soak import resident
 from src.data.mask_files import decode_mask
 from src.masks.pool import MaskPool, encode_mask, task_of
 
@@ -28,20 +30,12 @@ SETTINGS = yaml.safe_load((Path(__file__).resolve().parent.parent / "conf/crf/de
 
 def picture(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A picture (375, 500, 3) uint8 and a rough map (375, 500) bool of its blob."""
-    coarse = rng.integers(0, 120, (6, 8, 3), dtype=np.uint8)
-    image = cv2.resize(coarse, (500, 375), interpolation=cv2.INTER_CUBIC).astype(np.float32)
+    image = smooth(rng, (500, 375), cells=(8, 6), below=120)
     blob, rough = np.zeros((375, 500), np.uint8), np.zeros((375, 500), np.uint8)
     axes = (int(rng.integers(60, 160)), int(rng.integers(50, 140)))
     cv2.ellipse(blob, (250, 190), axes, 30, 0, 360, 1, -1)
     cv2.ellipse(rough, (260, 180), (axes[0] + 15, axes[1] - 15), 20, 0, 360, 1, -1)
-    image += 110 * blob[..., None] + rng.normal(0, 6, image.shape)
-    return image.clip(0, 255).astype(np.uint8), rough.astype(bool)
-
-
-def resident() -> float:
-    """This process's memory now, in MiB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
+    return noisy(rng, image + 110 * blob[..., None]), rough.astype(bool)
 
 
 def make(folder: Path, maps: list[np.ndarray], count: int, processes: int, report: bool) -> float:
@@ -57,7 +51,7 @@ def make(folder: Path, maps: list[np.ndarray], count: int, processes: int, repor
             task_of(folder / f"{i % len(maps)}.jpg", folder / f"{processes}-{i}.png", maps[i % len(maps)], SETTINGS)
         )
         if report and (i + 1) % (count // 5) == 0:
-            print(f"  after {i + 1:5d} images the main process holds {resident():.0f} MiB", flush=True)
+            print(f"  after {i + 1:5d} images the main process holds {resident(os.getpid()):.0f} MiB", flush=True)
     pool.close()
     return count / (time.perf_counter() - begin)
 

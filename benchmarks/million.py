@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 import predict
-from benchmarks.kept import TEST, TRAIN, configuration, drawn, keep, make_runs, members_in, words_of, write_truth
+from benchmarks.kept import TEST, TRAIN, drawn, keep, make_runs, members_in, words_of, write_truth
 from benchmarks.votes import links
 from src import cli
 from src.data.checks import check_against_tree, check_labels, check_links, with_contexts
@@ -106,7 +106,7 @@ class Bench:
 
     def settings(self) -> PredictionSettings:
         """Of a prediction."""
-        return read_settings(resolved(configuration("predict", *words_of(self.folder))))
+        return read_settings(resolved(cli.composed("predict", *words_of(self.folder))))
 
     @property
     def layout(self) -> Layout:
@@ -133,7 +133,7 @@ class Bench:
     def predicts(self, *words: str) -> Work:
         """The command predict.py."""
         every = [*words_of(self.folder), "ensemble=baselines", "ensemble.split='*'", "compare=[]", *words]
-        return lambda: predict.predict(configuration("predict", *every))
+        return lambda: predict.predict(cli.composed("predict", *every))
 
 
 def scan_tests(bench: Bench) -> Work:
@@ -187,7 +187,7 @@ def order(bench: Bench) -> Work:
 
 def data_module(bench: Bench) -> Work:
     """What train.py does with the data before it trains."""
-    cfg = configuration("train", *words_of(bench.folder), "stage=baseline")
+    cfg = cli.composed("train", *words_of(bench.folder), "stage=baseline")
 
     def work() -> None:
         module = cli.instantiate(cfg.datamodule)

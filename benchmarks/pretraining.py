@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import argparse
 import csv
-import statistics
 import subprocess
 import sys
 from pathlib import Path
+
+from src.report.comparison.left_out import cell
 
 LOGS = Path("demo/logs")
 INIT = "init=${logs_dir}/${track.name}/moco/${model.model_name}-${split_name}-seed${seed}"
@@ -28,12 +29,6 @@ def column(run: Path, name: str) -> list[float]:
     """A metric of every epoch that has it."""
     with open(run / "metrics.csv", newline="") as file:
         return [float(row[name]) for row in csv.DictReader(file) if row[name]]
-
-
-def cell(values: list[float], factor: float = 100) -> str:
-    """Mean and standard error."""
-    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-    return f"{factor * statistics.mean(values):.1f} ± {factor * error:.1f}"
 
 
 def main() -> None:
@@ -65,7 +60,8 @@ def main() -> None:
                 accuracy = column(LOGS / f"{run}{tag}", "val/in_domain/accuracy")
                 ends[tag].append(accuracy[-1])
                 epochs[tag].append(next((i for i, value in enumerate(accuracy, 1) if value >= goal), len(accuracy)))
-        figures = [*(cell(values) for values in ends.values()), *(cell(values, 1) for values in epochs.values())]
+        counts = [[value / 100 for value in values] for values in epochs.values()]  # `cell` shows percent
+        figures = [cell(values) for values in (*ends.values(), *counts)]
         print(f"| {track} | {' | '.join(figures)} |")
 
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.slow_disk
 
-Bytes are those of JPEGs written here (benchmarks.loader's kind of picture, in three sizes); the rest is arithmetic for
+Bytes are those of JPEGs written here (benchmarks.pictures, in three sizes); the rest is arithmetic for
 a network disk with 16 readers, as many as the workers of one GPU: an open takes 5 ms, beside other readers' opens, and
 all share 100 MB/s. A tar file (what webdataset and litdata read in one go) has a thousand images.
 """
@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+
+from benchmarks.pictures import noisy, smooth
 
 OPEN, BANDWIDTH, READERS, IN_TAR = 0.005, 100e6, 16, 1000
 """Seconds, bytes a second, readers, images."""
@@ -21,9 +23,7 @@ SHORTER = 576
 def bytes_of(size: tuple[int, int], shorter: int = 0) -> int:
     """Of a JPEG of quality 90 of a picture (W, H), its shorter side reduced to `shorter` before, if that is above 0."""
     rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 255, (12, 16, 3), dtype=np.uint8)
-    smooth = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)
-    picture = (smooth + rng.normal(0, 6, smooth.shape)).clip(0, 255).astype(np.uint8)
+    picture = noisy(rng, smooth(rng, size))
     if shorter and min(size) > shorter:
         scale = shorter / min(size)
         small = (round(size[0] * scale), round(size[1] * scale))

@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 
 import predict
-from benchmarks.kept import TEST, TRAIN, configuration, drawn, keep, make_runs, words_of, write_truth
+from benchmarks.kept import TEST, TRAIN, drawn, keep, make_runs, words_of, write_truth
 from benchmarks.loader import write_images
+from src import cli
 from src.data.manifest import Row
 from src.files import write_json
 from src.prediction.image_sets import ImageSet, Truth
@@ -91,7 +92,7 @@ def whole(folder: Path, profile: bool) -> None:
         if own:
             keep(folder, part, np.array([paths[path] for path in held]), CLASSES)
         for again in (False, True):  # the first time manifests are made, and digests
-            cfg = configuration("predict", *words_of(folder), "ensemble=baselines", *words)
+            cfg = cli.composed("predict", *words_of(folder), "ensemble=baselines", *words)
             said, seen = StringIO(), cProfile.Profile()
             begin = time.process_time()
             with redirect_stdout(said):

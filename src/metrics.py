@@ -166,10 +166,14 @@ def confusion(label: Ids, predicted: Ids, num_classes: int) -> Ids:
     return np.bincount(label * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
+def log_likelihood(probability: Floats) -> float:
+    """Mean of log p in nats, of each image's true class: (N,), where 0 counts as the smallest normal float32."""
+    return float(np.log(np.maximum(probability, np.finfo(np.float32).tiny)).mean())
+
+
 def negative_log_likelihood(probabilities: Floats, label: Ids) -> float:
-    """Mean of -log p(label) in nats; probabilities (N, K), where 0 counts as the smallest normal float32."""
-    own = probabilities[np.arange(len(label)), label]
-    return float(-np.log(np.maximum(own, np.finfo(np.float32).tiny)).mean())
+    """Minus `log_likelihood` of the labels (N,), from probabilities (N, K)."""
+    return -log_likelihood(probabilities[np.arange(len(label)), label])
 
 
 class Bins(NamedTuple):

@@ -15,14 +15,12 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
+from safetensors.torch import load_file
 
 from src import cli, stopping
 from src.datamodules.synthetic.dataset import generate
 from src.files import digest_of
-from src.overrides import quoted
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -91,20 +89,10 @@ def places(data: Path, tmp_path: Path) -> list[str]:
     ]
 
 
-def composed(name: str, *overrides: str) -> DictConfig:
-    """The real configuration as an entry point composes it: composed("train", "track=1", ...)."""
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose(name, [quoted(word) for word in overrides], return_hydra_config=True)
-    HydraConfig.instance().set_config(cfg)
-    with open_dict(cfg):
-        del cfg["hydra"]
-    return cfg
-
-
 @pytest.fixture(scope="session")
 def configure() -> Callable[..., DictConfig]:
     """Compose the real configuration: configure("train", "track=1", ...)."""
-    return composed
+    return cli.composed
 
 
 @pytest.fixture
@@ -168,6 +156,11 @@ def signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for signum, handler in before.items():
         signal.signal(signum, handler)
     stopping.request.__init__()  # type: ignore[misc]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    """What a finished run hands on."""
+    return load_file(run / "weights.safetensors")
 
 
 def sign(run: Path, **changes: Any) -> None:

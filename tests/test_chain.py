@@ -13,7 +13,6 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
-from safetensors.torch import load_file
 
 from src.callbacks.preemption import Preemption
 from src.callbacks.weight_average import MovingAverage
@@ -23,7 +22,7 @@ from src.data.training import MaskSource
 from src.lightning_modules.classifier import Classifier
 from src.lightning_modules.co_teacher import CoTeacher
 from src.lightning_private import steps_averaged
-from tests.conftest import TINY, command
+from tests.conftest import TINY, command, weights
 
 Train = Callable[..., Path]
 SIZES = "datamodule.size=[[0,32],[1,48]]"
@@ -36,10 +35,6 @@ def masks(masks: list[str], tmp_path: Path) -> list[str]:
     manifest, root = masks
     shutil.copy(manifest.removeprefix("masks="), tmp_path / "masks.json")
     return [f"masks={tmp_path / 'masks.json'}", root]
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "weights.safetensors")
 
 
 def test_the_chain_hands_over(train_run: Train, masks: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src import cli, derived
 from src.runs.directory import check_settings
-from tests.conftest import ROOT, command, composed
+from tests.conftest import ROOT, command
 
 STAGES = sorted(path.stem for path in (ROOT / "conf/stage").glob("*.yaml"))
 
@@ -237,10 +237,10 @@ def test_the_trainer_takes_the_device_that_is_there(
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16 or including_emulation)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     for entry in ("train", "predict"):
-        trainer = composed(entry, "track=1").trainer
+        trainer = cli.composed(entry, "track=1").trainer
         assert (trainer.accelerator, trainer.precision, trainer.benchmark) == chosen
-    assert composed("train", "track=1", "trainer=gpu").trainer.precision == chosen[1]
-    assert composed("train", "track=1", "trainer=cpu").trainer.accelerator == "cpu"
+    assert cli.composed("train", "track=1", "trainer=gpu").trainer.precision == chosen[1]
+    assert cli.composed("train", "track=1", "trainer=cpu").trainer.accelerator == "cpu"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from src.callbacks.learning_rate import LearningRate
+from src.cli import composed
 from src.prediction.selection import Wanted, find_members
 from src.runs import lineage
 from src.runs.directory import debug_settings, resolved
-from tests.conftest import ROOT, composed
+from tests.conftest import ROOT
 
 Train = Callable[..., Path]
 OPTIONS = sorted(path.stem for path in (ROOT / "conf/debug").glob("*.yaml"))

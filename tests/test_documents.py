@@ -22,6 +22,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from src.cli import composed
 from src.data.batch import Batch
 from src.data.words import read_data_set
 from src.datamodules.synthetic.dataset import generate
@@ -31,7 +32,7 @@ from src.prediction.settings import read_settings
 from src.runs.directory import check_settings, flat
 from src.runs.lineage import NONE, fits
 from src.sweeps.sweeper import OF_THE_SWEEP
-from tests.conftest import ROOT, composed
+from tests.conftest import ROOT
 
 SHOWN = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 DOCUMENTS = [*SHOWN, "CONTRIBUTING.md"]
@@ -325,25 +326,6 @@ def test_a_wrong_order_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     wrong = claims("wrong.md")
     expected = [text for text in lines.values() if text]
     assert len(wrong) == len(expected) and all(text in one for text, one in zip(expected, wrong, strict=True)), wrong
-
-
-def anchors(path: Path) -> set[str]:
-    """The fragments of a document's headings."""
-    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-@pytest.mark.parametrize("document", DOCUMENTS)
-def test_links_and_pictures_lead_somewhere(document: str) -> None:
-    path = ROOT / document
-    text = "\n".join(line for line in path.read_text().splitlines() if not line.startswith("    "))
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if re.match(r"https?:", target):
-            continue
-        place, _, anchor = target.partition("#")
-        file = path.parent / place if place else path
-        assert file.exists(), f"{document} links to {target}"
-        assert not anchor or anchor in anchors(file), f"{document} links to {target}: no such heading"
 
 
 def test_the_front_page_shows_the_chain_and_the_report_first() -> None:

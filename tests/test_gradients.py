@@ -18,7 +18,7 @@ from src.data import batch as batches
 from src.lightning_modules.classifier import Network
 from src.lightning_modules.co_teacher import CoTeacher
 from src.lightning_modules.distillation import Teacher
-from tests.conftest import TINY, composed
+from tests.conftest import TINY
 
 pytestmark = [pytest.mark.slow, pytest.mark.training]
 
@@ -51,7 +51,7 @@ class OneStep(pl.Callback):
 def gradients(stage: str, places: list[str], world_size: int) -> Gradients:
     """The gradients of a stage's first step in float64; nothing is drawn that would depend on the process."""
     pl.seed_everything(0, verbose=False)
-    cfg = composed("train", *TINY, *FACTS, *places, f"stage={stage}", *STAGES[stage])
+    cfg = cli.composed("train", *TINY, *FACTS, *places, f"stage={stage}", *STAGES[stage])
     module = cli.instantiate(cfg.module)
     for parameter in module.parameters():  # BatchNorm's, which start as ones and zeros, too
         parameter.data += 0.1 * torch.randn_like(parameter) * parameter.std() if parameter.numel() > 1 else 0
@@ -89,7 +89,6 @@ def process(rank: int, places: list[str], port: int, folder: str) -> None:
     os.environ.update(LOCAL_RANK=str(rank), NODE_RANK="0", WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
                       MASTER_PORT=str(port), OMP_NUM_THREADS="1")  # fmt: skip
     torch.set_num_threads(1)
-    cli.register_resolvers()
     exact()
     made = {stage: gradients(stage, places, 2) for stage in STAGES}
     torch.save(made, f"{folder}/{rank}.pt")

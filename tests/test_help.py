@@ -5,8 +5,9 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from src import help
+from src.cli import composed
 from src.overrides import quoted
-from tests.conftest import ROOT, composed
+from tests.conftest import ROOT
 
 YAMLS = sorted(path for path in (ROOT / "conf").glob("*/*.yaml"))
 

@@ -15,7 +15,7 @@ LEAVES = {"digests", "distributed", "files", "lightning_private", "locks", "prec
 """What every package may import."""
 MAY_IMPORT = {
     "report": {"prediction", "runs", "callbacks", "data", "cli", "metrics", "overrides"},
-    "prediction": {"runs", "lightning_modules", "datamodules", "data"},
+    "prediction": {"runs", "lightning_modules", "datamodules", "data", "metrics"},
     "sweeps": {"runs", "cli", "help", "overrides"},
     "runs": {"callbacks", "lightning_modules", "data", "cli", "overrides"},
     "callbacks": {"masks", "datamodules", "data", "metrics", "averages"},

@@ -78,6 +78,6 @@ def test_the_composed_numbers_are_the_known_ones(configure: Callable[..., DictCo
 
 
 if __name__ == "__main__":
-    from tests.conftest import composed
+    from src.cli import composed
 
     KNOWN.write_text(json.dumps(found(composed), indent=1) + "\n")

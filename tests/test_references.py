@@ -28,7 +28,10 @@ REFERENCE = re.compile(
     r'|,? \\?"(?P<heading>[^"\\]+)\\?"|#(?P<anchor>[\w-]+))?'
 )
 """As in: docs/method.md, sections 2, 3 and 5; README, "Results"; README.md#results."""
-LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|^\[[^\]]+\]:\s*(\S+)|\bsrc=\"([^\"]+)\"", re.MULTILINE)
+LINK = re.compile(
+    r"\[[^\]]*\]\(([^)\s]+)\)|(?<=\))\]\(([^)\s]+)\)|^\[[^\]]+\]:\s*(\S+)|\bsrc=\"([^\"]+)\"", re.MULTILINE
+)
+"""A link, what a picture links to, a link's target by name, a picture's."""
 
 
 def without_code(text: str) -> str:
@@ -132,6 +135,10 @@ def test_every_link_leads_somewhere(document: Path) -> None:
 def test_what_is_wrong_is_found(text: str, right: bool) -> None:
     (reference,) = references(text)
     assert (fault(reference) is None) == right
+
+
+def test_a_picture_and_what_it_links_to_are_found() -> None:
+    assert [next(filter(None, groups)) for groups in LINK.findall("[![a b](a.png)](b.md)")] == ["a.png", "b.md"]
 
 
 def test_wrong_links_are_found() -> None:

@@ -10,9 +10,10 @@ import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from src.cli import composed
 from src.overrides import changes_of
 from src.prediction.selection import fits
-from tests.conftest import TINY, composed
+from tests.conftest import TINY
 
 Train = Callable[..., Path]
 NAME = (

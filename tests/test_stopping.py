@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from src import stopping
 from src.runs import directory
-from tests.conftest import ROOT, TINY
+from tests.conftest import ROOT, TINY, weights
 
 Train = Callable[..., Path]
 BASELINE = ["track=1", "stage=baseline"]
@@ -49,10 +48,6 @@ def test_a_person_who_insists_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(SystemExit):
         send(signal.SIGINT)
         time.sleep(1)
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "weights.safetensors")
 
 
 def same(a: Path, b: Path) -> bool:

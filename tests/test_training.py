@@ -16,19 +16,14 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import DictConfig
-from safetensors.torch import load_file
 
 from src import cli, stopping
 from src.runs.hyperparameters import METRICS
 from src.runs.records import read_config
-from tests.conftest import ROOT, TINY, command, sign
+from tests.conftest import ROOT, TINY, command, sign, weights
 from tests.runs.test_hyperparameters import hparams_page
 
 Train = Callable[..., Path]
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "weights.safetensors")
 
 
 def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:

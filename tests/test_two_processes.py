@@ -25,7 +25,7 @@ from src.data.sampler import KeyedSampler
 from src.datamodules.nico import NicoDataModule
 from src.lightning_modules.moco import MoCo
 from src.metrics import ContextAccuracy
-from tests.conftest import ROOT, TINY, composed
+from tests.conftest import ROOT, TINY
 from tests.test_attacks import nobody_is_left
 
 pytestmark = [pytest.mark.slow, pytest.mark.training]
@@ -72,7 +72,7 @@ def own(data: Path, tmp_path: Path) -> list[str]:
 
 
 def datamodule(*words: str) -> NicoDataModule:
-    made: NicoDataModule = cli.instantiate(composed("train", *TINY, *words).datamodule)
+    made: NicoDataModule = cli.instantiate(cli.composed("train", *TINY, *words).datamodule)
     made.prepare_data()
     made.setup()
     return made
@@ -174,7 +174,6 @@ def link_by_link(rank: int, words: list[str], port: int, folder: str) -> None:
                       MASTER_PORT=str(port))  # fmt: skip
     rank_zero_only.rank = rank  # what Lightning reads of the environment when it is imported
     torch.set_num_threads(1)
-    cli.register_resolvers()
     seen: dict[str, dict[str, Any]] = {}
     compute, write = ContextAccuracy.compute, MaskWriter.write_on_batch_end
 
@@ -192,7 +191,7 @@ def link_by_link(rank: int, words: list[str], port: int, folder: str) -> None:
     ContextAccuracy.compute, MaskWriter.write_on_batch_end, MoCo.on_train_end = counted, noted, kept
     for stage, settings in CHAIN.items():
         seen[stage] = {"validated": [], "masks": [], "queue": None}
-        train.train(composed("train", *TINY, "track=1", f"stage={stage}", "trainer=ddp_cpu", *words, *settings))
+        train.train(cli.composed("train", *TINY, "track=1", f"stage={stage}", "trainer=ddp_cpu", *words, *settings))
         torch.distributed.barrier()  # rank 0 has finished the run that the next one starts from
     (Path(folder) / f"{rank}.json").write_text(json.dumps(seen))
 

@@ -13,8 +13,7 @@ import yaml
 from src.callbacks.sheet import read_sheet
 from src.data.images import decode_image
 from src.data.manifest import read_manifest
-from src.data.mask_files import decode_mask
-from src.masks.files import mask_names
+from src.data.mask_files import decode_mask, mask_names
 from src.masks.judge import iou
 from tests.conftest import masks_by_two_processes
 

@@ -1,9 +1,11 @@
-"""Decode masks, made here or elsewhere."""
+"""Name masks after their images, and decode them, made here or elsewhere."""
 
 from __future__ import annotations
 
 import io
-from pathlib import Path
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import cv2
@@ -17,6 +19,22 @@ from src.data.images import MAX_PIXELS, decode, decode_reduced, most_bytes, read
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, which is no one's choice: max_pixels is, by the header
 MASKS_AGAIN = "make the masks again with the stage that made them, such as stage=grabcut or stage=wsss"
 AGAIN = f"replace it, or {MASKS_AGAIN}"
+
+
+def names_of(path: str) -> tuple[str, str]:
+    """The two paths that an image's mask may have: .png for the image's extension, and .png appended to it."""
+    return str(PurePosixPath(path).with_suffix(".png")), f"{path}.png"
+
+
+def mask_names(paths: Sequence[str]) -> dict[str, str]:
+    """A mask's path for each image's, of `names_of`: the first, or the second where two images share a stem."""
+    names = {path: names_of(path)[0] for path in paths}
+    while True:
+        counts = Counter(names.values())
+        shared = [path for path, name in names.items() if counts[name] > 1 and name != names_of(path)[1]]
+        if not shared:
+            return names
+        names |= {path: names_of(path)[1] for path in shared}
 
 
 def decode_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.bool_]:

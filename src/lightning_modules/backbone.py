@@ -1,10 +1,10 @@
-"""The stages' requirements for a timm network: a known name, the width of its features, and the run's image sizes."""
+"""A timm network's normalised input, and the requirements on it: a known name, its width, the run's image sizes."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,6 +15,26 @@ from torch import nn
 
 REFUSALS = (AssertionError, RuntimeError, ValueError, TypeError, IndexError, KeyError, ZeroDivisionError)
 """What timm's networks raise for images or settings that they do not accept."""
+
+
+class Normalising(nn.Module):
+    """A network that normalises its pixels, by itself and not by a part of it: compile=true compiles each part.
+
+    Args:
+        mean, std: of the pixels, by channel, for images in [0, 1]; in no checkpoint, as the settings have them.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, *, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def normalised(self, image: torch.Tensor) -> torch.Tensor:
+        """Images (N, 3, H, W) float in [0, 1] as a backbone takes them, of the same shape."""
+        return (image - self.mean) / self.std
 
 
 def check_name(settings: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from src.data.batch import Batch
-from src.lightning_modules.backbone import check_sizes, run_sizes
+from src.lightning_modules.backbone import Normalising, check_sizes, run_sizes
 from src.lightning_modules.optimizer import make_optimizer
 from src.losses import pull_loss, push_loss
 from src.mixing import Mixed, unmixed
@@ -63,7 +63,7 @@ def border_mean(activation: torch.Tensor) -> torch.Tensor:
     return torch.stack([activation[:, 0, frame].mean(dim=1), activation.mean(dim=(1, 2, 3))], dim=1)
 
 
-class C2AM(pl.LightningModule):
+class C2AM(Normalising, pl.LightningModule):
     """A backbone and the head that disentangles foreground from background.
 
     Under autocast only the backbone is computed in lower precision; the head, the representations and their
@@ -71,7 +71,7 @@ class C2AM(pl.LightningModule):
 
     Args:
         backbone: a timm network with `num_features` and `forward_features` to (N, C, h, w).
-        mean, std: of the pixels, by channel, for images in [0, 1].
+        mean, std: as in Normalising.
         alpha: decay of a pair's weight with its rank.
         area_weight: of mean(P) in the loss.
         lr, momentum, weight_decay: of SGD.
@@ -86,8 +86,6 @@ class C2AM(pl.LightningModule):
     """
 
     exported = ("backbone", "head")
-    mean: torch.Tensor
-    std: torch.Tensor
     inverted: torch.Tensor
 
     def __init__(
@@ -109,7 +107,7 @@ class C2AM(pl.LightningModule):
     ) -> None:
         if normalise not in ("maximum", "range"):
             raise ValueError(f"module.normalise is {normalise!r}: expected maximum or range")
-        super().__init__()
+        super().__init__(mean=mean, std=std)
         self.backbone = backbone.to(memory_format=torch.channels_last)
         self.backbone.forward = backbone.forward_features  # type: ignore[assignment] # what compile=true compiles
         width = int(backbone.num_features)  # type: ignore[arg-type] # timm's; channels of the map, not of a head
@@ -118,14 +116,12 @@ class C2AM(pl.LightningModule):
         self.lr, self.momentum, self.weight_decay, self.power = lr, momentum, weight_decay, power
         self.head_multiplier, self.bias_multiplier = head_multiplier, bias_multiplier
         self.scales, self.normalise = list(scales), normalise
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
         # Whether P marks the background: its sign is arbitrary, and is decided at the end of the training.
         self.register_buffer("inverted", torch.tensor(False))
 
     def represent(self, image: torch.Tensor) -> Representations:
         """Images (N, 3, H, W) in [0, 1] to representations and the map as trained, float32, of either sign."""
-        features = self.backbone((image - self.mean) / self.std)
+        features = self.backbone(self.normalised(image))
         activation = torch.sigmoid(self.head(features))
         return Representations(*disentangle(features, activation), activation)
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from src.data.batch import Batch
 from src.data.splits import HELD_OUT
-from src.lightning_modules.backbone import check_sizes, run_sizes, width_of
+from src.lightning_modules.backbone import Normalising, check_sizes, run_sizes, width_of
 from src.lightning_modules.optimizer import optimizer_and_schedule
 from src.losses import mixed_cross_entropy
 from src.metrics import ContextAccuracy
@@ -19,7 +19,7 @@ from src.mixing import Mixed, Strategy, unmixed
 from src.precision import Linear
 
 
-class Network(nn.Module):
+class Network(Normalising):
     """A timm backbone with a linear head: all of a member that is needed for prediction.
 
     The head is computed in float32 even under autocast: bfloat16 logits tie.
@@ -27,23 +27,19 @@ class Network(nn.Module):
     Args:
         backbone: a timm network without classifier, from (N, 3, H, W) to features (N, C).
         num_classes: K.
-        mean, std: of the pixels, by channel, for images in [0, 1].
+        mean, std: as in Normalising.
     """
 
-    mean: torch.Tensor
-    std: torch.Tensor
     exported = ("backbone", "head")  # the contents of weights.safetensors
 
     def __init__(self, *, backbone: nn.Module, num_classes: int, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
+        super().__init__(mean=mean, std=std)
         self.backbone = backbone.to(memory_format=torch.channels_last)  # the order the images arrive in
         self.head = Linear(width_of(backbone), num_classes)
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Images (N, 3, H, W) float in [0, 1] to logits (N, K) float32; any H and W the backbone takes."""
-        logits: torch.Tensor = self.head(self.backbone((image - self.mean) / self.std))
+        logits: torch.Tensor = self.head(self.backbone(self.normalised(image)))
         return logits
 
 

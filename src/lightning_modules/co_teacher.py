@@ -16,7 +16,7 @@ from torch import nn
 
 from src.averages import follow
 from src.data.batch import Batch
-from src.fourier import mix_amplitude
+from src.fourier import check_ratio, mix_amplitude
 from src.lightning_modules.classifier import Classifier
 from src.lightning_modules.optimizer import optimizer_and_schedule
 from src.losses import consistency, mixed_cross_entropy, ramp_up
@@ -52,8 +52,7 @@ class CoTeacher(Classifier):
         decay: float,
         **classifier: Any,
     ) -> None:
-        if not 0 < ratio <= 1:
-            raise ValueError(f"module.ratio is {ratio}: expected a number above 0 and at most 1")
+        check_ratio(ratio, "module.ratio")
         super().__init__(**classifier)
         self.student = copy.deepcopy(self.teacher)
         self.teacher.requires_grad_(False)
@@ -99,8 +98,7 @@ class CoTeacher(Classifier):
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         mixed, copies = self.mix(batch)
-        both = torch.cat([mixed.image, copies])
-        x = (both - self.mean) / self.std
+        x = self.normalised(torch.cat([mixed.image, copies]))
         original, copied = self.student(x).chunk(2)
         labels = batch.label, batch.label[mixed.partner], mixed.lam, self.label_smoothing
         losses = {
@@ -110,7 +108,7 @@ class CoTeacher(Classifier):
         ramp = ramp_up(self.current_epoch, self.ramp_up_epochs)
         if self.copy_from_original or self.original_from_copy:
             with torch.no_grad():
-                aim_original, aim_copied = self(both).chunk(2)
+                aim_original, aim_copied = self.teacher(x).chunk(2)
             terms = {
                 "train/copy_from_original": (self.copy_from_original, copied, aim_original),
                 "train/original_from_copy": (self.original_from_copy, original, aim_copied),

@@ -58,12 +58,14 @@ class Distillation(Classifier):
     @torch.no_grad()
     def taught(self, image: torch.Tensor) -> torch.Tensor:
         """The teachers' logits (M, N, K) float32 for images (N, 3, H, W) in [0, 1], each at its own size."""
-        return torch.stack([teacher.network(resized(image, teacher.size)) for teacher in self.teachers])
+        seen = {size: resized(image, size) for size in {teacher.size for teacher in self.teachers}}
+        return torch.stack([teacher.network(seen[teacher.size]) for teacher in self.teachers])
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        image = self.mixed(batch).image
-        loss = distillation(self(image), self.taught(image), self.temperature)
+        mixed = self.mixed(batch)
+        loss = distillation(self(mixed.image), self.taught(mixed.image), self.temperature)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.label), sync_dist=True)
+        self.log_mixed(mixed)
         return loss
 
 

@@ -21,7 +21,7 @@ from torch import nn
 from src.averages import follow
 from src.data.batch import TwoViewBatch
 from src.distributed import gather, rank_and_world_size
-from src.lightning_modules.backbone import check_sizes, run_sizes, width_of
+from src.lightning_modules.backbone import Normalising, check_sizes, run_sizes, width_of
 from src.lightning_modules.optimizer import optimizer_and_schedule
 from src.losses import info_nce
 from src.metrics import top_hits
@@ -48,12 +48,12 @@ class Encoder(nn.Module):
         return normalize(self.head(self.backbone(x)), dim=1)
 
 
-class MoCo(pl.LightningModule):
+class MoCo(Normalising, pl.LightningModule):
     """Query encoder, key encoder, queue.
 
     Args:
         backbone: a timm network without classifier, from (N, 3, H, W) to features (N, C).
-        mean, std: of the pixels, by channel, for images in [0, 1].
+        mean, std: as in Normalising.
         dim: of the contrasted features.
         queue_size: K, number of keys that are negatives; a multiple of the global batch.
         key_momentum: m of the key encoder's update.
@@ -66,8 +66,6 @@ class MoCo(pl.LightningModule):
     """
 
     exported = ("backbone",)  # the query encoder's, without its head
-    mean: torch.Tensor
-    std: torch.Tensor
     queue: torch.Tensor
     pointer: torch.Tensor
 
@@ -86,7 +84,7 @@ class MoCo(pl.LightningModule):
         optimizer: Callable[..., torch.optim.Optimizer],
         scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler],
     ) -> None:
-        super().__init__()
+        super().__init__(mean=mean, std=std)
         self.query_encoder = Encoder(backbone, dim)
         self.key_encoder = copy.deepcopy(self.query_encoder).requires_grad_(False)
         self.key_momentum, self.temperature = key_momentum, temperature
@@ -96,8 +94,6 @@ class MoCo(pl.LightningModule):
             if isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d)):
                 norm.forward = partial(self.by_group, norm, norm.forward)  # type: ignore[method-assign] # keys stay
         self.optimizer, self.scheduler = optimizer, scheduler
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
         self.register_buffer("queue", F.normalize(torch.randn(queue_size, dim), dim=1))
         self.register_buffer("pointer", torch.tensor(0))  # index of the oldest key
         self.collapsed = False
@@ -109,7 +105,7 @@ class MoCo(pl.LightningModule):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Images (N, 3, H, W) in [0, 1] to the backbone's features (N, C)."""
-        features: torch.Tensor = self.backbone((image - self.mean) / self.std)
+        features: torch.Tensor = self.backbone(self.normalised(image))
         return features
 
     def training_step(self, batch: TwoViewBatch, batch_idx: int) -> torch.Tensor:
@@ -136,7 +132,7 @@ class MoCo(pl.LightningModule):
         Group i is every groups-th image from i on. The groups are put one behind the other, so that each is a view.
         """
         self.groups = max(1, self.num_splits // rank_and_world_size()[1])
-        x = (image - self.mean) / self.std
+        x = self.normalised(image)
         made: torch.Tensor = encoder(torch.cat([x[i :: self.groups] for i in range(self.groups)]))
         return made.view(self.groups, -1, made.shape[1]).transpose(0, 1).flatten(0, 1)
 

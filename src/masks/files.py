@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from src.data.images import MAX_PIXELS, Mask
 from src.data.manifest import Row
-from src.data.mask_files import decode_mask
+from src.data.mask_files import decode_mask, mask_names
 from src.progress import progress
 
 
@@ -68,14 +67,3 @@ class MaskFiles:
         if truth.shape != shape:
             raise ValueError(f"the true mask {path} is {truth.shape[::-1]}, its image {shape[::-1]} (width, height)")
         return truth
-
-
-def mask_names(paths: Sequence[str]) -> dict[str, str]:
-    """A mask's path for each image's: its extension replaced by .png, or .png appended if two share a stem."""
-    names = {path: str(PurePosixPath(path).with_suffix(".png")) for path in paths}
-    while True:
-        counts = Counter(names.values())
-        shared = [path for path, name in names.items() if counts[name] > 1 and name != f"{path}.png"]
-        if not shared:
-            return names
-        names |= {path: f"{path}.png" for path in shared}

@@ -11,7 +11,7 @@ from typing import Unpack
 import torch
 
 from src.data.batch import Batch
-from src.fourier import mix_amplitude
+from src.fourier import check_ratio, mix_amplitude
 from src.mixing import Mixed, Settings, Strategy, partner_rule
 from src.transfers import to_device
 
@@ -34,8 +34,7 @@ class Amplitude(Strategy):
     def __init__(
         self, *, ratio: float, weakest: float, strongest: float, other_context: bool, **settings: Unpack[Settings]
     ) -> None:
-        if not 0 < ratio <= 1:
-            raise ValueError(f"mixing.ratio is {ratio}: expected a number above 0 and at most 1")
+        check_ratio(ratio, "mixing.ratio")
         if not 0 <= weakest <= strongest <= 1:
             raise ValueError(
                 f"mixing.weakest={weakest} and mixing.strongest={strongest}: expected weights from 0 to 1, the first "

@@ -7,7 +7,7 @@ from typing import Unpack
 import torch
 
 from src.data.batch import Batch
-from src.fourier import images_at_once, low_pass
+from src.fourier import check_ratio, images_at_once, low_pass
 from src.mixing import Mixed, Settings, Strategy, by_pixel, draw_beta, partner_rule
 from src.transfers import to_device
 
@@ -54,8 +54,7 @@ class Spectrum(Strategy):
 
     def __init__(self, *, alpha: float, ratio: float, other_context: bool, **settings: Unpack[Settings]) -> None:
         super().__init__(**settings)
-        if not 0 < ratio <= 1:
-            raise ValueError(f"mixing.ratio is {ratio}: expected a number above 0 and at most 1")
+        check_ratio(ratio, "mixing.ratio")
         self.alpha, self.ratio = alpha, ratio
         self.draw_partner = partner_rule(other_context)
 

@@ -105,7 +105,7 @@ def merged(member: Member, network: Network) -> nn.Module:
         try:
             whole.load_state_dict({**network.backbone.state_dict(), **head})
             with torch.no_grad():
-                logits, expected = whole((image - network.mean) / network.std), network(image)
+                logits, expected = whole(network.normalised(image)), network(image)
             if not torch.allclose(logits, expected, rtol=1e-4, atol=1e-4):
                 why = "it computes other logits"
         except RuntimeError as error:

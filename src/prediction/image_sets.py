@@ -110,17 +110,22 @@ def held_out_images(
     Args:
         datamodule: of the training images.
         members: the members.
-        needed_by: the setting that cannot do without them; "": none.
+        needed_by: the setting that chooses members on the in-domain ones; "": none.
 
     Returns:
         The sets, and why there is none.
 
     Raises:
-        OSError, ValueError: members hold out nothing or different images, or the training images are missing
-            or different.
+        OSError, ValueError: with `needed_by`: members hold out nothing, nothing in-domain or different images, or the
+            training images are missing or different.
     """
     try:
         parts = held_out(members)
+        if needed_by and "in_domain" not in parts:
+            raise ValueError(
+                f"the member {members[0].folder} holds out no image of the contexts that it was trained on: use "
+                "another ensemble (ensemble=all), or train runs whose split has such images"
+            )
         datamodule.prepare_data()
         datamodule.setup()
         if datamodule.classes != members[0].classes:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from src.metrics import log_likelihood
+
 Labels = npt.NDArray[np.int64]
 Probabilities = npt.NDArray[np.floating]
 Weights = npt.NDArray[np.float64]
@@ -66,7 +68,8 @@ def adaptive(probabilities: Probabilities) -> Ballot:
 
 def soft(probabilities: Probabilities) -> Ballot:
     """The label with the largest mean probability; probabilities (M, N, K)."""
-    return Ballot(probabilities.mean(0, dtype=np.float64).argmax(1), np.ones(len(probabilities)))
+    weights = np.ones(len(probabilities))
+    return Ballot(pooled(probabilities, weights).argmax(1), weights)
 
 
 RULES: dict[str, Callable[[Probabilities], Ballot]] = {"majority": majority, "adaptive": adaptive, "soft": soft}
@@ -173,11 +176,6 @@ def diverse(probabilities: Probabilities, label: Labels, rounds: int) -> Choice:
     return choice
 
 
-def log_likelihood(probability: Probabilities) -> float:
-    """Mean of log p in nats, of each image's true class: (N,), where 0 counts as the smallest normal float32."""
-    return float(np.log(np.maximum(probability, np.finfo(np.float32).tiny)).mean())
-
-
 SELECTIONS: dict[str, Callable[[Probabilities, Labels, int], Choice]] = {"greedy": greedy, "diverse": diverse}
 """The ways to choose members on held-out images, by their names in ensemble.select=."""
 
@@ -185,9 +183,10 @@ SELECTIONS: dict[str, Callable[[Probabilities, Labels, int], Choice]] = {"greedy
 def pooled(probabilities: Probabilities, weights: Weights) -> Probabilities:
     """The members' weighted mean probability: (M, N, K) and (M,) >= 0 to (N, K) float64."""
     made = np.zeros(probabilities.shape[1:])
-    for own, share in zip(probabilities, weights / weights.sum(), strict=True):  # a float64 copy of all would be large
-        if share:
-            made += share * own
+    for own, weight in zip(probabilities, weights, strict=True):  # a float64 copy of all would be large
+        if weight:
+            made += weight * own
+    made /= weights.sum()  # not each weight by itself: equal ones leave ties as they are
     return made
 
 

@@ -144,7 +144,8 @@ def evaluate_all(
 ) -> Evaluation:
     """Evaluate what members said of the test images (the first set) and of held-out parts (the others)."""
     test, *held_out = evaluated_sets
-    temperature = temperature_of(in_domain_of(held_out))
+    in_domain = in_domain_of(held_out)
+    temperature = temperature_of(in_domain)
     figures = {
         evaluated.images.name: evaluate(evaluated, members[0].classes, temperature, settings.seed)
         for evaluated in evaluated_sets
@@ -155,8 +156,8 @@ def evaluate_all(
         notes.append(test.images.note)
     if why_no_held_out:
         notes.append(f"No figures on held-out images, and no temperature: {why_no_held_out}.")
-    if choice.figures:
-        notes.append(choice_words(settings.select, members, choice, held_out[0]))
+    if choice.figures and in_domain:
+        notes.append(choice_words(settings.select, members, choice, in_domain))
         notes.append("In-domain figures of the vote are on the images that its members were chosen on: too good.")
     if guessed := test.images.unreadable:
         notes.append(

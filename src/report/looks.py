@@ -12,6 +12,7 @@ import torch
 
 from src.data.datasets import Images
 from src.data.manifest import read_manifest
+from src.data.mask_files import names_of
 from src.prediction.image_sets import ImageSet, Truth
 from src.prediction.members import Member, rebuild
 from src.prediction.run import OpenImages
@@ -79,8 +80,8 @@ def with_masks(images: ImageSet, folder: Path | None, known: Mapping[str, Path])
     """
     found: dict[int, Path] = {}
     for i, row in enumerate(images.rows):
-        own = folder / row.image_path if folder else None
-        places = [own.with_name(f"{own.name}.png"), own.with_suffix(".png")] if own else []
+        # By the second name first: the first may be another image's.
+        places = [folder / name for name in reversed(names_of(row.image_path))] if folder else []
         places += [known[row.image_path]] if row.image_path in known else []
         there = next((place for place in places if place.is_file()), None)
         if there:
@@ -157,5 +158,5 @@ def maps_of(
 def features_of(member: Member, image: torch.Tensor, device: torch.device) -> npt.NDArray[np.float32]:
     """What a member's head sees of images (N, 3, H, W) uint8: (N, C)."""
     network = rebuild(member).to(device)
-    parts = [(part.to(device).float() / 255 - network.mean) / network.std for part in torch.split(image, AT_ONCE)]
+    parts = [network.normalised(part.to(device).float() / 255) for part in torch.split(image, AT_ONCE)]
     return np.concatenate([network.backbone(part).float().cpu().numpy() for part in parts])

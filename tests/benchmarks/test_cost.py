@@ -3,7 +3,6 @@
 import pytest
 
 from benchmarks.cost import Job, Rates, jobs, network, scaling
-from src import cli
 
 ROWS = {
     "card": {"matmul TFLOP/s": 100.0},
@@ -44,7 +43,6 @@ def test_several_gpus_are_bound_by_the_host_and_the_all_reduce() -> None:
 
 
 def test_the_recipe_s_epochs_and_sizes_are_conf_s() -> None:
-    cli.register_resolvers()
     made = jobs(100)
     finetune = [job for job in made if job.stage == "finetune" and job.model == "resnet34"]
     assert [(job.size, job.images) for job in finetune] == [(224, 6000), (448, 6000)]

@@ -70,6 +70,28 @@ def test_teachers_label_the_pixels_that_the_student_sees_at_their_own_size() -> 
     assert resized(mixed, 32) is mixed and resized(mixed, 8).shape == (6, 3, 8, 8)
 
 
+def test_teachers_of_one_size_share_the_resized_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, sizes = make(NoMixing(**ALL)), []
+    module.teachers = Teacher(network(), 48), Teacher(network(), 32), Teacher(network(), 48)
+    image = batch().image
+    expected = torch.stack([teacher.network(resized(image, teacher.size)) for teacher in module.teachers])
+    monkeypatch.setattr(
+        "src.lightning_modules.distillation.resized", lambda image, size: sizes.append(size) or resized(image, size)
+    )
+    assert torch.equal(module.taught(image), expected) and sorted(sizes) == [32, 48]
+
+
+def test_the_share_of_mixed_images_is_logged() -> None:
+    module, logged = make(Mixup(alpha=2.0, probability=0.5, per_image=True, until=1.0)), {}
+    module.teachers = (Teacher(network(), 32),)
+    module.log = lambda name, value, **_: logged.update({name: float(value.detach())})  # type: ignore[method-assign]
+    torch.manual_seed(3)
+    module.training_step(batch(), 0)
+    torch.manual_seed(3)
+    alone = module.mixing(batch()).partner == torch.arange(6)
+    assert 0 < alone.sum() < 6 and logged["train/mixed"] == pytest.approx(1 - float(alone.float().mean()))
+
+
 def test_labels_of_images_change_nothing() -> None:
     module = make(NoMixing(**ALL))
     module.teachers = Teacher(network(), 32), Teacher(network(), 32)

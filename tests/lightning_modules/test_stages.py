@@ -17,7 +17,7 @@ from torch import nn
 from src import cli
 from src.lightning_modules import Stage, VotingStage
 from src.lightning_modules.classifier import Network
-from tests.conftest import ROOT, TINY, composed
+from tests.conftest import ROOT, TINY
 
 TRAINED = {path.stem for path in (ROOT / "conf/stage").glob("*.yaml")} - {"grabcut", "average_maps"}
 STAGES = sorted(TRAINED)
@@ -76,7 +76,7 @@ def test_the_types_too(tmp_path: Path) -> None:
     """mypy's word on each stage's class, by a function that returns one as a Stage."""
     lines = ["from src.lightning_modules import Stage, VotingStage"]
     for stage in STAGES:
-        settings = composed("train", *FACTS, f"stage={stage}", "scale=demo").module
+        settings = cli.composed("train", *FACTS, f"stage={stage}", "scale=demo").module
         home, name = settings._target_.rsplit(".", 1)
         kind = "VotingStage" if "num_classes" in settings else "Stage"
         lines += [f"from {home} import {name}", f"def {stage}(module: {name}) -> {kind}: return module"]

@@ -230,9 +230,8 @@ def test_in_turn_the_last_may_mix_labels() -> None:
 
 @pytest.mark.parametrize("word", ["background_amplitude", "mixup_cutmix_fmix"])
 def test_a_clean_finish_of_a_part_is_refused(word: str) -> None:
-    from tests.conftest import composed
 
-    cfg = composed("train", "track=1", f"mixing={word}").mixing
+    cfg = cli.composed("train", "track=1", f"mixing={word}").mixing
     name = next(iter(cfg.strategies))
     cfg.strategies[name].until = 0.5
     with pytest.raises(InstantiationException) as error:

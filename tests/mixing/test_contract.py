@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from src import cli
 from src.data.batch import Batch
 from src.mixing import Mixed, draw_beta, draw_partner
-from tests.conftest import composed
 from tests.mixing.test_mixing import batch_of
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "mixing"
@@ -108,7 +107,7 @@ def check_scale(strategy: Callable[[Batch], Mixed], n: int) -> None:
 def strategy_of(name: str) -> Callable[[], Callable[[Batch], Mixed]]:
     """Makes a strategy by its yaml, in a run's settings."""
     facts = ("dataset.num_classes=3", "dataset.contexts=[a,b]", "dataset.images=9")
-    cfg = composed("train", "track=1", "stage=baseline", f"mixing={name}", *facts)
+    cfg = cli.composed("train", "track=1", "stage=baseline", f"mixing={name}", *facts)
     return functools.partial(cli.instantiate, cfg.mixing)
 
 

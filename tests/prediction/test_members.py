@@ -311,6 +311,14 @@ def test_greedy_chooses_on_held_out_images_alone(
         SystemExit, match="error: ensemble.select=greedy chooses on held-out images: .* holds out no image"
     ):
         predict(*choose)
+    for run in two_members:  # as with a val/ folder that has other contexts than train/
+        (run / "split.json").write_text(json.dumps({**split, "in_domain": [], "out_of_domain": split["in_domain"]}))
+        sign(run)
+    with pytest.raises(
+        SystemExit, match="greedy chooses on held-out images: .* no image of the contexts .*: use another ensemble"
+    ):
+        predict(*choose)
+    predict()  # nothing is chosen
 
 
 def test_a_soup(two_members: list[Path], train_run: Callable[..., Path], predict: Callable[..., Path], tmp_path: Path,

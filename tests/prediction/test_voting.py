@@ -38,6 +38,10 @@ def test_ties_go_to_the_lowest_id() -> None:
     assert majority(one_hot([[2], [1]], 3)).labels.tolist() == [1]
     assert adaptive(one_hot([[2], [0], [1]], 3)).labels.tolist() == [0]
     assert soft(np.array([[[0.2, 0.4, 0.4]]])).labels.tolist() == [1]
+    # Three shares of both classes, in two orders: a third of each, added up, would differ in the last bit.
+    shared = np.array([[[0.1, 0.2]], [[0.2, 0.5]], [[0.5, 0.1]]], np.float32)
+    for one in (shared, shared[..., ::-1]):
+        assert soft(one).labels.tolist() == pooled(one, np.ones(3)).argmax(1).tolist() == [0]
 
 
 def test_ties_are_exact_whatever_the_weights() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -10,22 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import yaml
 
+from benchmarks.kept import write_run
 from src import cli
 from src.data.manifest import Row
-from src.files import digest_of
-from src.lightning_modules.classifier import Network
 from src.prediction import voting
 from src.prediction.image_sets import ImageSet, Truth
-from src.prediction.members import Member, backbone_arguments, read_member
+from src.prediction.members import Member, read_member
 from src.prediction.run import OpenImages
 from src.prediction.settings import read_settings
 from src.report.evaluation import Beside, EvaluatedSet, Evaluation, evaluate_all
 from src.runs.directory import resolved
-from src.runs.weights import save_weights
-from tests.conftest import TINY, composed
+from tests.conftest import TINY
 
 
 def made_up_run(
@@ -33,30 +28,14 @@ def made_up_run(
     epochs: int, seed: int,
 ) -> Member:  # fmt: skip
     """A finished run of a classifier with drawn weights and curves."""
-    import timm
-
     folder, rng = logs / "track1" / stage / name, np.random.default_rng(seed)
     folder.mkdir(parents=True)
-    words = [*TINY, *places, "track=1", "stage=baseline", f"seed={seed}", f"logs_dir={logs}"]
-    cfg = composed("train", *words)
-    cfg.dataset = {"num_classes": len(classes), "contexts": list(contexts), "images": 0, "context_information": 0}
-    cfg.init = cfg.masks = "none"
-    config = resolved(cfg)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    (folder / "classes.json").write_text(json.dumps(list(classes)))
-    split = {"train": [], "in_domain": ["x"], "out_of_domain": [], "trained_on_before": []}
-    (folder / "split.json").write_text(json.dumps(split))
     curve = np.sort(rng.random(epochs))
     rows = [f"{i},{i},1.5,{a:.6f},{2 - a:.6f}" for i, a in enumerate(curve)]
     (folder / "metrics.csv").write_text("\n".join(["epoch,step,seconds,val/in_domain/accuracy,train/loss", *rows]))
-    torch.manual_seed(seed)
-    member = Member(folder, stage, name, config, list(classes), {}, "")
-    backbone = timm.create_model(**backbone_arguments(member))
-    network = Network(backbone=backbone, num_classes=len(classes), mean=[0.5] * 3, std=[0.2] * 3)
-    save_weights(folder / "weights.safetensors", {"backbone": network.backbone, "head": network.head})
-    done = {"weights_sha256": digest_of(folder / "weights.safetensors"), "passes": epochs, "files": {},
-            "metrics": {"val/in_domain/accuracy": float(curve[-1])}}  # fmt: skip
-    (folder / "finished.json").write_text(json.dumps(done))
+    words = [*TINY, *places, "track=1", "stage=baseline", f"seed={seed}", f"logs_dir={logs}"]
+    figures = {"val/in_domain/accuracy": float(curve[-1])}
+    write_run(folder, cli.composed("train", *words), classes, {"in_domain": ["x"]}, contexts, figures, epochs)
     read = read_member(folder)
     assert isinstance(read, Member), read
     return read
@@ -82,7 +61,7 @@ def made_up(
     """
     logs, rng = tmp_path / "logs", np.random.default_rng(0)
     places = [f"data_root={data / 'data'}", f"manifest_dir={tmp_path / 'dataset_json'}"]
-    cfg = composed(
+    cfg = cli.composed(
         "predict", "track=1", "scale=demo", *places, f"logs_dir={logs}", f"results_dir={tmp_path / 'results'}",
         "report=true", *words,
     )  # fmt: skip

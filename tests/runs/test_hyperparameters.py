@@ -3,9 +3,9 @@ from typing import Any
 
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from src.cli import composed
 from src.runs.directory import resolved
 from src.runs.hyperparameters import COMPARED_BY, METRICS, hyperparameters, log_hyperparameters
-from tests.conftest import composed
 
 FACTS = ("dataset.num_classes=3", "dataset.contexts=[a]", "dataset.images=100")
 

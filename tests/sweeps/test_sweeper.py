@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
+from src.cli import composed
 from src.files import digest_of
 from src.sweeps import jobs
-from tests.conftest import ROOT, command, composed
+from tests.conftest import ROOT, command
 
 LR = "module.optimizer.lr"
 Sweep = Callable[..., str]
