@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import DictConfig
 
-from src import cli
+from src import cli, kinds
 from src.sweeps.jobs import in_sweep, run_job
 
 if TYPE_CHECKING:  # loaded when there is something to do: --help answers at once
@@ -30,6 +30,7 @@ def main(cfg: DictConfig) -> None:
         run_job("predict.py", cfg)
         return
     with cli.clear_errors():
+        kinds.check_kinds()
         predict(cfg)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from src import cli
+from src import cli, kinds
 from src.sweeps.jobs import figure_of, in_sweep, run_job
 
 if TYPE_CHECKING:  # loaded when there is something to do: --help answers at once
@@ -27,6 +27,7 @@ def main(cfg: DictConfig) -> float | None:
         return run_job("train.py", cfg)
     figure = None
     with cli.clear_errors():
+        kinds.check_kinds()
         figure = train(cfg)
     return figure
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from src import cli, derived
+from src import cli, derived, errors
 from src.runs.directory import check_settings
 from tests.conftest import ROOT, command
 
@@ -130,7 +130,7 @@ def test_mistakes_on_the_command_line(words: list[str], message: str, tmp_path: 
     ],
 )
 def test_what_libraries_say_becomes_advice(text: str, advice: str) -> None:
-    said = cli.sentence(RuntimeError(text))
+    said = errors.sentence(RuntimeError(text))
     assert said is not None and advice in said
 
 
