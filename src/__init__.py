@@ -13,5 +13,5 @@ transforms         augmentation of uint8 images and their masks
 data               manifests, trees, splits, decoding, datasets, the order of images
 losses metrics fourier schedules averages          pure functions
 cli derived errors help kinds overrides            the command line
-files digests locks progress text precision stopping transfers distributed lightning_private  importable by all
+files digests locks numbers progress text precision stopping transfers distributed lightning_private  importable by all
 """

@@ -24,12 +24,6 @@ def images_at_once(x: torch.Tensor) -> int:
     return max(1, chunk // max(1, x[:1].numel() * x.element_size()))
 
 
-def check_ratio(ratio: float, setting: str) -> None:
-    """Raise ValueError for a side of the box that is not in (0, 1], naming its setting, such as "mixing.ratio"."""
-    if not 0 < ratio <= 1:
-        raise ValueError(f"{setting} is {ratio}: expected a number above 0 and at most 1")
-
-
 def reach(ratio: float, side: int) -> int:
     """The highest frequency of the box on an axis of `side` pixels: floor(r N / 2)."""
     return math.floor(ratio * side / 2 + 1e-9)  # .58 * 100 / 2 is 28.999999999999996

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from src.numbers import are_numbers, check_number, is_number
+
 MAX_SIZE = 8192  # pixels on a side of a network's input: a batch of two such images is 400 MB
 
 
@@ -20,10 +22,15 @@ class CosineFrom(torch.optim.lr_scheduler.LambdaLR):
 
     Args:
         optimizer: its `lr` is the rate at epoch 0 of `total`.
-        start, total: epochs.
+        start, total: epochs, at least 0 and 1.
+
+    Raises:
+        ValueError: other numbers.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, *, start: int, total: int) -> None:
+        check_number("module.scheduler.start", start, 0)
+        check_number("module.scheduler.total (cosine_epochs)", total, 1, whole=True)
         super().__init__(optimizer, lambda epoch: (1 + math.cos(math.pi * (start + epoch) / total)) / 2)
 
 
@@ -42,7 +49,8 @@ class WarmupCosine(torch.optim.lr_scheduler.LambdaLR):
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, *, T_max: int, warmup_epochs: int) -> None:
-        if not 0 <= warmup_epochs < T_max:
+        check_number("module.scheduler.T_max", T_max, 1, whole=True)
+        if not is_number(warmup_epochs, 0, T_max, below=True):
             raise ValueError(
                 f"module.scheduler.warmup_epochs is {warmup_epochs}: expected at least 0, and fewer than the {T_max} "
                 "epochs of the run (trainer.max_epochs)"
@@ -80,8 +88,8 @@ class TimmSchedule(torch.optim.lr_scheduler.LRScheduler):
             hint = f"did you mean {close[0]}" if close else f"choose one of {', '.join(SCHEDULES)}"
             raise ValueError(f"there is no schedule {sched}, check module.scheduler.sched: {hint}")
         for name, value in settings.items():
-            if name.endswith(("epochs", "lr")) and value is not None and not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} is {value}: expected a finite number, at least 0")
+            if name.endswith(("epochs", "lr")) and value is not None:
+                check_number(f"module.scheduler.{name}", value, 0)
         self.schedule = create_scheduler_v2(optimizer, sched=sched, **settings)[0]
         super().__init__(optimizer)
 
@@ -94,17 +102,18 @@ class TimmSchedule(torch.optim.lr_scheduler.LRScheduler):
         return {key: value for key, value in super().state_dict().items() if key != "schedule"}
 
 
-def size_schedule(size: int | Sequence[Sequence[int]]) -> dict[int, int]:
+def size_schedule(size: int | Sequence[Sequence[int]] | None) -> dict[int, int]:
     """A size, or a schedule of pairs, as {first epoch: size}.
 
     Raises:
         ValueError: it is neither.
     """
-    sizes = {0: size} if isinstance(size, int) else {int(epoch): int(side) for epoch, side in size}
-    sides = sizes.values()
-    if 0 not in sizes or list(sizes) != sorted(sizes) or min(sides) < 1 or max(sides) > MAX_SIZE:
+    pairs: Any = [(0, size)] if isinstance(size, int) and not isinstance(size, bool) else size
+    plain = isinstance(pairs, Sequence) and all(are_numbers(pair, 2, 0, whole=True) for pair in pairs)
+    epochs = [epoch for epoch, _ in pairs] if plain else []
+    if epochs[:1] != [0] or epochs != sorted(set(epochs)) or not all(1 <= side <= MAX_SIZE for _, side in pairs):
         raise ValueError(
             f"datamodule.size is {size}: expected a size of 1 to {MAX_SIZE} pixels, or pairs [first epoch, size] "
             "from epoch 0 on"
         )
-    return sizes
+    return dict(pairs)

@@ -11,6 +11,7 @@ import torch
 from src.datamodules.nico import datamodule_of
 from src.distributed import gather
 from src.files import write_json
+from src.numbers import check_number
 from src.stopping import request
 from src.transfers import Late
 
@@ -51,8 +52,7 @@ class Divergence(pl.Callback):
     SKIPS = 20  # from a scale of 2^16 down to below 1
 
     def __init__(self, path: str, every_n_steps: int) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"callbacks.divergence.every_n_steps is {every_n_steps}: expected at least 1")
+        check_number("callbacks.divergence.every_n_steps", every_n_steps, 1, whole=True)
         self.path, self.every_n_steps = Path(path), every_n_steps
         self.number = 0
         self.skipped = 0

@@ -28,10 +28,13 @@ from src.data.manifest import write_manifest
 from src.data.mask_files import decode_mask
 from src.datamodules.nico import datamodule_of
 from src.files import read_json, write_json, write_text, write_whole
+from src.masks.crf import check_crf
 from src.masks.files import MaskFiles
+from src.masks.grabcut import check_grabcut
 from src.masks.judge import Measured, doubts, iou, judge, line_of, measure_all
 from src.masks.pool import MaskPool, task_of
 from src.masks.shown import shown
+from src.numbers import check_number
 
 TILE = 128  # side of a picture on the sheet, pixels
 COLUMNS = 3  # of images there: of a context the best, a median and the worst
@@ -57,8 +60,11 @@ class MaskWriter(BasePredictionWriter):
         threshold: a pixel is foreground where the map, in [0, 1], exceeds this.
         grabcut: settings of grabcut.cut, which comes first; with 0 iterations it is left out.
         crf: settings of crf.refine, or None.
-        processes: number of them that refine, on each rank.
+        processes: number of them that refine, on each rank, at least 1.
         truth_dir: true masks, mirroring the data root with .png; None: the masks are not compared.
+
+    Raises:
+        ValueError: a setting outside of its range.
     """
 
     def __init__(
@@ -72,6 +78,11 @@ class MaskWriter(BasePredictionWriter):
         processes: int,
         truth_dir: str | None,
     ) -> None:
+        check_number("callbacks.masks.threshold", threshold, 0, 1)
+        check_number("callbacks.masks.processes", processes, 1, whole=True)
+        check_grabcut(**grabcut)  # type: ignore[arg-type] # what it checks
+        if crf:
+            check_crf(**crf)  # type: ignore[arg-type] # as well
         super().__init__(write_interval="batch")
         self.run, self.data_name = Path(run_dir), data_name
         self.threshold, self.processes = threshold, processes

@@ -12,6 +12,7 @@ from src.data.splits import HELD_OUT
 from src.datamodules.nico import datamodule_of
 from src.distributed import gather
 from src.metrics import ContextAccuracy, knn_scores
+from src.numbers import check_number
 from src.precision import in_float32
 from src.progress import progress
 
@@ -34,12 +35,18 @@ class Neighbours(pl.Callback):
     The module's `forward` gives features (N, C) of images (N, 3, H, W) in [0, 1].
 
     Args:
-        every_n_epochs: how often; the last epoch is always measured.
-        k: neighbours.
-        temperature: of their weights.
+        every_n_epochs: how often, at least 1; the last epoch is always measured.
+        k: neighbours, at least 1.
+        temperature: of their weights, above 0.
+
+    Raises:
+        ValueError: a setting outside of its range.
     """
 
     def __init__(self, every_n_epochs: int, k: int, temperature: float) -> None:
+        check_number("callbacks.neighbours.every_n_epochs", every_n_epochs, 1, whole=True)
+        check_number("callbacks.neighbours.k", k, 1, whole=True)
+        check_number("callbacks.neighbours.temperature", temperature, 0, above=True)
         self.every_n_epochs, self.k, self.temperature = every_n_epochs, k, temperature
         self.untrained: dict[str, float] = {}
 

@@ -14,6 +14,7 @@ from src.callbacks.panels import log_picture
 from src.callbacks.sheet import Picture, Tile, square, write_sheet
 from src.data.batch import Batch, TwoViewBatch
 from src.datamodules.nico import datamodule_of
+from src.numbers import check_number
 
 SIDE = 128  # of what the network sees, pixels; what it is mixed from has half of it
 COLUMNS = 8
@@ -28,11 +29,16 @@ class Pictures(pl.Callback):
 
     Args:
         folder: where the PNGs go.
-        every_n_epochs: how often.
-        count: images per sheet, counting two views of one as two.
+        every_n_epochs: how often, at least 1.
+        count: images per sheet, at least 1, counting two views of one as two.
+
+    Raises:
+        ValueError: a setting outside of its range.
     """
 
     def __init__(self, folder: str, every_n_epochs: int, count: int) -> None:
+        check_number("callbacks.pictures.every_n_epochs", every_n_epochs, 1, whole=True)
+        check_number("callbacks.pictures.count", count, 1, whole=True)
         self.folder, self.every_n_epochs, self.count = Path(folder), every_n_epochs, count
 
     def on_train_batch_start(

@@ -11,10 +11,19 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar
 
 from src.callbacks.progress_bar import Bar
+from src.numbers import check_number
 
 
 def progress_bar(seconds: float) -> ProgressBar:
-    """The bar that fits where the output goes; `seconds`: shortest time between two lines in an epoch."""
+    """The bar that fits where the output goes.
+
+    Args:
+        seconds: shortest time between two lines in an epoch, at least 0.
+
+    Raises:
+        ValueError: other seconds.
+    """
+    check_number("callbacks.progress.seconds", seconds, 0)
     return Bar() if sys.stdout.isatty() else ProgressLines(seconds)
 
 

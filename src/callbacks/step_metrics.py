@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from src.numbers import check_number
 from src.transfers import Late
 
 
@@ -19,12 +20,14 @@ class StepMetrics(pl.Callback):
     metrics.csv has a row for each epoch, and none of this.
 
     Args:
-        every_n_steps: batches between two points.
+        every_n_steps: batches between two points, at least 1.
+
+    Raises:
+        ValueError: another every_n_steps.
     """
 
     def __init__(self, every_n_steps: int) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"callbacks.steps.every_n_steps is {every_n_steps}: expected at least 1")
+        check_number("callbacks.steps.every_n_steps", every_n_steps, 1, whole=True)
         self.every_n_steps = every_n_steps
         self.point: tuple[Late, float, int] | None = None  # mean loss, images a second, step; not yet logged
         self.restart()

@@ -14,6 +14,7 @@ from torch import nn
 from src.averages import follow
 from src.datamodules.nico import datamodule_of
 from src.lightning_private import average_on, average_to_move, hand_over_average, restart_average, steps_averaged
+from src.numbers import check_number
 
 
 class MovingAverage(WeightAveraging):
@@ -24,10 +25,14 @@ class MovingAverage(WeightAveraging):
     it asks the device for k in each step, and launches some kernels for each tensor.
 
     Args:
-        decay: upper limit of the momentum, below 1.
+        decay: upper limit of the momentum, in [0, 1].
+
+    Raises:
+        ValueError: another decay.
     """
 
     def __init__(self, decay: float) -> None:
+        check_number("callbacks.average.decay", decay, 0, 1)
         self.decay = decay
         self.count = 0  # k; torch's own count, which checkpoints have, is on the device
         super().__init__()

@@ -26,6 +26,7 @@ from src.data.store import ManifestStore
 from src.data.training import MaskSource, check_bad_share, check_training
 from src.distributed import is_rank_zero
 from src.lightning_private import batches_done
+from src.numbers import check_number, is_number
 from src.schedules import size_schedule
 
 
@@ -57,10 +58,10 @@ class NicoDataModule(pl.LightningDataModule):
         pairs: train on pairs: each image with one of "any_context" or of "other_context"; None: on single images.
         masks: a training manifest with image_seg_path, or None.
         mask_root: what image_seg_path is relative to; None: the manifest's own folder.
-        native_pixels: of a batch of images at their own size.
+        native_pixels: of a batch of images at their own size, at least 1: then each is alone.
         on_bad_image: "stop" at an image that cannot be decoded, or "skip": decode every image once
             beforehand and leave such images out.
-        max_bad_share: share of such images above which "skip" stops too.
+        max_bad_share: share of such images, in [0, 1], above which "skip" stops too.
 
     Filled in by `setup`: rows (of part "train" all of them, whatever the split), classes and contexts by id, and parts:
     the split, as indices of the rows.
@@ -86,15 +87,18 @@ class NicoDataModule(pl.LightningDataModule):
     pairs: str | None = None
     masks: str | None = None
     mask_root: str | None = None
-    native_pixels: int | None = None
-    on_bad_image: str | None = None
-    max_bad_share: float | None = None
+    native_pixels: int = 1
+    on_bad_image: str = "stop"
+    max_bad_share: float = 1.0
 
     def __post_init__(self) -> None:
         super().__init__()
-        self.workers = min(self.num_workers, cores())
-        self.sizes = {} if self.size is None else size_schedule(self.size)
         self.check_arguments()
+        self.workers = min(self.num_workers, cores())
+        transforms = [made for made in (self.train_transform, self.eval_transform) if made is not None]
+        self.sizes = {} if self.size is None and not transforms else size_schedule(self.size)
+        for transform in transforms:
+            transform(size=self.last_size)  # it refuses settings before anything is read or written
         self.data_root, self.layout = Path(self.data_root), Layout(**self.track)
         self.store = ManifestStore(self.data_root, Path(self.manifest_dir), self.layout, self.part, self.rebuild)
         self.mask_source: MaskSource | None = None
@@ -111,13 +115,14 @@ class NicoDataModule(pl.LightningDataModule):
 
     def check_arguments(self) -> None:
         """Raise ValueError for arguments that nothing can be done with."""
-        for name, least in (("batch_size", 1), ("num_workers", 0), ("max_pixels", 0)):
-            value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise ValueError(f"datamodule.{name} is {value}: expected a whole number of at least {least}")
-        if not self.timeout >= 0:
+        for name, least in (("batch_size", 1), ("num_workers", 0), ("max_pixels", 0), ("native_pixels", 1)):
+            check_number(f"datamodule.{name}", getattr(self, name), least, whole=True)
+        if not is_number(self.timeout, 0):
             raise ValueError(f"datamodule.timeout is {self.timeout}: expected seconds, or 0 for any time")
-        if self.on_bad_image not in (None, "stop", "skip"):
+        check_number("datamodule.max_bad_share", self.max_bad_share, 0, 1)
+        if self.part not in ("train", "test"):
+            raise ValueError(f"datamodule.part is {self.part!r}: expected train or test")
+        if self.on_bad_image not in ("stop", "skip"):
             raise ValueError(f"datamodule.on_bad_image is {self.on_bad_image!r}: expected stop or skip")
         if self.sampling not in (None, *GROUPINGS):
             raise ValueError(f"datamodule.sampling is {self.sampling!r}: expected {', '.join(GROUPINGS)} or null")
@@ -170,7 +175,6 @@ class NicoDataModule(pl.LightningDataModule):
         check_links(self.data_root, [row.image_path for row in self.rows])
         if self.part == "train":
             if self.skip:
-                assert self.max_bad_share is not None
                 unreadable = [row.image_path for row in self.rows if row.image_path in bad]
                 check_bad_share(unreadable, len(self.rows), self.store.bad_images, self.max_bad_share)
             self.rows, self.classes, self.contexts, self.parts = check_training(
@@ -287,7 +291,6 @@ class NicoDataModule(pl.LightningDataModule):
         rank, world_size = self.rank_and_world_size
         mine = [(0, index) for index in chosen][rank::world_size]
         images = FullSizeImages(self.rows, self.data_root, self.max_pixels)
-        assert self.native_pixels is not None
         return BySize(DataLoader(images, batch_size=None, sampler=mine, **self.loading), self.native_pixels)
 
     def on_after_batch_transfer(

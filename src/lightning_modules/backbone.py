@@ -13,6 +13,8 @@ import torch
 from timm.models import split_model_name_tag
 from torch import nn
 
+from src.numbers import are_numbers
+
 REFUSALS = (AssertionError, RuntimeError, ValueError, TypeError, IndexError, KeyError, ZeroDivisionError)
 """What timm's networks raise for images or settings that they do not accept."""
 
@@ -22,15 +24,23 @@ class Normalising(nn.Module):
 
     Args:
         mean, std: of the pixels, by channel, for images in [0, 1]; in no checkpoint, as the settings have them.
+
+    Raises:
+        ValueError: they are not three finite numbers, those of std above 0.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
 
     def __init__(self, *, mean: Sequence[float], std: Sequence[float]) -> None:
+        if not are_numbers(mean, 3):
+            raise ValueError(f"pixels.mean is {mean}: expected three numbers")
+        if not are_numbers(std, 3, 0, above=True):
+            raise ValueError(f"pixels.std is {std}: expected three numbers above 0")
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        for name, values in {"mean": mean, "std": std}.items():
+            pixels = torch.tensor(values, dtype=torch.float32).view(3, 1, 1)
+            self.register_buffer(name, pixels, persistent=False)
 
     def normalised(self, image: torch.Tensor) -> torch.Tensor:
         """Images (N, 3, H, W) float in [0, 1] as a backbone takes them, of the same shape."""

@@ -20,6 +20,7 @@ from src.lightning_modules.backbone import Normalising, check_sizes, run_sizes
 from src.lightning_modules.optimizer import make_optimizer
 from src.losses import pull_loss, push_loss
 from src.mixing import Mixed, unmixed
+from src.numbers import are_numbers, check_number
 from src.precision import Sequential, in_float32
 
 
@@ -82,7 +83,7 @@ class C2AM(Normalising, pl.LightningModule):
             first.
 
     Raises:
-        ValueError: another `normalise`.
+        ValueError: another `normalise`, a scale that is not above 0, or another number below 0.
     """
 
     exported = ("backbone", "head")
@@ -107,6 +108,14 @@ class C2AM(Normalising, pl.LightningModule):
     ) -> None:
         if normalise not in ("maximum", "range"):
             raise ValueError(f"module.normalise is {normalise!r}: expected maximum or range")
+        numbers = {
+            "alpha": alpha, "area_weight": area_weight, "lr": lr, "momentum": momentum, "weight_decay": weight_decay,
+            "power": power, "head_multiplier": head_multiplier, "bias_multiplier": bias_multiplier,
+        }  # fmt: skip
+        for name, value in numbers.items():
+            check_number(f"module.{name}", value, 0)
+        if not are_numbers(scales, None, 0, above=True):
+            raise ValueError(f"module.scales is {scales}: expected a list of numbers above 0")
         super().__init__(mean=mean, std=std)
         self.backbone = backbone.to(memory_format=torch.channels_last)
         self.backbone.forward = backbone.forward_features  # type: ignore[assignment] # what compile=true compiles

@@ -7,6 +7,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from src.numbers import is_number
+
 
 class CentredBox(pl.LightningModule):
     """The same map for every image: 1 in a box in its centre, 0 around it.
@@ -21,7 +23,7 @@ class CentredBox(pl.LightningModule):
     exported = ()
 
     def __init__(self, *, share: float) -> None:
-        if not 0 < share < 1:
+        if not is_number(share, 0, 1, above=True, below=True):
             raise ValueError(f"module.share is {share}: expected a number above 0 and below 1, as background is needed")
         super().__init__()
         self.share = share

@@ -16,6 +16,7 @@ from src.lightning_modules.optimizer import optimizer_and_schedule
 from src.losses import mixed_cross_entropy
 from src.metrics import ContextAccuracy
 from src.mixing import Mixed, Strategy, unmixed
+from src.numbers import check_number
 from src.precision import Linear
 
 
@@ -72,8 +73,7 @@ class Classifier(Network, pl.LightningModule):
         optimizer: Callable[..., torch.optim.Optimizer],
         scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler],
     ) -> None:
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"module.label_smoothing is {label_smoothing}: expected a number from 0 to below 1")
+        check_number("module.label_smoothing", label_smoothing, 0, 1, below=True)
         super().__init__(backbone=backbone, num_classes=num_classes, mean=mean, std=std)
         self.mixing, self.label_smoothing = mixing, label_smoothing
         self.optimizer, self.scheduler = optimizer, scheduler

@@ -16,11 +16,12 @@ from torch import nn
 
 from src.averages import follow
 from src.data.batch import Batch
-from src.fourier import check_ratio, mix_amplitude
+from src.fourier import mix_amplitude
 from src.lightning_modules.classifier import Classifier
 from src.lightning_modules.optimizer import optimizer_and_schedule
 from src.losses import consistency, mixed_cross_entropy, ramp_up
 from src.mixing import Mixed
+from src.numbers import check_number
 from src.transfers import to_device
 
 
@@ -29,13 +30,16 @@ class CoTeacher(Classifier):
 
     Args:
         ratio: r in (0, 1], side of the box in which amplitudes are mixed.
-        temperature: T, of the predictions in the consistency terms.
+        temperature: T > 0, of the predictions in the consistency terms.
         temperature_squared: multiply both terms by T^2, without which their gradients shrink as 1 / T^2.
-        copy_from_original: weight of KL(teacher's original || student's copy); 0 leaves the term out.
-        original_from_copy: weight of KL(teacher's copy || student's original); 0 leaves the term out.
-        ramp_up_epochs: epochs of this stage over which both weights grow.
-        decay: upper limit of the teacher's momentum, which is 1 - 1 / (step + 1) before, from 1/2 on.
+        copy_from_original: weight, at least 0, of KL(teacher's original || student's copy); 0 leaves the term out.
+        original_from_copy: weight, at least 0, of KL(teacher's copy || student's original); 0 leaves the term out.
+        ramp_up_epochs: epochs of this stage over which both weights grow, at least 0.
+        decay: upper limit, in [0, 1], of the teacher's momentum, which is 1 - 1 / (step + 1) before, from 1/2 on.
         classifier: the arguments of Classifier; the optimiser gets the student's parameters.
+
+    Raises:
+        ValueError: a setting outside of its range.
     """
 
     passes = 4  # an image and its partner, and the copies of both
@@ -52,7 +56,12 @@ class CoTeacher(Classifier):
         decay: float,
         **classifier: Any,
     ) -> None:
-        check_ratio(ratio, "module.ratio")
+        check_number("module.ratio", ratio, 0, 1, above=True)
+        check_number("module.temperature", temperature, 0, above=True)
+        check_number("module.copy_from_original", copy_from_original, 0)
+        check_number("module.original_from_copy", original_from_copy, 0)
+        check_number("module.ramp_up_epochs", ramp_up_epochs, 0)
+        check_number("module.decay", decay, 0, 1)
         super().__init__(**classifier)
         self.student = copy.deepcopy(self.teacher)
         self.teacher.requires_grad_(False)

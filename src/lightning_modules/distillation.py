@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from src.data.batch import Batch
 from src.lightning_modules.classifier import Classifier, Network
 from src.losses import distillation
+from src.numbers import check_number
 
 
 class Teacher(NamedTuple):
@@ -40,8 +41,7 @@ class Distillation(Classifier):
     """
 
     def __init__(self, *, temperature: float, **settings: Any) -> None:
-        if not temperature > 0:
-            raise ValueError(f"module.temperature is {temperature}: expected a number above 0")
+        check_number("module.temperature", temperature, 0, above=True)
         super().__init__(**settings)
         if self.label_smoothing:
             raise ValueError("module.label_smoothing is for images' own labels, which stage=distil does not use: set 0")

@@ -26,6 +26,7 @@ from src.lightning_modules.optimizer import optimizer_and_schedule
 from src.losses import info_nce
 from src.metrics import top_hits
 from src.mixing import Mixed
+from src.numbers import check_number
 from src.precision import Sequential, in_float32
 from src.transfers import to_device
 
@@ -54,15 +55,18 @@ class MoCo(Normalising, pl.LightningModule):
     Args:
         backbone: a timm network without classifier, from (N, 3, H, W) to features (N, C).
         mean, std: as in Normalising.
-        dim: of the contrasted features.
+        dim: of the contrasted features, at least 1.
         queue_size: K, number of keys that are negatives; a multiple of the global batch.
-        key_momentum: m of the key encoder's update.
-        temperature: of InfoNCE.
-        num_splits: groups of the global batch over which BatchNorm takes its statistics, in both encoders. Each process
-            has its share of them, so that one process computes what several do; with more processes than
+        key_momentum: m of the key encoder's update, in [0, 1].
+        temperature: of InfoNCE, above 0.
+        num_splits: groups of the global batch over which BatchNorm takes its statistics, in both encoders, at least 1.
+            Each process has its share of them, so that one process computes what several do; with more processes than
             groups, each process is a group. Everything but BatchNorm sees the whole batch at once.
         collapse_below: warn when the features' spread falls below this.
         optimizer, scheduler: from parameters (conf/optimizer) to an optimiser, from that to a schedule by epoch.
+
+    Raises:
+        ValueError: a setting outside of its range.
     """
 
     exported = ("backbone",)  # the query encoder's, without its head
@@ -84,6 +88,12 @@ class MoCo(Normalising, pl.LightningModule):
         optimizer: Callable[..., torch.optim.Optimizer],
         scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler],
     ) -> None:
+        check_number("module.dim", dim, 1, whole=True)
+        check_number("module.queue_size", queue_size, 1, whole=True)
+        check_number("module.key_momentum", key_momentum, 0, 1)
+        check_number("module.temperature", temperature, 0, above=True)
+        check_number("module.num_splits", num_splits, 1, whole=True)
+        check_number("module.collapse_below", collapse_below, 0)
         super().__init__(mean=mean, std=std)
         self.query_encoder = Encoder(backbone, dim)
         self.key_encoder = copy.deepcopy(self.query_encoder).requires_grad_(False)

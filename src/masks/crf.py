@@ -7,6 +7,11 @@ import numpy.typing as npt
 from pydensecrf.densecrf import DenseCRF2D
 from pydensecrf.utils import unary_from_labels
 
+from src.numbers import check_number
+
+NARROWEST = 0.01
+"""Of a kernel's ranges: far smaller ones overflow the C code's coordinates, and crash it."""
+
 
 def refine(
     image: npt.NDArray[np.generic],
@@ -26,10 +31,11 @@ def refine(
         image: (H, W, 3), uint8 or float in [0, 255]; may be read-only or strided.
         foreground: (H, W), bool, or float in [0, 1], where more than one half is foreground (NaN is not).
         gt_prob: how much the map is trusted, in (0.5, 1).
-        gaussian_sxy, gaussian_compat: range in pixels and weight of the smoothness kernel.
+        gaussian_sxy, gaussian_compat: range in pixels and weight of the smoothness kernel; as of the next, ranges are
+            at least NARROWEST and weights at least 0.
         bilateral_sxy, bilateral_srgb, bilateral_compat: ranges in pixels and grey levels, and weight, of the
             appearance kernel.
-        iterations: of mean-field inference.
+        iterations: of mean-field inference, at least 0.
 
     Returns:
         (H, W) bool.
@@ -49,3 +55,27 @@ def refine(
     crf.addPairwiseBilateral(sxy=bilateral_sxy, srgb=bilateral_srgb, rgbim=pixels, compat=bilateral_compat)
     marginals = np.asarray(crf.inference(iterations))
     return np.asarray(marginals.argmax(0).reshape(height, width) == 1)
+
+
+def check_crf(
+    *,
+    gt_prob: float,
+    gaussian_sxy: float,
+    gaussian_compat: float,
+    bilateral_sxy: float,
+    bilateral_srgb: float,
+    bilateral_compat: float,
+    iterations: int,
+) -> None:
+    """Refuse settings of `refine` before there are images.
+
+    Raises:
+        ValueError: one is outside of its range.
+    """
+    check_number("crf.gt_prob", gt_prob, 0.5, 1, above=True, below=True)
+    ranges = {"gaussian_sxy": gaussian_sxy, "bilateral_sxy": bilateral_sxy, "bilateral_srgb": bilateral_srgb}
+    for name, value in ranges.items():
+        check_number(f"crf.{name}", value, NARROWEST)
+    check_number("crf.gaussian_compat", gaussian_compat, 0)
+    check_number("crf.bilateral_compat", bilateral_compat, 0)
+    check_number("crf.iterations", iterations, 0, whole=True)

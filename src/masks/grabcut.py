@@ -7,6 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from src.data.images import Mask
+from src.numbers import check_number
+
+SMALLEST = 8  # pixels on the longer side, below which there are too few colours to tell an object by
 
 
 def cut(
@@ -20,10 +23,10 @@ def cut(
     Args:
         image: (H, W, 3) uint8.
         foreground: (H, W) bool: where the object may be. Everything outside is background, except in a band.
-        size: the longer side it is computed at, pixels; a smaller image keeps its size.
+        size: the longer side it is computed at, pixels, at least SMALLEST; a smaller image keeps its size.
         iterations: of mixtures and cut.
-        band: width of the band around the mask where the object may be too, as a share of the longer side, from 0.
-        least: a result with less than this share of foreground counts as nothing.
+        band: width of the band around the mask where the object may be too, as a share of the longer side, in [0, 1].
+        least: a result with less than this share of foreground, in [0, 1], counts as nothing.
 
     Returns:
         (H, W) bool; None if nothing was found, or if the mask is too empty or full to start from.
@@ -44,6 +47,18 @@ def cut(
     if not found.any() or found.mean() < least:
         return None
     return np.asarray(cv2.resize(found.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > 0.5)
+
+
+def check_grabcut(*, size: int, iterations: int, band: float, least: float) -> None:
+    """Refuse settings of `cut` before there are images; with 0 iterations it is left out.
+
+    Raises:
+        ValueError: one is outside of its range.
+    """
+    check_number("grabcut.size", size, SMALLEST, whole=True)
+    check_number("grabcut.iterations", iterations, 0, whole=True)
+    check_number("grabcut.band", band, 0, 1)
+    check_number("grabcut.least", least, 0, 1)
 
 
 def grown(mask: npt.NDArray[np.uint8], radius: int) -> npt.NDArray[np.uint8]:

@@ -13,6 +13,7 @@ from typing import NamedTuple, TypedDict
 import torch
 
 from src.data.batch import Batch
+from src.numbers import check_number
 from src.transfers import to_device
 
 
@@ -68,9 +69,8 @@ class Strategy(ABC):
     """Whether lam is always 1."""
 
     def __init__(self, *, probability: float, per_image: bool, until: float) -> None:
-        for name, value in {"probability": probability, "until": until}.items():
-            if not 0 <= value <= 1:
-                raise ValueError(f"mixing.{name} is {value}: expected a number from 0 to 1")
+        check_number("mixing.probability", probability, 0, 1)
+        check_number("mixing.until", until, 0, 1)
         self.probability, self.per_image, self.until = probability, per_image, until
 
     @abstractmethod

@@ -11,8 +11,9 @@ from typing import Unpack
 import torch
 
 from src.data.batch import Batch
-from src.fourier import check_ratio, mix_amplitude
+from src.fourier import mix_amplitude
 from src.mixing import Mixed, Settings, Strategy, partner_rule
+from src.numbers import check_number, is_number
 from src.transfers import to_device
 
 
@@ -34,8 +35,8 @@ class Amplitude(Strategy):
     def __init__(
         self, *, ratio: float, weakest: float, strongest: float, other_context: bool, **settings: Unpack[Settings]
     ) -> None:
-        check_ratio(ratio, "mixing.ratio")
-        if not 0 <= weakest <= strongest <= 1:
+        check_number("mixing.ratio", ratio, 0, 1, above=True)
+        if not (is_number(weakest, 0, 1) and is_number(strongest, 0, 1) and weakest <= strongest):
             raise ValueError(
                 f"mixing.weakest={weakest} and mixing.strongest={strongest}: expected weights from 0 to 1, the first "
                 "not above the second"

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from src.data.batch import Batch
 from src.mixing import Mixed, Settings, Strategy, partner_rule
+from src.numbers import is_number
 from src.precision import in_float32
 
 
@@ -65,7 +66,7 @@ class Background(Strategy):
     more than `largest`, so that hardly any background is known.
 
     Args:
-        grow: margin removed around a partner's object, as a share of the image's longer side.
+        grow: margin removed around a partner's object, as a share of the image's longer side, from 0 to below 0.5.
         smallest, largest: shares of the image that a usable mask covers, in [0, 1].
         other_context: partners come from another context.
         settings: as in Strategy.
@@ -79,9 +80,9 @@ class Background(Strategy):
     def __init__(
         self, *, grow: float, smallest: float, largest: float, other_context: bool, **settings: Unpack[Settings]
     ) -> None:
-        if not 0 <= grow < 0.5:
+        if not is_number(grow, 0, 0.5, below=True):
             raise ValueError(f"mixing.grow is {grow}: expected a share of the image's side from 0 to below 0.5")
-        if not 0 <= smallest < largest <= 1:
+        if not (is_number(smallest, 0, 1) and is_number(largest, 0, 1) and smallest < largest):
             raise ValueError(
                 f"mixing.smallest={smallest} and mixing.largest={largest}: expected shares of the image from 0 to 1, "
                 "the first below the second"

@@ -8,6 +8,7 @@ import torch
 
 from src.data.batch import Batch
 from src.mixing import Mixed, Settings, Strategy, draw_beta, draw_partner
+from src.numbers import check_number
 from src.transfers import to_device
 
 
@@ -52,11 +53,15 @@ class CutMix(Strategy):
     """A box of area 1 - lambda with lambda ~ Beta(alpha, alpha).
 
     Args:
-        alpha: of lambda's distribution.
+        alpha: of lambda's distribution, above 0.
         settings: as in Strategy.
+
+    Raises:
+        ValueError: a setting outside of its range.
     """
 
     def __init__(self, *, alpha: float, **settings: Unpack[Settings]) -> None:
+        check_number("mixing.alpha", alpha, 0, above=True)
         super().__init__(**settings)
         self.alpha = alpha
 

@@ -12,18 +12,20 @@ from src.data.batch import Batch
 from src.mixing import Mixed, Settings, Strategy, choose
 from src.mixing.foreground import Foreground
 from src.mixing.spectrum import Spectrum
+from src.numbers import check_number
 
 
 class Decoupled(Strategy):
     """Context-based mixing with probability `by_context`, else frequency-based; without masks only the latter.
 
     Args:
-        by_context: probability; context here is an image's own background, not the folder that `other_context` means.
+        by_context: probability, in [0, 1]; context here is an image's own background, not the folder that
+            `other_context` means.
         alpha, ratio, mean, other_context: as in Foreground and Spectrum.
         settings: as in Strategy; with `per_image` one of the two is chosen for each image too.
 
     Raises:
-        ValueError: a ratio outside (0, 1].
+        ValueError: a setting outside of its range.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Decoupled(Strategy):
         other_context: bool,
         **settings: Unpack[Settings],
     ) -> None:
+        check_number("mixing.by_context", by_context, 0, 1)
         super().__init__(**settings)
         self.by_context, self.said = by_context, False
         self.foreground = Foreground(alpha=alpha, mean=mean, other_context=other_context, **settings)

@@ -8,6 +8,7 @@ import torch
 
 from src.data.batch import Batch
 from src.mixing import Mixed, Settings, Strategy, draw_beta, draw_partner
+from src.numbers import check_number
 from src.precision import in_float32
 from src.transfers import to_device
 
@@ -67,7 +68,7 @@ class FMix(Strategy):
     """A mask of area lambda ~ Beta(alpha, alpha), in blobs of any shape.
 
     Args:
-        alpha: of lambda's distribution.
+        alpha: of lambda's distribution, above 0.
         decay: of the noise's amplitude with its frequency, at least 0.
         settings: as in Strategy.
 
@@ -76,8 +77,8 @@ class FMix(Strategy):
     """
 
     def __init__(self, *, alpha: float, decay: float, **settings: Unpack[Settings]) -> None:
-        if decay < 0:
-            raise ValueError(f"mixing.decay is {decay}: expected a number of at least 0")
+        check_number("mixing.alpha", alpha, 0, above=True)
+        check_number("mixing.decay", decay, 0)
         super().__init__(**settings)
         self.alpha, self.decay = alpha, decay
 

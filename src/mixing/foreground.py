@@ -10,6 +10,7 @@ import torch
 from src.data.batch import Batch
 from src.fourier import images_at_once
 from src.mixing import Mixed, Settings, Strategy, by_pixel, draw_beta, partner_rule
+from src.numbers import are_numbers, check_number
 from src.transfers import to_device
 
 
@@ -51,17 +52,23 @@ class Foreground(Strategy):
     """lam_f ~ Beta(alpha, alpha) and lam_b ~ U(0, 1); lam_f is the labels' weight.
 
     Args:
-        alpha: of the distribution of lam_f.
+        alpha: of the distribution of lam_f, above 0.
         mean: of the pixels, by channel.
         other_context: partners come from another context.
         settings: as in Strategy.
+
+    Raises:
+        ValueError: a setting outside of its range.
     """
 
     def __init__(
         self, *, alpha: float, mean: Sequence[float], other_context: bool, **settings: Unpack[Settings]
     ) -> None:
+        check_number("mixing.alpha", alpha, 0, above=True)
+        if not are_numbers(mean, 3):
+            raise ValueError(f"mixing.mean (pixels.mean) is {mean}: expected three numbers")
         super().__init__(**settings)
-        self.alpha, self.mean = alpha, torch.tensor(mean).view(3, 1, 1)
+        self.alpha, self.mean = alpha, torch.tensor(mean, dtype=torch.float32).view(3, 1, 1)
         self.draw_partner = partner_rule(other_context)
 
     def mix(self, batch: Batch) -> Mixed:

@@ -8,6 +8,7 @@ import torch
 
 from src.data.batch import Batch
 from src.mixing import Mixed, Settings, Strategy, by_pixel, draw_beta, draw_partner
+from src.numbers import check_number
 from src.transfers import to_device
 
 
@@ -29,11 +30,15 @@ class Mixup(Strategy):
     """lambda ~ Beta(alpha, alpha) (docs/method.md, section 2).
 
     Args:
-        alpha: of lambda's distribution.
+        alpha: of lambda's distribution, above 0.
         settings: as in Strategy.
+
+    Raises:
+        ValueError: a setting outside of its range.
     """
 
     def __init__(self, *, alpha: float, **settings: Unpack[Settings]) -> None:
+        check_number("mixing.alpha", alpha, 0, above=True)
         super().__init__(**settings)
         self.alpha = alpha
 

@@ -9,6 +9,7 @@ import torch
 
 from src.data.batch import Batch
 from src.mixing import Mixed, Settings, Strategy, check_parts, choose
+from src.numbers import is_number
 
 
 class OneOf(Strategy):
@@ -28,9 +29,10 @@ class OneOf(Strategy):
     ) -> None:
         super().__init__(**settings)
         check_parts(strategies)
-        if set(weights) != set(strategies) or min(weights.values()) < 0 or sum(weights.values()) <= 0:
+        numbers = isinstance(weights, Mapping) and all(is_number(weight, 0) for weight in weights.values())
+        if not numbers or set(weights) != set(strategies) or sum(weights.values()) <= 0:
             raise ValueError(
-                f"mixing.weights is {dict(weights)}: expected a number of at least 0 for each of "
+                f"mixing.weights is {weights}: expected a number of at least 0 for each of "
                 f"{', '.join(strategies)}, not all of them 0"
             )
         self.strategies = list(strategies.values())

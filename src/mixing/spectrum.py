@@ -7,8 +7,9 @@ from typing import Unpack
 import torch
 
 from src.data.batch import Batch
-from src.fourier import check_ratio, images_at_once, low_pass
+from src.fourier import images_at_once, low_pass
 from src.mixing import Mixed, Settings, Strategy, by_pixel, draw_beta, partner_rule
+from src.numbers import check_number
 from src.transfers import to_device
 
 
@@ -43,18 +44,19 @@ class Spectrum(Strategy):
     """lam_l ~ Beta(alpha, alpha) and lam_h ~ U(0, 1); lam_l is the labels' weight.
 
     Args:
-        alpha: of the distribution of lam_l.
+        alpha: of the distribution of lam_l, above 0.
         ratio: side of the low frequencies' box as a share of the spectrum's, in (0, 1].
         other_context: partners come from another context.
         settings: as in Strategy.
 
     Raises:
-        ValueError: a ratio outside (0, 1].
+        ValueError: a setting outside of its range.
     """
 
     def __init__(self, *, alpha: float, ratio: float, other_context: bool, **settings: Unpack[Settings]) -> None:
+        check_number("mixing.alpha", alpha, 0, above=True)
+        check_number("mixing.ratio", ratio, 0, 1, above=True)
         super().__init__(**settings)
-        check_ratio(ratio, "mixing.ratio")
         self.alpha, self.ratio = alpha, ratio
         self.draw_partner = partner_rule(other_context)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -21,6 +21,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks
 import albumentations as A
 
 from src.data.images import Image, Mask
+from src.numbers import are_numbers, check_number
 from src.transforms.augmix import AugMix
 from src.transforms.auto_augment import rand_augment, trivial_augment
 
@@ -60,6 +61,26 @@ class Transform:
         return made["image"], None if mask is None else made["mask"].view(np.bool_)
 
 
+def setting(name: str) -> str:
+    """A setting of the training transform, as it is typed."""
+    return f"datamodule.train_transform.{name}"
+
+
+def check_probabilities(**settings: float) -> None:
+    """Raise ValueError for a probability that is not in [0, 1]."""
+    for name, value in settings.items():
+        check_number(setting(name), value, 0, 1)
+
+
+def check_jitter(jitter: Sequence[float]) -> None:
+    """Raise ValueError for strengths that the jitter of colours does not take."""
+    if not are_numbers(jitter, 4, 0) or jitter[3] > 0.5:
+        raise ValueError(
+            f"{setting('jitter')} is {jitter}: expected four strengths of at least 0, of brightness, contrast, "
+            "saturation and hue, the last at most 0.5"
+        )
+
+
 class Crop(A.RandomResizedCrop):  # type: ignore[misc] # albumentations has no types
     """RandomResizedCrop that averages over areas where it shrinks, like evaluation, and interpolates elsewhere.
 
@@ -68,9 +89,17 @@ class Crop(A.RandomResizedCrop):  # type: ignore[misc] # albumentations has no t
     Args:
         size: side of the result in pixels.
         scale: smallest and largest share of the image's area that a crop takes; its aspect ratio is in [3/4, 4/3].
+
+    Raises:
+        ValueError: other shares.
     """
 
     def __init__(self, size: int, scale: tuple[float, float]) -> None:
+        if not are_numbers(scale, 2, 0, 1, above=True) or scale[0] > scale[1]:
+            raise ValueError(
+                f"{setting('scale')} is {scale}: expected two shares of the area, above 0 and at most 1, the first not "
+                "above the second"
+            )
         super().__init__(
             (size, size),
             scale=(scale[0], scale[1]),
@@ -145,21 +174,17 @@ class Train(Transform):
         trivialaugment: bool,
         random_erasing: float,
     ) -> None:
+        check_number(setting("augmix.chains"), augmix["chains"], 0, whole=True)
+        check_number(setting("randaugment.num_ops"), randaugment["num_ops"], 0, whole=True)
         policies = {"augmix.chains": augmix["chains"], "randaugment.num_ops": randaugment["num_ops"],
                     "trivialaugment": trivialaugment}  # fmt: skip
-        chosen = [f"datamodule.train_transform.{name}={value}" for name, value in policies.items() if value]
+        chosen = [f"{setting(name)}={value}" for name, value in policies.items() if value]
         if len(chosen) > 1:
             raise ValueError(f"{' and '.join(chosen)} are two policies of augmentation: set all but one to 0 or false")
-        for name, probability in {"grey": grey, "random_erasing": random_erasing}.items():
-            if not 0 <= probability <= 1:
-                raise ValueError(
-                    f"datamodule.train_transform.{name} is {probability}: expected a probability from 0 to 1"
-                )
-        if len(jitter) != 4 or min(jitter) < 0 or jitter[3] > 0.5:
-            raise ValueError(
-                f"datamodule.train_transform.jitter is {list(jitter)}: expected four strengths of at least 0, of "
-                "brightness, contrast, saturation and hue, the last at most 0.5"
-            )
+        check_probabilities(
+            horizontal_flip=horizontal_flip, vertical_flip=vertical_flip, grey=grey, random_erasing=random_erasing
+        )
+        check_jitter(jitter)
         steps: list[A.BasicTransform] = [Crop(size, scale)]
         if horizontal_flip:
             steps.append(A.HorizontalFlip(p=horizontal_flip))
@@ -195,6 +220,9 @@ class TwoViews(Transform):
         blur_sigma: smallest and largest standard deviation of the Gaussian blur, in pixels of the result.
         blur_probability: of the blur.
         horizontal_flip: probability.
+
+    Raises:
+        ValueError: a setting outside of its range.
     """
 
     views = 2
@@ -211,6 +239,16 @@ class TwoViews(Transform):
         blur_probability: float,
         horizontal_flip: float,
     ) -> None:
+        check_probabilities(
+            jitter_probability=jitter_probability, grey=grey, blur_probability=blur_probability,
+            horizontal_flip=horizontal_flip,
+        )  # fmt: skip
+        check_jitter(jitter)
+        if not are_numbers(blur_sigma, 2, 0) or blur_sigma[0] > blur_sigma[1]:
+            raise ValueError(
+                f"{setting('blur_sigma')} is {blur_sigma}: expected two numbers of at least 0, the first not above the "
+                "second"
+            )
         brightness, contrast, saturation, hue = jitter
         steps: list[A.BasicTransform] = [
             Crop(size, scale),
@@ -232,10 +270,14 @@ class Evaluate(Transform):
 
     Args:
         size: side of the result in pixels.
-        crop_pct: side of the crop as a share of the resized shorter side.
+        crop_pct: side of the crop as a share of the resized shorter side, in (0, 1].
+
+    Raises:
+        ValueError: another share.
     """
 
     def __init__(self, size: int, *, crop_pct: float) -> None:
+        check_number("datamodule.eval_transform.crop_pct", crop_pct, 0, 1, above=True)
         shorter = round(size / crop_pct)
         steps: list[A.BasicTransform] = [
             A.SmallestMaxSize(max_size=shorter, interpolation=cv2.INTER_LINEAR, area_for_downscale="image"),

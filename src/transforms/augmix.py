@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from src.data.images import Image
+from src.numbers import are_numbers, check_number
 
 Table = npt.NDArray[np.uint8]  # (3, 256)
 Counts = npt.NDArray[np.int64]  # (3, 256): a histogram of each channel
@@ -235,13 +236,13 @@ class AugMix(A.ImageOnlyTransform):  # type: ignore[misc] # albumentations has n
 
     Args:
         operations: names from OPERATIONS, drawn uniformly.
-        chains: how many.
-        depth: smallest and largest number of operations in a chain.
+        chains: how many, at least 1.
+        depth: smallest and largest number of operations in a chain, at least 0.
         severity: the highest level, in [.1, 10].
-        alpha: of both distributions.
+        alpha: of both distributions, above 0.
 
     Raises:
-        ValueError: an unknown name, or no operation for an image with a mask.
+        ValueError: an unknown name, no operation for an image with a mask, or a number outside of its range.
     """
 
     def __init__(
@@ -255,6 +256,13 @@ class AugMix(A.ImageOnlyTransform):  # type: ignore[misc] # albumentations has n
         self.photometric = tuple(operation for operation in self.operations if operation in PHOTOMETRIC)
         if not self.operations:
             raise ValueError("augmix.operations is empty: name some, or leave AugMix out with augmix.chains=0")
+        check_number("augmix.chains", chains, 1, whole=True)
+        if not are_numbers(depth, 2, 0, whole=True) or depth[0] > depth[1]:
+            raise ValueError(
+                f"augmix.depth is {depth}: expected two whole numbers of at least 0, the first not above the second"
+            )
+        check_number("augmix.severity", severity, 0.1, 10)
+        check_number("augmix.alpha", alpha, 0, above=True)
         self.chains, self.depth, self.severity, self.alpha = chains, (depth[0], depth[1]), severity, alpha
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:

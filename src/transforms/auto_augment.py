@@ -10,6 +10,7 @@ import torch
 from torchvision.transforms import v2
 
 from src.data.images import Image
+from src.numbers import is_number
 
 MOVING = {"ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"}
 """torchvision's names of the operations that move pixels."""
@@ -52,7 +53,7 @@ def rand_augment(num_ops: int, magnitude: int) -> AutoAugment:
     Raises:
         ValueError: another magnitude, or fewer than one operation.
     """
-    if num_ops < 1 or not 0 <= magnitude <= 30:
+    if not (is_number(num_ops, 1, whole=True) and is_number(magnitude, 0, 30, whole=True)):
         raise ValueError(
             f"randaugment.num_ops={num_ops} randaugment.magnitude={magnitude}: expected 1 operation at least (0 leaves "
             "RandAugment out) and a magnitude from 0 to 30"

@@ -143,5 +143,7 @@ def test_skipped_steps_of_loss_scaling_are_no_divergence_until_they_do_not_end(t
 
 
 def test_a_number_of_steps_is_asked_for() -> None:
-    with pytest.raises(ValueError, match=r"callbacks.divergence.every_n_steps is 0: expected at least 1"):
+    with pytest.raises(
+        ValueError, match=r"callbacks.divergence.every_n_steps is 0: expected a whole number of at least 1"
+    ):
         Divergence("diverged.json", 0)

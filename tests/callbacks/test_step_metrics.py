@@ -31,5 +31,5 @@ def test_the_loss_between_epochs_is_the_mean_of_its_steps(train_run: Callable[..
 
 
 def test_a_number_of_steps_is_asked_for() -> None:
-    with pytest.raises(ValueError, match=r"callbacks.steps.every_n_steps is 0: expected at least 1"):
+    with pytest.raises(ValueError, match=r"callbacks.steps.every_n_steps is 0: expected a whole number of at least 1"):
         StepMetrics(0)
