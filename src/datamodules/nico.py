@@ -274,7 +274,7 @@ class NicoDataModule(pl.LightningDataModule):
             do_without_in_domain(self.trainer)
         rows = [[self.rows[i] for i in part] for part in parts]
         return [
-            self.loader(part, self.eval_transform, train=False, sizes=self.sizes) if part else DataLoader([])
+            self.loader(part, self.eval_transform, train=False, sizes=self.sizes) if part else DataLoader([])  # type: ignore[arg-type] # a list is a data set
             for part in rows
         ]
 
