@@ -29,7 +29,8 @@ from src.datamodules.synthetic.dataset import generate
 from src.overrides import may_differ, quoted, with_data_set
 from src.prediction.selection import DEFAULT_SPLIT
 from src.prediction.settings import read_settings
-from src.runs.directory import check_settings, flat
+from src.runs.continuation import flat
+from src.runs.directory import check_settings
 from src.runs.lineage import NONE, fits
 from src.sweeps.sweeper import OF_THE_SWEEP
 from tests.conftest import ROOT

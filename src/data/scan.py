@@ -19,8 +19,8 @@ from src.data.tree import EXTENSIONS, LINKED, THUMBNAILS, LeftOut, images_below,
 from src.progress import progress
 
 
-def scan_images(data_root: Path, part: Part, title: str) -> list[tuple[str, ...]]:
-    """Find a part's images; one warning says what else lies in its folder.
+def scan_images(data_root: Path, part: Part, title: str, label_map: str | None = None) -> list[tuple[str, ...]]:
+    """Find a part's images; one warning says what else lies in its folder, but for the label map.
 
     Returns:
         Sorted tuples of path parts below the part's folder, the file name last. Files with another extension or in
@@ -32,7 +32,7 @@ def scan_images(data_root: Path, part: Part, title: str) -> list[tuple[str, ...]
     """
     top, root = os.path.normpath(data_root / part.folder), os.path.realpath(data_root)
     refuse_outside(top, root)
-    left_out = LeftOut(top)
+    left_out = LeftOut(top, used=str(data_root / label_map) if label_map else None)
     folders: list[tuple[str, ...]] = [()]
     its_place = f"{part.layout}/<image>".removeprefix("/")
     for _ in range(part.levels):
@@ -61,7 +61,7 @@ def scan_images(data_root: Path, part: Part, title: str) -> list[tuple[str, ...]
     return sorted(images)
 
 
-def list_part(data_root: Path, part: Part, name: str, which: str) -> list[Line]:
+def list_part(data_root: Path, part: Part, name: str, which: str, label_map: str | None) -> list[Line]:
     """The images of a part's folder, with the class and context that their folders tell.
 
     Args:
@@ -69,6 +69,7 @@ def list_part(data_root: Path, part: Part, name: str, which: str) -> list[Line]:
         part: where in it.
         name: the data set's.
         which: train, val or test.
+        label_map: the user's, below the data root.
 
     Raises:
         FileNotFoundError, ValueError: the tree has another layout, or no image.
@@ -76,7 +77,7 @@ def list_part(data_root: Path, part: Part, name: str, which: str) -> list[Line]:
     top = data_root / part.folder
     kind = {"train": "training", "val": "held-out", "test": "test"}[which]
     check_folder(data_root, top, f"{name} expects {part.expected}")
-    images = scan_images(data_root, part, f"{name} {kind} images")
+    images = scan_images(data_root, part, f"{name} {kind} images", label_map)
     if not images:
         raise ValueError(
             f"no {kind} image found for {name}: expected {data_root}/{part.expected} "
@@ -101,7 +102,8 @@ def scan_train(data_root: Path, sources: Sources, name: str) -> tuple[list[Row],
     Raises:
         FileNotFoundError, ValueError: the tree has another layout, or the label map does not fit it.
     """
-    map_path = data_root / sources.label_map if sources.label_map else None
+    map_name = sources.label_map
+    map_path = data_root / map_name if map_name else None
     known = read_label_map(map_path) if map_path and map_path.exists() else None
     if sources.table:
         top = data_root / sources.table
@@ -113,7 +115,7 @@ def scan_train(data_root: Path, sources: Sources, name: str) -> tuple[list[Row],
         assert sources.train is not None
         top = data_root / sources.train.folder
         parts = [(which, part) for which, part in (("train", sources.train), ("val", sources.val)) if part]
-        lines = [line for which, part in parts for line in list_part(data_root, part, name, which)]
+        lines = [line for which, part in parts for line in list_part(data_root, part, name, which, map_name)]
         for _, part in parts:
             check_names(data_root / part.folder, inside(lines, part), known or {}, part.levels)
         if sources.val:  # Car in one and car in the other are one class as well
@@ -171,7 +173,7 @@ def scan_test(data_root: Path, sources: Sources, name: str, labels: Callable[[],
     else:
         assert sources.test is not None
         top = data_root / sources.test.folder
-        lines = list_part(data_root, sources.test, name, "test")
+        lines = list_part(data_root, sources.test, name, "test", sources.label_map)
         paths = inside(lines, sources.test)
         check_names(top, paths, {}, sources.test.levels)
     ids = labels() if any(line.label is not None for line in lines) else {}

@@ -62,9 +62,10 @@ def stratified(rows: Sequence[Row], fraction: float, seed: int) -> tuple[list[in
 
     Returns:
         (train, held out): sorted indices of `rows`.
+
+    Raises:
+        ValueError: nothing is held out.
     """
-    if not 0 < fraction < 1:
-        raise ValueError(f"split.fraction is {fraction}: expected a share in (0, 1); split=none holds nothing out")
     rng = np.random.default_rng(seed)
     held: list[int] = []
     seen = 0
@@ -72,8 +73,21 @@ def stratified(rows: Sequence[Row], fraction: float, seed: int) -> tuple[list[in
         seen += len(group)
         count = min(len(group) - 1, max(0, round(fraction * seen) - len(held)))
         held += [group[i] for i in rng.permutation(len(group))[:count]]
+    if not held:
+        raise ValueError(
+            f"split.fraction is {fraction}, which holds out none of {len(rows)} images, as each class in a context "
+            "keeps one to train on: raise it, or set split=none"
+        )
     held_set = set(held)
     return [i for i in range(len(rows)) if i not in held_set], sorted(held)
+
+
+def check_draw(fraction: Any, seed: Any) -> None:
+    """Raise ValueError for settings of a split that draw nothing, or another part at each start."""
+    if type(fraction) not in (int, float) or not 0 < fraction < 1:
+        raise ValueError(f"split.fraction is {fraction}: expected a share in (0, 1); split=none holds nothing out")
+    if type(seed) is not int or seed < 0:
+        raise ValueError(f"split.seed is {seed}: expected a whole number of at least 0")
 
 
 def holdout(rows: Sequence[Row], contexts: Sequence[str], *, fraction: float, seed: int) -> Split:
@@ -81,7 +95,11 @@ def holdout(rows: Sequence[Row], contexts: Sequence[str], *, fraction: float, se
 
     The share is stratified by class and context: in-domain. Of images that are held out anyway, those of a context
     without training images are out-of-domain.
+
+    Raises:
+        ValueError: the settings are none of a split, or it would hold out nothing.
     """
+    check_draw(fraction, seed)
     held = [i for i, row in enumerate(rows) if row.split == "val"]
     if not held:
         train, held = stratified(rows, fraction, seed)
@@ -110,8 +128,10 @@ def leave_context_out(
             (as yaml reads a name like 2016 or true) is the context of that name.
 
     Raises:
-        ValueError: no context given, an unknown one, all of them, or a track without contexts.
+        ValueError: no context given, an unknown one, one twice, all of them, or a track without contexts; or as
+            `holdout`.
     """
+    check_draw(fraction, seed)
     if not names:
         raise ValueError(
             "split=leave_context_out needs images with contexts, which this track does not have: use split=holdout"
@@ -120,6 +140,9 @@ def leave_context_out(
     found = [context_meant(word, names) for word in wanted]
     if None in found or not found or len(set(found)) >= len(names):
         raise ValueError(f"split.contexts is {wanted}: name one or more, not all, of the contexts {', '.join(names)}")
+    twice = [name for name in found if found.count(name) > 1]
+    if twice:
+        raise ValueError(f"split.contexts is {wanted}, which names {twice[0]} twice: name it once")
     left_out = {names.index(name) for name in found if name is not None}
     out = [i for i, row in enumerate(rows) if row.domain in left_out]
     rest = [i for i, row in enumerate(rows) if row.domain not in left_out]

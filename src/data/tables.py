@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from src.data.manifest import cleaned, path_fault, shown
+from src.data.manifest import UNREADABLE, cleaned, path_fault, shown
 from src.data.tree import CONVERT, EXTENSIONS
 
 PARTS = {
@@ -85,7 +85,9 @@ def read_table(path: Path) -> list[Line]:
             f"{path} has {what}: expected path, label[, context][, split], found {', '.join(header) or 'nothing'}"
         )
     index = {name: names.index(name) for name in COLUMNS if name in names}
-    lines = [line_of(path, number, row, index) for number, row in enumerate(rows, 2) if any(map(str.strip, row))]
+    lines = [
+        line_of(path, number, row, index, len(header)) for number, row in enumerate(rows, 2) if any(map(str.strip, row))
+    ]
     check_listed(path, lines)
     return lines
 
@@ -118,8 +120,8 @@ def check_listed(path: Path, lines: Sequence[Line]) -> None:
         )
 
 
-def line_of(path: Path, number: int, row: list[str], index: dict[str, int]) -> Line:
-    """One row of a table as an image.
+def line_of(path: Path, number: int, row: list[str], index: dict[str, int], columns: int) -> Line:
+    """One row of a table as an image, where the first row has so many columns.
 
     Raises:
         ValueError: it is not one.
@@ -127,7 +129,17 @@ def line_of(path: Path, number: int, row: list[str], index: dict[str, int]) -> L
     where = f"line {number} of {path}"
     if len(row) <= max(index.values()):
         raise ValueError(f"{where} has {len(row)} columns: the first line asks for at least {max(index.values()) + 1}")
+    if any(map(str.strip, row[columns:])):
+        raise ValueError(
+            f"{where} has {len(row)} columns and the first line {columns}: put a text that holds the separator in "
+            'quotes ("..."), or take the rest away'
+        )
     values = {name: row[i].strip() for name, i in index.items()}
+    for name in ("label", "context"):
+        if UNREADABLE.search(values.get(name, "")):
+            raise ValueError(
+                f"{where} has the {name} {shown(values[name])}, which holds a control character: remove it"
+            )
     image = cleaned(values["path"])
     if path_fault(image) is not None:
         raise ValueError(f"{where} has the path {shown(values['path'])}: {path_fault(image)}")

@@ -27,10 +27,11 @@ class LeftOut:
     Args:
         top: the folder that is scanned.
         setting: that names the folder which no link may leave: data_root, or images.
+        used: a file that is read, though it is no image: the label map.
     """
 
-    def __init__(self, top: str, setting: str = "data_root") -> None:
-        self.top, self.setting, self.looks = top, setting, 0
+    def __init__(self, top: str, setting: str = "data_root", used: str | None = None) -> None:
+        self.top, self.setting, self.used, self.looks = top, setting, used and os.path.normpath(used), 0
         self.kinds: dict[str, list[str]] = {}
 
     def add(self, kind: str, path: str) -> None:
@@ -39,7 +40,7 @@ class LeftOut:
 
     def add_file(self, path: str, ending: str) -> None:
         """Leave out a file that has no image's extension."""
-        if os.path.basename(path).lower() in SYSTEM_FILES:
+        if os.path.basename(path).lower() in SYSTEM_FILES or os.path.normpath(path) == self.used:
             return
         kind = ending or "without an extension"
         if ending in CONVERT:

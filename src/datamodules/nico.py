@@ -24,6 +24,7 @@ from src.data.sampler import KeyedSampler
 from src.data.splits import HELD_OUT, Split, SplitRule, no_split
 from src.data.store import ManifestStore
 from src.data.training import MaskSource, check_bad_share, check_training
+from src.datamodules.held_out import do_without_in_domain
 from src.distributed import is_rank_zero
 from src.lightning_private import batches_done
 from src.numbers import check_number, is_number
@@ -273,8 +274,13 @@ class NicoDataModule(pl.LightningDataModule):
         parts = [getattr(self.parts, name) for name in HELD_OUT]
         while parts and not parts[-1]:
             parts.pop()
+        if parts and not parts[0] and self.trainer:
+            do_without_in_domain(self.trainer)
         rows = [[self.rows[i] for i in part] for part in parts]
-        return [self.loader(part, self.eval_transform, train=False, sizes=self.sizes) for part in rows]
+        return [
+            self.loader(part, self.eval_transform, train=False, sizes=self.sizes) if part else DataLoader([])  # type: ignore[arg-type] # a list is a data set
+            for part in rows
+        ]
 
     def train_part_dataloader(self) -> DataLoader[Any]:
         """The images trained on, once each and without augmentation: for what is decided over all of them."""

@@ -24,6 +24,8 @@ from src.text import in_columns, method_of
 
 LOOKED_AT = 200
 """Images whose masks are compared, evenly spread over those that all runs have."""
+OPTIONAL = ("border_share", "iou_flip", "iou_crop", "iou", "iou_centred_box")
+"""Figures of masks.json that it may lack."""
 
 
 class Maker(NamedTuple):
@@ -41,8 +43,12 @@ class Maker(NamedTuple):
     def digests(self, file: str, key: str) -> set[str]:
         """The digests of weights that a file of the run has under a key; none without it."""
         path = self.folder / file
-        found = read_json(path).get(key, []) if path.is_file() else []
-        return {found} if isinstance(found, str) else set(found)
+        described = read_json(path) if path.is_file() else {}
+        found = described.get(key, []) if isinstance(described, dict) else None
+        found = [found] if isinstance(found, str) else found
+        if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+            raise ValueError(f"{path} is damaged: its {key} is no list of digests; leave the run out, or make it again")
+        return set(found)
 
 
 def read_makers(folders: Sequence[Path], truth: Path | None) -> list[Maker]:
@@ -52,7 +58,7 @@ def read_makers(folders: Sequence[Path], truth: Path | None) -> list[Maker]:
         FileNotFoundError: there is none, or a true mask is missing.
         ValueError: a file of theirs is damaged, or they have no image in common.
     """
-    makers = []
+    makers: dict[Path, Maker] = {}  # by their real folders, each once
     for folder in folders:
         found = sorted(folder.rglob("masks.json"))
         if not found:
@@ -61,15 +67,45 @@ def read_makers(folders: Sequence[Path], truth: Path | None) -> list[Maker]:
                 "folders or one above them"
             )
         for path in found:
-            report, manifests = read_json(path), sorted(path.parent.glob("*_train_with_mask_label.json"))
-            if not manifests or not isinstance(report, dict) or not report.get("images"):
+            run = path.parent.resolve()
+            if run in makers:
+                continue
+            manifests = sorted(path.parent.glob("*_train_with_mask_label.json"))
+            if not manifests:
                 raise ValueError(f"{path.parent} has no whole set of masks: resume its run with resume=true")
-            makers.append(Maker(path.parent, report, MaskFiles(path.parent, read_manifest(manifests[0]), truth)))
-    if not shared(makers):
-        raise ValueError(
-            f"the runs {makers[0].folder} and {makers[1].folder} have no image in common: compare one track"
-        )
-    return makers
+            report = read_report(path)
+            makers[run] = Maker(path.parent, report, MaskFiles(path.parent, read_manifest(manifests[0]), truth))
+    several = list(makers.values())
+    if not shared(several):
+        raise ValueError(f"the runs {' and '.join(str(maker.folder) for maker in several[:2])} have no image in "
+                         "common: compare one track")  # fmt: skip
+    return several
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """A masks.json; of the figures that may be missing, those that are null are left out.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    report = read_json(path)
+    if isinstance(report, dict):
+        report = {key: value for key, value in report.items() if value is not None or key not in OPTIONAL}
+        lists = all(isinstance(report.get(name), list) for name in ("empty", "full"))
+        shares = [report.get("foreground_share"), *(report[name] for name in OPTIONAL if name in report)]
+        images = report.get("images")
+        whole = type(images) is int and images > 0 and lists and ("iou" not in report or "iou_centred_box" in report)
+        if whole and all(is_share(value) for value in shares):
+            return report
+    raise ValueError(
+        f"{path} is damaged: expected images, foreground_share, empty and full, and shares from 0 to 1; leave the "
+        "run out, or remove this file and finished.json, and the run's own command with resume=true makes both again"
+    )
+
+
+def is_share(value: Any) -> bool:
+    """Whether a value is a number from 0 to 1, but for rounding."""
+    return type(value) in (int, float) and -1e-6 <= value <= 1 + 1e-6
 
 
 def kinds_of(makers: Sequence[Maker]) -> list[frozenset[str]]:

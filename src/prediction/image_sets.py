@@ -212,6 +212,10 @@ def read_truth(path: Path, classes: Sequence[str] = ()) -> list[Row]:
     Raises:
         OSError, ValueError: it cannot be read, or has a label that is not a class.
     """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"truth={path} is not a file: name a manifest or a JSON object of labels by image name, or leave truth= out"
+        )
     entries, ids = read_json(path), {name: i for i, name in enumerate(classes)}
     if isinstance(entries, Mapping):
         named = "image_name"

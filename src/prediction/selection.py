@@ -14,7 +14,8 @@ from typing import NamedTuple
 from src.digests import Digests
 from src.prediction.members import LeftOut, Member, held_out, held_out_by, read_member
 from src.progress import progress
-from src.runs.lineage import description_of, fits
+from src.runs.lineage import fits
+from src.runs.records import description_of
 
 DEFAULT_SPLIT = "holdout"
 """train.py's default split: the members' if there are runs of several splits and ensemble.split names none."""

@@ -97,6 +97,7 @@ def read_settings(composed: Mapping[str, Any]) -> PredictionSettings:
         ValueError: they cannot be fulfilled.
     """
     ensemble = composed["ensemble"]
+    check_types(composed)
     settings = PredictionSettings(
         data_name=composed["track"]["name"],
         logs_dir=Path(composed["logs_dir"]),
@@ -145,6 +146,36 @@ def words(value: Any) -> list[str]:
     return [str(one) for one in listed(value)]
 
 
+def check_types(composed: Mapping[str, Any]) -> None:
+    """Raise ValueError for settings that are not of their kind: text for a number, or a number below the least."""
+    ensemble = composed["ensemble"]
+    rounds = {"ensemble.rounds": ensemble["rounds"]} if "rounds" in ensemble else {}
+    for name, value, least in (
+        ("top", composed["top"], 1),
+        ("members_at_once", composed["members_at_once"], 1),
+        ("seed", composed["seed"], 0),
+        *((name, value, 1) for name, value in rounds.items()),
+    ):
+        if type(value) is not int or value < least:
+            raise ValueError(f"{name} is {value}: expected a whole number of at least {least}")
+    if composed["seed"] >= 2**32:
+        raise ValueError(f"seed is {composed['seed']}: expected a number from 0 to 2^32 - 1")
+    for name in ("report", "verify"):
+        if type(composed[name]) is not bool:
+            raise ValueError(f"{name} is {composed[name]}: expected true or false")
+    split, text = ensemble["split"], "expected a glob for the name of a split in quotes, or null"
+    if split is not None and not (isinstance(split, str) and split):
+        raise ValueError(f"ensemble.split is {split}: {text}")
+    for name in ("truth", "images", "object_masks", "export"):
+        if composed[name] is not None and not isinstance(composed[name], str):
+            raise ValueError(f"{name} is {composed[name]}: expected a text, or null to leave it out")
+    if (masks := composed["object_masks"]) and not Path(masks).is_dir():
+        raise ValueError(f"object_masks={masks} is not a folder: name one of masks (.png) that mirrors the data root")
+    share = composed["datamodule"]["max_bad_share"]
+    if type(share) not in (int, float) or not 0 <= share <= 1:
+        raise ValueError(f"datamodule.max_bad_share is {share}: expected a share from 0 to 1")
+
+
 def check(settings: PredictionSettings) -> None:
     """Raise ValueError for settings that cannot be fulfilled, before anything is computed."""
     for name, value, choices in (
@@ -159,8 +190,6 @@ def check(settings: PredictionSettings) -> None:
         raise ValueError(f"output={settings.output}: expected a name that ends in .csv or .json")
     if settings.export and settings.tta["_target_"] != "src.prediction.tta.Plain":
         raise ValueError("export= writes networks, which see an image once: leave tta= out")
-    if settings.top < 1 or settings.members_at_once < 1:
-        raise ValueError("top and members_at_once must be at least 1")
     if settings.images and (settings.report or settings.truth):
         raise ValueError("images= only predicts: report= and truth= are about the test images, leave them out")
     needed = {"jinja2": "jinja2", "matplotlib": "matplotlib", "sklearn": "scikit-learn"}

@@ -23,28 +23,19 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.cli import command_words
 from src.distributed import is_rank_zero
-from src.files import digest_of, read_json, write_json, write_text
+from src.files import digest_of, write_json, write_text
 from src.locks import Lock
-from src.overrides import literal, may_differ
+from src.overrides import literal
+from src.runs.continuation import (
+    check_checkpoint,
+    check_same_classes,
+    check_same_settings,
+    differences,
+    newest_checkpoint,
+)
 from src.runs.lineage import Inheritance
-from src.runs.records import is_finished, last_row, read_config
+from src.runs.records import checked_digest, is_finished, last_row, read_config, read_split
 
-NEW = {
-    "module.label_smoothing": 0.0,
-    **{
-        f"{place}.{name}": value
-        for place in ("mixing", "module.mixing")
-        for name, value in {"probability": 1.0, "per_image": False, "until": 1.0}.items()
-    },
-    "datamodule.train_transform.jitter": [0.0, 0.0, 0.0, 0.0],
-    "datamodule.train_transform.grey": 0.0,
-    "module.temperature_squared": False,
-    "datamodule.train_transform.randaugment.num_ops": 0,
-    "datamodule.train_transform.randaugment.magnitude": 9,
-    "datamodule.train_transform.trivialaugment": False,
-    "datamodule.train_transform.random_erasing": 0.0,
-}
-"""Settings that runs of 0.2.0 lack, with the values that those were trained with."""
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "timm", "albumentations", "opencv-python-headless", "numpy")
 
 
@@ -144,13 +135,20 @@ def open_run(
     if not cfg.resume:
         state = "is finished" if finished else "exists and is not finished: resume=true continues it"
         raise ValueError(f"the run {folder} {state}; for another run, set tag=<word>, or remove the folder")
-    if read_json(folder / "split.json") != parts:
+    check_same_classes(folder, classes)
+    if read_split(folder) != parts:
         raise ValueError(
             "the data, the split, the masks, the teachers, the networks or the weights to start from (init, "
             f"model.weights, model.pretrained) have changed since {folder}/split.json was written: train a new run "
             "(tag=<word>)"
         )
-    return Run(folder, None if finished else newest_checkpoint(folder), finished, lock)
+    if finished:
+        checked_digest(folder)
+        return Run(folder, None, True, lock)
+    checkpoint = newest_checkpoint(folder)
+    if checkpoint and "module" in cfg:
+        check_checkpoint(checkpoint, cfg)
+    return Run(folder, checkpoint, False, lock)
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
@@ -158,50 +156,6 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     settings = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(settings, dict)
     return {str(key): value for key, value in settings.items()}
-
-
-def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested settings as {dotted key: value}."""
-    if not isinstance(settings, Mapping):
-        return {prefix: settings}
-    return {
-        key: value for k, v in settings.items() for key, value in flat(v, f"{prefix}.{k}" if prefix else str(k)).items()
-    }
-
-
-def check_same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Raise ValueError where the run in `folder` was started with other settings, naming each."""
-    there = read_config(folder)
-    different = differences(there, settings)
-    if different and older(there):
-        raise ValueError(
-            f"the run {folder} was started by an older version of this project: it can still predict, but this version "
-            "cannot continue it; start it again as another run with tag=<word>, or go back to the revision in its "
-            "environment.json"
-        )
-    if different:
-        raise ValueError(
-            f"the run {folder} exists with other settings ({'; '.join(different)}): "
-            "set them as they were, or start another run with tag=<word>"
-        )
-
-
-def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """The settings that keep a run from being resumed, each with its two values."""
-    # Paths inside of the run are compared without its own, which may be spelled in another way or have moved.
-    before, now = (
-        {
-            key: str(value).replace(str(config["run_dir"]), "<run>")
-            for key, value in (NEW | flat(config)).items()
-            if value is not None  # a setting that is new and null changes nothing
-        }
-        for config in (there, here)
-    )
-    return [
-        f"{key}: {before.get(key, 'not set')} there, {now.get(key, 'not set')} here"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not may_differ(key)
-    ]
 
 
 def keep_earlier_name(cfg: DictConfig) -> None:
@@ -220,35 +174,9 @@ def keep_earlier_name(cfg: DictConfig) -> None:
         cfg.changes = None
 
 
-def older(settings: Mapping[str, Any]) -> bool:
-    """Whether a run's settings name a module of this project that no longer exists."""
-    targets = [str(value) for key, value in flat(settings).items() if key.endswith("_target_")]
-    homes = {Path(*target.split(".")[:-1]) for target in targets if target.startswith("src.")}
-    root = Path(__file__).resolve().parents[2]
-    return any(not (root / home).is_dir() and not (root / f"{home}.py").exists() for home in homes)
-
-
 def is_begun(folder: Path) -> bool:
     """Whether a run is finished, or has a checkpoint to resume from."""
     return is_finished(folder) or newest_checkpoint(folder) is not None
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint whose digest verifies, None where the run never wrote one; damaged ones are named.
-
-    Raises:
-        ValueError: there are checkpoints and every one is damaged.
-    """
-    from src.callbacks.checkpoint_io import progress_of, verifies
-
-    checkpoints = sorted(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
-    whole = next((path for path in checkpoints if verifies(path)), None)
-    if checkpoints and whole is None:
-        raise ValueError(f"every checkpoint in {folder} is damaged: remove the folder and train again")
-    if whole is not None and whole != checkpoints[0] and is_rank_zero():
-        damaged = " and ".join(path.name for path in checkpoints[: checkpoints.index(whole)])
-        print(f"{folder}: {damaged} is damaged; {whole.name} goes back to {progress_of(whole)}", flush=True)
-    return whole
 
 
 def environment() -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from src.runs.directory import flat
+from src.runs.continuation import flat
 
 COMPARED_BY = {
     "data": "track.name",

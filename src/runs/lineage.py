@@ -14,7 +14,15 @@ from omegaconf import DictConfig
 
 from src.cli import command_words
 from src.files import digest_of, read_json
-from src.runs.records import is_finished, model_name_of, read_classes, read_config, read_finished, read_split
+from src.runs.records import (
+    checked_digest,
+    description_of,
+    is_finished,
+    model_name_of,
+    read_classes,
+    read_config,
+    read_split,
+)
 
 
 class Inheritance(NamedTuple):
@@ -90,7 +98,12 @@ def begun_with(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     found = {name: settings[name] for name in ("init", "masks") if isinstance(settings.get(name), str)}
-    return found | {name: settings[name] for name in SEVERAL if isinstance(settings.get(name), list)}
+    lists = {name: settings.get(name) for name in SEVERAL}
+    return found | {
+        name: paths
+        for name, paths in lists.items()
+        if isinstance(paths, list) and all(isinstance(path, str) for path in paths)
+    }
 
 
 def checked(name: str, path: Path) -> Path:
@@ -177,7 +190,7 @@ def find_several(cfg: DictConfig, setting: str) -> list[Path]:
         if own and own["split"] == cfg.split_name and own["kind"] == kind and run != Path(cfg.run_dir)
     ]  # fmt: skip
     advice = f"name finished runs with {setting}=[<globs or folders>]"
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}  # by their real paths
     for name in cfg[setting] or ():
         folder = Path(name)
         fitting = (voters_of(folder) or [folder]) if folder.is_dir() else [run for run in others if fits(run, name)]
@@ -185,14 +198,14 @@ def find_several(cfg: DictConfig, setting: str) -> list[Path]:
             there = ", ".join(f"{run.parent.name}/{run.name}" for run in others[:20]) or "none"
             wanted = f"{kind} with split={cfg.split_name} in {runs}"
             raise FileNotFoundError(f"{setting}={name} fits no {wanted} (there are {there}): {advice}")
-        found |= dict.fromkeys(fitting)
-    for run in found:
+        found |= {run.resolve(): run for run in fitting if run.resolve() not in found}
+    for run in found.values():
         if not is_finished(run):
             raise FileNotFoundError(f"the run {run} is not finished (resume=true continues a run): {advice}")
     if len(found) < 2:
-        names = ", ".join(map(str, found)) or "none"
+        names = ", ".join(map(str, found.values())) or "none"
         raise ValueError(f"at least two runs are needed, and {setting}= names {names}: {advice}")
-    return list(found)
+    return list(found.values())
 
 
 def fits(folder: Path, glob: str) -> bool:
@@ -213,26 +226,6 @@ def voters_of(vote: Path) -> list[Path]:
         return [Path(member["run"]) for member in read_json(path)["members"] if member["weight"]]
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged: predict again") from error
-
-
-def description_of(run: Path) -> dict[str, Any]:
-    """What distinguishes a run from others of its stage; {} if it cannot be read."""
-    try:
-        settings = read_config(run)
-    except (OSError, ValueError):
-        return {}
-    module = module if isinstance(module := settings.get("module"), Mapping) else {}
-    maps = str(module.get("_target_")).endswith(".C2AM")
-    return {
-        "model": model_name_of(settings),
-        "split": settings.get("split_name"),
-        "seed": settings.get("seed"),
-        "tag": settings.get("tag"),
-        "changes": settings.get("changes"),
-        "recipe": (settings.get("recipe") or {}).get("name"),
-        "mixing": settings.get("mixing_name"),
-        "kind": "classifier" if "num_classes" in module else "run of wsss" if maps else None,
-    }
 
 
 def inheritance(
@@ -267,20 +260,27 @@ def inheritance(
         if before.named_in == "networks" and theirs.isdisjoint(path for paths in split.values() for path in paths):
             raise ValueError(f"the run {run} was trained on another data set: none of its images is in this one")
         images |= theirs
-    several = {SEVERAL[before.named_in][1]: [checked_digest(run) for run in before.several]} if before.several else {}
-    return Inheritance(images, weights, masks, several)
+    return Inheritance(images, weights, masks, digests_of_several(before))
 
 
-def checked_digest(run: Path) -> str:
-    """The digest of a finished run's weights.
+def digests_of_several(before: Predecessors) -> dict[str, list[str]]:
+    """The digests of the weights of several runs, by their name in split.json; {} where there are none.
 
     Raises:
-        ValueError: they are not those it finished with.
+        ValueError: two runs have the same, and one network would count twice.
     """
-    digest = str(read_finished(run)["weights_sha256"])
-    if digest_of(run / "weights.safetensors") != digest:
-        raise ValueError(f"{run}/weights.safetensors is damaged: the run finished with different content")
-    return digest
+    if not before.several:
+        return {}
+    first: dict[str, Path] = {}
+    for run in before.several:
+        digest = checked_digest(run)
+        if digest in first:
+            raise ValueError(
+                f"the runs {first[digest]} and {run} have the same weights, and one network would count twice: name "
+                f"one of them alone with {before.named_in}=[<globs or folders>]"
+            )
+        first[digest] = run
+    return {SEVERAL[before.named_in][1]: list(first)}
 
 
 def trained_on(run: Path, command: str, classes: Sequence[str], split: Mapping[str, Sequence[str]]) -> set[str]:

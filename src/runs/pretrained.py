@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import re
 import sys
 import warnings
 from collections import Counter
@@ -105,13 +106,15 @@ def load_from_file(backbone: nn.Module, path: Path, name: str) -> None:
         name: the network's, for messages.
 
     Raises:
-        ValueError: the file cannot be read, or is another network's: what fits is counted, what does not is named.
+        ValueError: the file cannot be read, or is another network's: what fits is counted, what does not is named; or
+            it holds something else than finite numbers.
     """
     wanted = backbone.state_dict()
     state, left = without_prefix(read_tensors(path), wanted)
     for candidate in (state, *translations(backbone, state)):
         missing, other_shape = differences(candidate, wanted)
         if not missing and not other_shape:
+            check_numbers(path, candidate, wanted)
             backbone.load_state_dict({key: candidate.get(key, value) for key, value in wanted.items()}, strict=True)
             left += [key for key in candidate if key not in wanted]
             if left and is_rank_zero():
@@ -120,9 +123,10 @@ def load_from_file(backbone: nn.Module, path: Path, name: str) -> None:
     missing, other_shape = differences(state, wanted)
     problems = [f"{len(keys)} {what} ({named(keys)})"
                 for keys, what in ((missing, "are missing"), (other_shape, "have another shape")) if keys]  # fmt: skip
+    needed = len([key for key in wanted if key in state]) + len(missing)
     raise ValueError(
-        f"model.weights={path} does not hold weights of {name} with the settings of model=: of its {len(wanted)} "
-        f"tensors {len(wanted) - len(missing) - len(other_shape)} fit, {', '.join(problems)}: choose the "
+        f"model.weights={path} does not hold weights of {name} with the settings of model=: of its {needed} "
+        f"tensors {needed - len(missing) - len(other_shape)} fit, {', '.join(problems)}: choose the "
         "model.model_name that the file belongs to"
     )
 
@@ -131,29 +135,31 @@ def read_tensors(path: Path) -> State:
     """The tensors of a safetensors file, or of a PyTorch file that holds nothing but plain values, by their names.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is neither, or a tensor is stored in a way that no network here has.
     """
+    head = b""
     try:
         with open(path, "rb") as file:
-            safe = file.read(9)[8:] == b"{"  # behind the length of its header
-        if safe:
-            return dict(load_file(path))
-        # Checkpoints of timm's own training hold their arguments, as a namespace.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            head = file.read(200)
+        if head[8:9] == b"{":  # behind the length of its header
+            found: Any = load_file(path)
+        else:
+            # Checkpoints of timm's own training hold their arguments, as a namespace.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                found = torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged: it is not a whole safetensors file ({error})") from error
     except pickle.UnpicklingError as error:
-        if "Unsupported global" in str(error) or "weights_only" in str(error).lower():
+        if head.startswith((b"PK", b"\x80")) and re.search("Unsupported global|weights_only", str(error), re.I):
             raise ValueError(
                 f"{path} is a pickle that holds more than tensors, and loading it would run code, which is refused: "
                 "if you trust it, save its state_dict as safetensors (safetensors.torch.save_file)"
             ) from error
-        raise ValueError(f"{path} is damaged, or not a weights file") from error
+        raise ValueError(f"{path} is {what_is(head)}") from error
     except PermissionError:
         raise
     except (OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError) as error:
-        raise ValueError(f"{path} is damaged, or not a weights file") from error  # pickle's own words say no more
+        raise ValueError(f"{path} is {what_is(head)}") from error  # pickle's own words say no more
     for wrapper in WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
             found = found[wrapper]
@@ -162,7 +168,36 @@ def read_tensors(path: Path) -> State:
     tensors = {str(key): value for key, value in items if isinstance(value, torch.Tensor)}
     if not tensors:
         raise ValueError(f"{path} holds no tensors by name: expected a network's state_dict")
+    for key, value in tensors.items():
+        if value.layout is not torch.strided or value.is_meta or value.is_quantized or value.is_nested:
+            how = "without its numbers" if value.is_meta else f"as {value.layout} of {value.dtype}"
+            raise ValueError(f"{path} holds the tensor {key} {how}: save the network's state_dict as plain tensors")
     return clean_state_dict(tensors)
+
+
+def what_is(head: bytes) -> str:
+    """What a file that cannot be read is, by its first bytes."""
+    if head.lstrip()[:1] == b"<":
+        return "a web page or XML, not a weights file: download the file itself"
+    if head.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS, not the weights themselves: fetch them (git lfs pull)"
+    return "damaged, or not a weights file" if head else "damaged, or not a weights file: it is empty"
+
+
+def check_numbers(path: Path, state: State, wanted: State) -> None:
+    """Raise ValueError where a tensor of a file does not hold the finite numbers that a network's tensor takes."""
+    for key, own in wanted.items():
+        value = state.get(key, own)
+        if value.is_complex() or (own.is_floating_point() and not value.is_floating_point()):
+            raise ValueError(
+                f"model.weights={path} holds {key} as {value.dtype}, where {own.dtype} is expected: whole or "
+                "complex numbers are quantised weights, or another network's: save them as floats"
+            )
+        if not torch.isfinite(value.to(own.dtype)).all():
+            raise ValueError(
+                f"model.weights={path} holds numbers in {key} that are not finite: its training diverged or the file "
+                "is damaged; choose another file"
+            )
 
 
 def without_prefix(state: State, wanted: State) -> tuple[State, list[str]]:

@@ -69,6 +69,22 @@ def read_finished(folder: Path, digest_of: DigestOf = digest_of) -> dict[str, An
     return done
 
 
+def checked_digest(folder: Path) -> str:
+    """The digest of a finished run's weights.
+
+    Raises:
+        ValueError: they are missing, or not those it finished with.
+    """
+    digest, path = str(read_finished(folder)["weights_sha256"]), folder / "weights.safetensors"
+    if not path.is_file() or digest_of(path) != digest:
+        problem = "damaged: the run finished with different content" if path.exists() else "missing"
+        raise ValueError(
+            f"{path} is {problem}; put it back from a copy, or remove {folder}/finished.json: the run's own command "
+            "with resume=true makes both again, from its last checkpoint"
+        )
+    return digest
+
+
 def is_finished(folder: Path) -> bool:
     """Whether a run reached its end.
 
@@ -78,13 +94,28 @@ def is_finished(folder: Path) -> bool:
     return (folder / "finished.json").exists() and bool(read_finished(folder))
 
 
+def read_part(folder: Path, name: str, what: str) -> Any:
+    """A JSON file of a run, which holds `what`.
+
+    Raises:
+        FileNotFoundError: it is missing.
+        ValueError: it is not JSON.
+    """
+    path = folder / name
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}, which holds the run's {what}, is missing: put it back from a copy of the run, or train it again"
+        )
+    return read_json(path)
+
+
 def read_classes(folder: Path) -> list[str]:
     """A run's class names by id.
 
     Raises:
         OSError, ValueError: its classes.json is missing or damaged.
     """
-    classes = read_json(folder / "classes.json")
+    classes = read_part(folder, "classes.json", "class names by id")
     if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
         raise ValueError(f"{folder}/classes.json is damaged: expected a list of names")
     return classes
@@ -96,7 +127,7 @@ def read_split(folder: Path) -> dict[str, Any]:
     Raises:
         OSError, ValueError: it is missing or damaged.
     """
-    split = read_json(folder / "split.json")
+    split = read_part(folder, "split.json", "images of every part")
     parts = ("train", *HELD_OUT, "trained_on_before")
     if not isinstance(split, dict) or not all(
         isinstance(split.get(part), list) and set(map(type, split[part])) <= {str} for part in parts
@@ -109,6 +140,26 @@ def model_name_of(config: Mapping[str, Any]) -> str:
     """The name of a run's backbone, "" if its settings have none."""
     model = config.get("model")
     return str(model.get("model_name", "")) if isinstance(model, Mapping) else ""
+
+
+def description_of(run: Path) -> dict[str, Any]:
+    """What distinguishes a run from others of its stage; {} if it cannot be read."""
+    try:
+        settings = read_config(run)
+    except (OSError, ValueError):
+        return {}
+    module, recipe = (part if isinstance(part := settings.get(name), Mapping) else {} for name in ("module", "recipe"))
+    maps = str(module.get("_target_")).endswith(".C2AM")
+    return {
+        "model": model_name_of(settings),
+        "split": settings.get("split_name"),
+        "seed": settings.get("seed"),
+        "tag": settings.get("tag"),
+        "changes": settings.get("changes"),
+        "recipe": recipe.get("name"),
+        "mixing": settings.get("mixing_name"),
+        "kind": "classifier" if "num_classes" in module else "run of wsss" if maps else None,
+    }
 
 
 def last_row(path: Path) -> dict[str, float]:

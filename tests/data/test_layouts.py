@@ -199,6 +199,9 @@ def test_a_table_lists_the_images(tmp_path: Path) -> None:
         ("path,label,label\nx/1.jpg,car,dog\n", "two columns 'label'"),
         ("path,label\nx/1.jpg\n", "line 2 of .* has 1 columns"),
         ("path,label\n../1.jpg,car\n", "line 2 of .* without .."),
+        ("path,label\nx/1.jpg,car,red\n", "line 2 of .* has 3 columns and the first line 2: .* in quotes"),
+        ("path,label\nx/1.jpg,c\x07ar\n", r"line 2 of .* has the label 'c.x07ar', which holds a control character"),
+        ("path,label,context\nx/1.jpg,car,r\x07\n", "line 2 of .* has the context .* control character"),
         ("path,label\nx/1.jpg,\n", "line 2 .*has no label"),
         ("path,label,split\nx/1.jpg,car,holdout\n", "the split 'holdout': expected train, val or test"),
         ("path,label,context\nx/1.jpg,car,\n", "has no context"),
@@ -235,3 +238,9 @@ def test_data_is_a_data_root_with_the_layout_that_is_found(tmp_path: Path) -> No
     assert folder_name(str(tmp_path / "Fotos (2024)!")) == "Fotos_2024"
     assert folder_name("/x/cafe\u0301") == folder_name("/x/caf\u00e9") == "caf\u00e9"
     assert Layout(folder_name("/")).check() is None
+
+
+def test_empty_cells_behind_a_row_are_nothing(tmp_path: Path) -> None:
+    touch(tmp_path, "x/1.jpg")
+    (tmp_path / "t.csv").write_text("path,label\nx/1.jpg,car,, \n")
+    assert [line.label for line in read_table(tmp_path / "t.csv")] == ["car"]

@@ -1,6 +1,7 @@
 import math
 import random
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,8 @@ def test_what_rounding_takes_from_a_group_the_next_one_gets(fraction: float) -> 
 
 
 def test_every_group_keeps_an_image_to_train_on() -> None:
-    assert not holdout(rows_of(4, 2, 1), [], fraction=0.5, seed=0).in_domain
+    with pytest.raises(ValueError, match="holds out none of 8 images, as each class in a context keeps one"):
+        holdout(rows_of(4, 2, 1), [], fraction=0.5, seed=0)
     rows = rows_of(3, 2, 4)
     left = holdout(rows, [], fraction=0.99, seed=0).train
     assert sorted((rows[i].label, rows[i].domain) for i in left) == [(k, d) for k in range(3) for d in range(2)]
@@ -73,7 +75,6 @@ NAMES = ["2016", "1e3", "1.2.3", "true", "café", "dim"]
     [
         ("dim", ["dim"]),
         (["dim", "2016"], ["2016", "dim"]),
-        (["dim", "dim"], ["dim"]),
         (2016, ["2016"]),
         ([2016.0, 1000], ["2016", "1e3"]),
         (True, ["true"]),
@@ -147,3 +148,26 @@ def test_how_much_of_the_class_the_context_tells() -> None:
     assert context_information([*unknown, Row("x.jpg", 0, "class 0", NO_DOMAIN)]) is None
     assert context_information([*unknown, Row("x.jpg", 0, "class 0")]) is None
     assert context_information(rows([[3, 4]])) is None and context_information([]) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"seed": None}, "split.seed is None: expected a whole number"), ({"seed": "x"}, "split.seed is x"),
+        ({"seed": -1}, "split.seed is -1"), ({"seed": 1.5}, "split.seed is 1.5"), ({"seed": True}, "seed is True"),
+        ({"fraction": "x"}, "split.fraction is x: expected a share"), ({"fraction": None}, "split.fraction is None"),
+        ({"fraction": float("nan")}, "split.fraction is nan"), ({"fraction": True}, "split.fraction is True"),
+        ({"fraction": 1e-9}, "split.fraction is 1e-09, which holds out none of 12 images"),
+    ],
+)  # fmt: skip
+def test_settings_that_draw_no_split_are_refused(settings: dict[str, Any], said: str) -> None:
+    rows, draw = rows_of(2, 3, 2), {"fraction": 0.2, "seed": 0} | settings
+    with pytest.raises(ValueError, match=said):
+        holdout(rows, [], **draw)
+    with pytest.raises(ValueError, match=said.partition(", which")[0]):
+        leave_context_out(rows, ["a", "b", "c"], contexts=["a"], **draw)
+
+
+def test_a_context_that_is_named_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"split.contexts is \['a', 'a'\], which names a twice: name it once"):
+        leave_context_out(rows_of(2, 3, 2), ["a", "b", "c"], contexts=["a", "a"], fraction=0.2, seed=0)

@@ -83,6 +83,17 @@ def test_what_a_scan_leaves_out_is_said_by_kind_and_number_in_one_warning(tmp_pa
         assert part in text, text
 
 
+def test_a_label_map_that_is_read_is_not_left_out(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    image = tmp_path / "car/1.jpg"
+    image.parent.mkdir()
+    image.touch()
+    (tmp_path / "label_map.json").write_text("{}")
+    scan_images(tmp_path, Part(".", "<class>"), "images", "label_map.json")
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="label_map.json"):
+        scan_images(tmp_path, Part(".", "<class>"), "images")
+
+
 def test_any_folder_leaves_thumbnails_alone_and_follows_no_linked_folder(tmp_path: Path) -> None:
     put(tmp_path / "a/1.jpg")
     put(tmp_path / "a/@eaDir/1.jpg/SYNOFILE_THUMB_M.jpg")

@@ -135,3 +135,29 @@ def test_signs_of_masks_that_are_worse_than_a_box() -> None:
     assert border_share(mask) == 0 and border_share(~mask) == 1
     mask[0, :7] = True
     assert border_share(mask) == 7 / (14 * 21 - 10 * 17)
+
+
+def test_a_run_that_is_named_twice_is_compared_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = (run(tmp_path / f"wsss/{name}-seed0", squares(shift)) for name, shift in (("a", 0), ("b", 2)))
+    (tmp_path / "link").symlink_to(tmp_path / "wsss")
+    assert main([str(tmp_path / "wsss"), str(one), str(tmp_path / "link"), f"{two}/../b-seed0"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4  # head, two runs, what to take
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"foreground_share": "0.3"}, {"empty": 3}, {"full": None}, {"images": 0}, {"images": True}, {"iou_flip": 9},
+     {"border_share": []}, {"iou": 0.3}],
+)  # fmt: skip
+def test_a_damaged_report_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any]) -> None:
+    folder = run(tmp_path / "wsss/a", squares(0), **changes)
+    assert main([str(folder)]) == 1
+    assert f"{folder}/masks.json is damaged: expected images" in capsys.readouterr().err
+    (folder / "masks.json").write_text('{"images": 5}')
+    assert main([str(folder)]) == 1
+    run(folder, squares(0), iou_flip=None)  # which a run may lack
+    assert main([str(folder)]) == 0
+    (folder / "finished.json").write_text('{"weights_sha256": 3}')
+    capsys.readouterr()
+    assert main([str(folder)]) == 1
+    assert "finished.json is damaged: its weights_sha256" in capsys.readouterr().err

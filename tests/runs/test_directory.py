@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.callbacks import checkpoint_io
 from src.callbacks.checkpoint_io import AtomicCheckpointIO, verifies
-from src.runs import directory, lineage, records
+from src.runs import continuation, directory, lineage, records
 
 SPLIT = {"train": ["a.jpg", "b.jpg"], "in_domain": ["c.jpg"], "out_of_domain": []}
 
@@ -220,3 +221,82 @@ def test_the_schedule_must_know_the_end(end: int | None) -> None:
     )
     with pytest.raises(ValueError, match=f"trainer.max_epochs is {end}: expected at least 1"):
         directory.check_settings(cfg)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", r"classes.json is not valid JSON: .* write them into it: \[\"car\"\]$"),
+        ("[1]", r"classes.json is damaged: .* write them into it: \[\"car\"\]$"),
+        ('["bus"]', r"has other classes than the data set \(id 0 is 'bus' there, 'car' here\)"),
+        ('["car", "bus"]', r"\(id 1 is 'bus' there, nothing here\)"),
+        (None, r"classes.json, which holds the run's class names by id, is missing: "),
+    ],
+)
+def test_classes_that_nobody_knows_are_not_continued_with(tmp_path: Path, text: str | None, sentence: str) -> None:
+    with claim(tmp_path):
+        checkpoint(tmp_path)
+    (tmp_path / "classes.json").unlink()
+    if text is not None:
+        (tmp_path / "classes.json").write_text(text)
+    with pytest.raises(ValueError, match=sentence):
+        claim(tmp_path, resume=True)
+
+
+def test_files_that_a_continued_run_lacks_are_named(tmp_path: Path) -> None:
+    with claim(tmp_path):
+        checkpoint(tmp_path)
+    (tmp_path / "split.json").unlink()
+    with pytest.raises(FileNotFoundError, match="split.json, which holds the run's images of every part, is missing"):
+        claim(tmp_path, resume=True)
+    (tmp_path / "config.yaml").write_text("lr: 0.1\n")
+    with pytest.raises(ValueError, match="config.yaml is damaged: it has no run_dir"):
+        claim(tmp_path, resume=True)
+
+
+def test_a_finished_run_without_its_weights_says_how_to_get_them_back(tmp_path: Path) -> None:
+    with claim(tmp_path) as run:
+        checkpoint(tmp_path)
+        (tmp_path / "weights.safetensors").write_bytes(b"w")
+        directory.finish(run, {}, passes=1)
+    (tmp_path / "weights.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"weights.safetensors is missing; .* remove .*/finished.json: .* resume=true"):
+        claim(tmp_path, resume=True)
+
+
+def whole() -> dict[str, Any]:
+    """A checkpoint of torch.nn.Linear(2, 1)."""
+    group = {"lr": 0.1, "params": [0, 1]}
+    return {"state_dict": torch.nn.Linear(2, 1).state_dict(), "loops": {}, "callbacks": {}, "epoch": 1,
+            "global_step": 2, "pytorch-lightning_version": "2", "lr_schedulers": [{"base_lrs": [0.1]}],
+            "optimizer_states": [{"state": {}, "param_groups": [group]}]}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        (
+            "state_dict",
+            torch.nn.Linear(2, 3).state_dict(),
+            r"its tensor weight has the shape \[3, 2\], and the network",
+        ),
+        ("state_dict", {}, "it lacks the tensor weight"),
+        ("optimizer_states", None, "its optimizer_states is NoneType"),
+        ("optimizer_states", [{}], "its optimizer_states have no state and param_groups"),
+        ("optimizer_states", [{"state": {}, "param_groups": [{"lr": "x", "params": []}]}], "the lr in .* is 'x'"),
+        ("lr_schedulers", [{"base_lrs": ["x"]}], "the base_lrs in its lr_schedulers is"),
+        ("NicoDataModule", {"epoch": "x"}, "where in the order of the images"),
+    ],
+)
+def test_a_checkpoint_that_is_not_the_runs_is_refused(tmp_path: Path, key: str, value: Any, sentence: str) -> None:
+    network = {"module": {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 1}}
+    with claim(tmp_path, **network):
+        AtomicCheckpointIO().save_checkpoint(whole(), tmp_path / "last.ckpt")
+    with claim(tmp_path, **network, resume=True) as run:
+        assert run.checkpoint
+    AtomicCheckpointIO().save_checkpoint({**whole(), key: value}, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match=rf"not this run's \(.*{sentence}.*remove it, and the run starts anew"):
+        claim(tmp_path, **network, resume=True)
+    loaded = whole()
+    del loaded["optimizer_states"]
+    assert continuation.fault_of(loaded) == "it has no optimizer_states"

@@ -11,7 +11,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from src.files import digest_of
-from src.runs.lineage import NONE, Predecessors, find_run, predecessors
+from src.runs.lineage import NONE, Predecessors, begun_with, digests_of_several, find_run, find_several, predecessors
 
 
 def settings(logs: Path, **changes: Any) -> DictConfig:
@@ -152,3 +152,22 @@ def test_a_run_with_changes_is_a_candidate_like_one_with_a_tag(tmp_path: Path) -
     plain = run(tmp_path, "plain")
     assert found(tmp_path) == found(tmp_path, changes="other") == found(tmp_path, tag="u") == plain
     assert found(tmp_path, changes="lr0.03") == changed
+
+
+def test_one_network_does_not_count_twice(tmp_path: Path) -> None:
+    one = run(tmp_path, "a")
+    (tmp_path / "link").symlink_to(one)
+    cfg = settings(tmp_path, teachers=[str(one), str(tmp_path / "link")])
+    with pytest.raises(ValueError, match="at least two runs are needed, and teachers= names .*/a: name finished runs"):
+        find_several(cfg, "teachers")
+    copied = run(tmp_path, "b")  # with the same weights
+    cfg = settings(tmp_path, teachers=[str(one), str(copied)])
+    with pytest.raises(ValueError, match="a and .*b have the same weights, and one network would count twice"):
+        digests_of_several(Predecessors(None, None, tuple(find_several(cfg, "teachers")), "teachers"))
+
+
+def test_a_strange_config_stops_no_other_run(tmp_path: Path) -> None:
+    own = run(tmp_path, "own")
+    strange = run(tmp_path, "strange", recipe="mine", model=[], module="x", seed=[0], tag={}, teachers=[1, 2])
+    assert found(tmp_path) == own
+    assert begun_with(strange) == {}

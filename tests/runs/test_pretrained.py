@@ -130,6 +130,42 @@ def test_files_that_are_refused(tmp_path: Path) -> None:
             load(tmp_path / name)
 
 
+def test_tensors_that_are_no_plain_finite_numbers_are_refused(tmp_path: Path) -> None:
+    state = network("test_resnet", num_classes=0).state_dict()
+    key, path = "conv1.0.weight" if "conv1.0.weight" in state else next(iter(state)), tmp_path / "w.pth"
+    value = state[key]
+    odd = {
+        "holds .* as torch.int32, where torch.float32": value.int(), "as torch.complex64": value.to(torch.complex64),
+        "that are not finite": value * float("nan"), "in .* that are not finite": value.double() + 1e300,
+        "as torch.sparse_coo": value.to_sparse(), "without its numbers": value.to("meta"),
+        "torch.quint8|is damaged, or not": torch.quantize_per_tensor(value, 0.1, 0, torch.quint8),
+    }  # fmt: skip
+    for message, one in odd.items():
+        torch.save({**state, key: one}, path)
+        with pytest.raises(ValueError, match=message):
+            load(path, "test_resnet")
+    torch.save({**state, key: value.half()}, path)
+    assert torch.equal(load(path, "test_resnet").state_dict()[key], value.half().float())
+
+
+def test_files_that_are_no_weights_say_what_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    for content, message in (
+        (b"\n<!DOCTYPE html><html>", "w.pth is a web page or XML, not a weights file: download the file itself"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"),
+        (b"", "it is empty"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            load(path)
+    save_file({}, tmp_path / "none.safetensors")
+    with pytest.raises(ValueError, match="holds no tensors by name"):
+        load(tmp_path / "none.safetensors", "test_resnet")
+    save_file({"other": torch.ones(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=r"of its \d+ tensors 0 fit"):  # BatchNorm's counters are not counted
+        load(tmp_path / "other.safetensors", "test_resnet")
+
+
 def test_what_a_resume_compares(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_file({"a": torch.ones(1)}, path)
