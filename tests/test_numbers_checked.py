@@ -153,13 +153,12 @@ def test_the_bounds_themselves_can_be(settings: Callable[..., DictConfig]) -> No
 
 
 def commands() -> Iterator[tuple[str, ...]]:
-    """Every stage at every scale, and every recipe with its stages."""
+    """Every stage and every recipe, at every scale."""
     for scale in ("full", "small", "demo"):
         for stage in ("baseline", "wsss", "moco", "finetune", "fdg", "adapt", "distil", "grabcut", "average_maps"):
             yield f"scale={scale}", f"stage={stage}"
         for recipe in ("erm", "background", "simpledg"):
-            for stage in ("baseline", "finetune"):
-                yield f"scale={scale}", f"stage={stage}", f"recipe={recipe}"
+            yield f"scale={scale}", "stage=finetune", f"recipe={recipe}"
 
 
 @pytest.mark.parametrize("words", list(commands()), ids=" ".join)
