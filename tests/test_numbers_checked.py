@@ -161,6 +161,7 @@ def commands() -> Iterator[tuple[str, ...]]:
             yield f"scale={scale}", "stage=finetune", f"recipe={recipe}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", list(commands()), ids=" ".join)
 def test_the_recipes_own_settings_can_be(words: tuple[str, ...]) -> None:
     cfg = cli.composed("train", *FACTS, *words, "model=tiny", "dataset.images=20000")
