@@ -64,7 +64,7 @@ def stratified(rows: Sequence[Row], fraction: float, seed: int) -> tuple[list[in
         (train, held out): sorted indices of `rows`.
 
     Raises:
-        ValueError: nothing is held out.
+        ValueError: the share is less than an image.
     """
     rng = np.random.default_rng(seed)
     held: list[int] = []
@@ -73,10 +73,9 @@ def stratified(rows: Sequence[Row], fraction: float, seed: int) -> tuple[list[in
         seen += len(group)
         count = min(len(group) - 1, max(0, round(fraction * seen) - len(held)))
         held += [group[i] for i in rng.permutation(len(group))[:count]]
-    if not held:
+    if fraction * len(rows) < 0.5:
         raise ValueError(
-            f"split.fraction is {fraction}, which holds out none of {len(rows)} images, as each class in a context "
-            "keeps one to train on: raise it, or set split=none"
+            f"split.fraction is {fraction}, which holds out none of {len(rows)} images: raise it, or set split=none"
         )
     held_set = set(held)
     return [i for i in range(len(rows)) if i not in held_set], sorted(held)

@@ -169,8 +169,6 @@ def check_types(composed: Mapping[str, Any]) -> None:
     for name in ("truth", "images", "object_masks", "export"):
         if composed[name] is not None and not isinstance(composed[name], str):
             raise ValueError(f"{name} is {composed[name]}: expected a text, or null to leave it out")
-    if (masks := composed["object_masks"]) and not Path(masks).is_dir():
-        raise ValueError(f"object_masks={masks} is not a folder: name one of masks (.png) that mirrors the data root")
     share = composed["datamodule"]["max_bad_share"]
     if type(share) not in (int, float) or not 0 <= share <= 1:
         raise ValueError(f"datamodule.max_bad_share is {share}: expected a share from 0 to 1")

@@ -13,12 +13,12 @@ import pytest
 from PIL import Image, ImageOps
 from torch.utils.data import DataLoader
 
-from src.cli import sentence
 from src.data.datasets import FullSizeImages, Images
 from src.data.headers import Header, read_header
 from src.data.images import decode, decode_image, find_bad_images
 from src.data.manifest import Row
 from src.data.mask_files import decode_mask, decode_pair, says_nothing
+from src.errors import sentence
 from src.transforms import Evaluate
 
 

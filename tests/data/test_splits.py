@@ -46,8 +46,7 @@ def test_what_rounding_takes_from_a_group_the_next_one_gets(fraction: float) -> 
 
 
 def test_every_group_keeps_an_image_to_train_on() -> None:
-    with pytest.raises(ValueError, match="holds out none of 8 images, as each class in a context keeps one"):
-        holdout(rows_of(4, 2, 1), [], fraction=0.5, seed=0)
+    assert not holdout(rows_of(4, 2, 1), [], fraction=0.5, seed=0).in_domain
     rows = rows_of(3, 2, 4)
     left = holdout(rows, [], fraction=0.99, seed=0).train
     assert sorted((rows[i].label, rows[i].domain) for i in left) == [(k, d) for k in range(3) for d in range(2)]
