@@ -82,6 +82,8 @@ class Neighbours(pl.Callback):
         bank = Bank(*(gather(part, len(datamodule.parts.train)) for part in mine))
         figures: dict[str, float] = {}
         for part, loader in zip(HELD_OUT, loaders, strict=False):
+            if not getattr(datamodule.parts, part):  # held out are images of other contexts alone
+                continue
             mine = self.encode(trainer, pl_module, loader)
             by_class = ContextAccuracy(contexts).to(pl_module.device)
             scores = knn_scores(mine.features, bank.features, bank.label, num_classes, self.k, self.temperature)
