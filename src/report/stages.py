@@ -204,7 +204,12 @@ def steps_of(groups: Sequence[Group]) -> list[Step]:
     steps: dict[tuple[int, int], Step] = {}
     for i, group in enumerate(groups):
         others = [group.before, plain]
-        others += [k for k in range(i) if stage_of[k] == stage_of[i] and len(changes(groups[k], group)) == 1]
+        others += [
+            k
+            for k in range(i)
+            # A setting alone, such as one of ten ratios, would make a row for each pair of them.
+            if stage_of[k] == stage_of[i] and len(changes(groups[k], group)) == 1 and groups[k].facts != group.facts
+        ]
         for k in others:
             if k is not None and k != i and groups[k].facts["model"] == group.facts["model"]:
                 changed = changes(groups[k], group)

@@ -66,6 +66,8 @@ def test_a_setting_is_a_difference_within_a_stage() -> None:
     assert changes(plain, wide) == ["lr 1 (was None)"]
     compared = {(step.after, step.before) for step in steps_of([plain, mixup, long, wide])}
     assert (2, 1) not in compared  # longer training and another mixing at once
+    ratios = [group("adapt", "fdg", "decoupled", None, f"r{r}")._replace(settings={"mixing.ratio": r}) for r in (1, 2)]
+    assert steps_of(ratios) == []  # or ten of them would be 45 rows
     assert {(1, 0), (2, 0), (3, 0)} <= compared  # with plain training, and with what differs in one thing
     assert steps_of([plain, wide])[0].change == "lr 1 (was None)"
     assert words_of([str(i) for i in range(7)]) == "0; 1; 2; 3; 4; 2 more"
