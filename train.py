@@ -123,13 +123,12 @@ def fit(cfg: DictConfig, run: Run, datamodule: NicoDataModule, init: Path | None
 
 def make_module(cfg: DictConfig, run: Run, init: Path | None) -> Any:
     """The module, with the weights that it starts from where no checkpoint will bring its own."""
+    from src.runs.continuation import untrained_module
     from src.runs.directory import resolved
     from src.runs.pretrained import load_start
     from src.runs.weights import load_weights
 
-    plain = cfg.copy()
-    plain.model.update(pretrained=False, weights=None)  # the network alone: what it starts from is read below
-    module = cli.instantiate(plain.module)
+    module = untrained_module(cfg)
     if init:
         load_weights(init / "weights.safetensors", {part: getattr(module, part) for part in cfg.init_parts})
         if cfg.model.pretrained or cfg.model.weights:

@@ -73,16 +73,16 @@ class MaskWriter(BasePredictionWriter):
         run_dir: str,
         data_name: str,
         threshold: float,
-        grabcut: Mapping[str, float],
-        crf: Mapping[str, float] | None,
+        grabcut: Mapping[str, Any],
+        crf: Mapping[str, Any] | None,
         processes: int,
         truth_dir: str | None,
     ) -> None:
         check_number("callbacks.masks.threshold", threshold, 0, 1)
         check_number("callbacks.masks.processes", processes, 1, whole=True)
-        check_grabcut(**grabcut)  # type: ignore[arg-type] # what it checks
+        check_grabcut(**grabcut)
         if crf:
-            check_crf(**crf)  # type: ignore[arg-type] # as well
+            check_crf(**crf)
         super().__init__(write_interval="batch")
         self.run, self.data_name = Path(run_dir), data_name
         self.threshold, self.processes = threshold, processes

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from src.data.manifest import NO_DOMAIN, Row
+from src.numbers import is_number
 
 
 class Split(NamedTuple):
@@ -83,9 +84,9 @@ def stratified(rows: Sequence[Row], fraction: float, seed: int) -> tuple[list[in
 
 def check_draw(fraction: Any, seed: Any) -> None:
     """Raise ValueError for settings of a split that draw nothing, or another part at each start."""
-    if type(fraction) not in (int, float) or not 0 < fraction < 1:
+    if not is_number(fraction, 0, 1, above=True, below=True):
         raise ValueError(f"split.fraction is {fraction}: expected a share in (0, 1); split=none holds nothing out")
-    if type(seed) is not int or seed < 0:
+    if not is_number(seed, 0, whole=True):
         raise ValueError(f"split.seed is {seed}: expected a whole number of at least 0")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from src.digests import Digests
+from src.numbers import is_number
 from src.prediction.selection import Wanted
 from src.prediction.voting import RULES, SELECTIONS
 
@@ -156,7 +157,7 @@ def check_types(composed: Mapping[str, Any]) -> None:
         ("seed", composed["seed"], 0),
         *((name, value, 1) for name, value in rounds.items()),
     ):
-        if type(value) is not int or value < least:
+        if not is_number(value, least, whole=True):
             raise ValueError(f"{name} is {value}: expected a whole number of at least {least}")
     if composed["seed"] >= 2**32:
         raise ValueError(f"seed is {composed['seed']}: expected a number from 0 to 2^32 - 1")
@@ -170,7 +171,7 @@ def check_types(composed: Mapping[str, Any]) -> None:
         if composed[name] is not None and not isinstance(composed[name], str):
             raise ValueError(f"{name} is {composed[name]}: expected a text, or null to leave it out")
     share = composed["datamodule"]["max_bad_share"]
-    if type(share) not in (int, float) or not 0 <= share <= 1:
+    if not is_number(share, 0, 1):
         raise ValueError(f"datamodule.max_bad_share is {share}: expected a share from 0 to 1")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -14,6 +13,7 @@ from omegaconf import DictConfig
 
 from src.cli import instantiate
 from src.distributed import is_rank_zero
+from src.numbers import is_number
 from src.overrides import may_differ
 from src.runs.records import read_classes, read_config
 
@@ -129,6 +129,14 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return whole
 
 
+def untrained_module(cfg: DictConfig) -> Any:
+    """A run's module with the weights that its networks are drawn with: no pretrained ones are read."""
+    plain = cfg.copy()
+    if "model" in plain:
+        plain.model.update(pretrained=False, weights=None)
+    return instantiate(plain.module)
+
+
 def check_checkpoint(path: Path, cfg: DictConfig) -> None:
     """Raise ValueError where a run cannot continue from a checkpoint: it lacks a part, or is of another network.
 
@@ -139,10 +147,7 @@ def check_checkpoint(path: Path, cfg: DictConfig) -> None:
     from src.callbacks.checkpoint_io import read_checkpoint
 
     loaded = read_checkpoint(path, mmap=True)
-    plain = cfg.copy()
-    if "model" in plain:
-        plain.model.update(pretrained=False, weights=None)  # the network alone
-    wanted = {key: value.shape for key, value in instantiate(plain.module).state_dict().items()}
+    wanted = {key: value.shape for key, value in untrained_module(cfg).state_dict().items()}
     fault = fault_of(loaded) or fault_of_network(loaded["state_dict"], wanted)
     if fault:
         other = [one.name for one in sorted(path.parent.glob("*.ckpt")) if one != path]
@@ -168,21 +173,21 @@ def fault_of(loaded: Mapping[str, Any]) -> str | None:
             if not isinstance(group, Mapping) or not isinstance(group.get("params"), list):
                 return "its optimizer_states have a group without parameters"
             for name in ("lr", "initial_lr", "momentum", "weight_decay"):
-                if name in group and not is_number(group[name]):
+                if name in group and not is_rate(group[name]):
                     return f"the {name} in its optimizer_states is {group[name]!r:.40}"
     for state in loaded["lr_schedulers"]:
         if not isinstance(state, Mapping) or not isinstance(state.get("last_epoch", 0), int):
             return "its lr_schedulers do not say which epoch was the last"
         for name in ("base_lrs", "_last_lr"):
             values = state.get(name, [])
-            if not isinstance(values, Sequence) or not all(map(is_number, values)):
+            if not isinstance(values, Sequence) or not all(map(is_rate, values)):
                 return f"the {name} in its lr_schedulers is {values!r:.40}"
     return None
 
 
-def is_number(value: Any) -> bool:
+def is_rate(value: Any) -> bool:
     """Whether a value is a finite number, or a tensor, as some optimisers keep the rate."""
-    return isinstance(value, torch.Tensor) or (type(value) in (int, float) and math.isfinite(value))
+    return isinstance(value, torch.Tensor) or is_number(value)
 
 
 def fault_of_network(state: Mapping[str, Any], wanted: Mapping[str, torch.Size]) -> str | None:
