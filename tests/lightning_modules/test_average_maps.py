@@ -46,8 +46,12 @@ def wsss(two_members: list[Path], train_run: Train) -> Path:
 
 
 def copied(run: Path, name: str = "copy") -> Path:
-    """A run once more, beside itself."""
-    return Path(shutil.copytree(run, run.with_name(name)))
+    """A run of the same numbers beside `run`; its file of weights differs, as a copied network counts once."""
+    copy = Path(shutil.copytree(run, run.with_name(name)))
+    weights = copy / "weights.safetensors"
+    save_file(load_file(weights), weights, {"name": name})
+    sign(copy)
+    return copy
 
 
 def made(run: Path) -> dict[str, bytes]:
@@ -83,13 +87,14 @@ def test_a_network_is_read_as_its_run_ended_sign_included(wsss: Path) -> None:
 
 @pytest.mark.slow
 def test_the_mean_of_a_run_and_its_copy_has_the_runs_masks(wsss: Path, train_run: Train) -> None:
-    copied(wsss)
+    copy = copied(wsss)
     run = train_run(*MEAN)
     assert run.parts[-2:] == ("average_maps", "holdout-seed0") and made(run) == made(wsss)
     # What it hands on: the networks, and the images that they saw.
     config, split = (yaml.safe_load((run / name).read_text()) for name in ("config.yaml", "split.json"))
-    assert config["networks"] == [str(wsss.with_name("copy")), str(wsss)]
-    assert split["maps_from"] == [digest_of(wsss / "weights.safetensors")] * 2 and "taught_by" not in split
+    assert config["networks"] == [str(copy), str(wsss)]
+    assert split["maps_from"] == [digest_of(one / "weights.safetensors") for one in (copy, wsss)]
+    assert "taught_by" not in split
     own, theirs = load_file(run / "weights.safetensors"), load_file(wsss / "weights.safetensors")
     assert all(torch.equal(own[f"networks.{i}.{key}"], value) for i in (0, 1) for key, value in theirs.items())
     trained = train_run(
@@ -103,7 +108,7 @@ def test_the_mean_of_a_run_and_its_copy_has_the_runs_masks(wsss: Path, train_run
     # Another map among them is another mean: half of a map and of its opposite is .5 everywhere.
     metrics = json.loads((wsss / "finished.json").read_text())["metrics"]
     sign(wsss, metrics={**metrics, "sign/inverted": 1 - metrics["sign/inverted"]})
-    both = read_network(wsss), read_network(wsss.with_name("copy"))
+    both = read_network(wsss), read_network(copy)
     batch = FullSizeBatch(torch.rand(1, 3, 64, 64), torch.tensor([40]), torch.tensor([64]), torch.tensor([0]))
     module = AverageMaps()
     module.networks.extend(both)
@@ -122,6 +127,9 @@ def test_runs_that_are_refused(wsss: Path, train_run: Train, data: Path, tmp_pat
         assert said.startswith("error: ") and "\n" not in said
         return said
 
+    again = Path(shutil.copytree(wsss, wsss.with_name("again")))
+    assert f"the runs {again} and {wsss} have the same weights, and one network would count twice" in refused()
+    shutil.rmtree(again)
     track = wsss.parents[1]
     baseline = min((track / "baseline").iterdir())
     assert f"at least two runs are needed, and networks= names {wsss}: name finished runs with networks=" in refused()
