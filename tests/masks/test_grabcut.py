@@ -10,7 +10,9 @@ from src.masks.grabcut import cut, grown
 from src.masks.judge import iou
 from tests.conftest import ROOT
 
-SETTINGS = yaml.safe_load((ROOT / "conf/stage/grabcut.yaml").read_text())["grabcut"]
+SETTINGS: dict[str, float] = {}
+for source in ("conf/mask_files/default.yaml", "conf/stage/grabcut.yaml"):
+    SETTINGS |= yaml.safe_load((ROOT / source).read_text())["grabcut"]
 
 
 def scene(height: int = 90, width: int = 120) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
