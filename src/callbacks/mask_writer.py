@@ -39,6 +39,7 @@ from src.numbers import check_number
 TILE = 128  # side of a picture on the sheet, pixels
 COLUMNS = 3  # of images there: of a context the best, a median and the worst
 LOOKED_AT = 32  # images whose mirror image and crop get masks too
+VIEWS_OF = ".views-"  # prefix of the folder with those, in the run
 Picture = npt.NDArray[np.uint8] | Mask
 VIEWS: dict[str, Callable[[Picture], Picture]] = {
     "flip": lambda picture: picture[:, ::-1],
@@ -104,6 +105,8 @@ class MaskWriter(BasePredictionWriter):
             write_text(made_by, key)  # after the old masks went, before the first new one comes
         for leftover in made_by.parent.rglob(".*.tmp") if trainer.is_global_zero else ():
             leftover.unlink()  # of a process that was killed while it wrote
+        for views in self.run.glob(f"{VIEWS_OF}*") if trainer.is_global_zero else ():
+            shutil.rmtree(views)  # of a process that was killed while it judged
         for path in made_by.parent.glob(".crashed-*.json") if trainer.is_global_zero else ():
             # Noted before the mask is written: if it was not written after all, it is made now.
             write_json(path, [name for name in read_json(path) if (self.run / name).exists()])
@@ -212,7 +215,7 @@ class MaskWriter(BasePredictionWriter):
         """Mean IoU of the masks of some images' views with the views of their masks, as {"iou_<view>": ...}."""
         rows = self.files.rows[:: max(1, len(self.files.rows) // LOOKED_AT)][:LOOKED_AT]
         data_root, pool = datamodule_of(trainer).data_root, MaskPool(self.processes)
-        with tempfile.TemporaryDirectory(prefix=".views-", dir=self.run) as name:
+        with tempfile.TemporaryDirectory(prefix=VIEWS_OF, dir=self.run) as name:
             folder = Path(name)
             for i, row in enumerate(rows):
                 image = decode_image(data_root / row.image_path, max_pixels=0)
