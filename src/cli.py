@@ -258,8 +258,8 @@ def clear_errors() -> Iterator[None]:
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
         in_full = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
         text = None if in_full else errors.sentence(cause)
-        if text is None and cause is not error and not in_full:
-            text = errors.refusal(str(error), cause)
+        if cause is not error and not in_full:
+            text = errors.placed(str(error), text) if text else errors.refusal(str(error), cause)
         if text is None and not isinstance(cause, MisconfigurationException):
             raise
         sys.exit(f"error: {text or cause}")

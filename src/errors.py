@@ -19,6 +19,15 @@ def refusal(wrapped: str, cause: BaseException) -> str | None:
     )
 
 
+def placed(wrapped: str, text: str) -> str:
+    """A sentence with the whole names of settings, if a strategy that is part of another raised it, by Hydra's text.
+
+    Such a strategy knows its settings as mixing.<name>; the user's are mixing.strategies.<strategy>.<name>.
+    """
+    part = re.search(r"full_key: (mixing\.\S+)", wrapped)
+    return re.sub(r"\bmixing\.", f"{part[1]}.", text) if part else text
+
+
 def sentence(error: BaseException) -> str | None:
     """What to tell the user, or None if the error is not a user's, that is, not raised by this project."""
     text = "can't allocate memory" if isinstance(error, MemoryError) else str(error)

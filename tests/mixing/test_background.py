@@ -237,3 +237,10 @@ def test_a_clean_finish_of_a_part_is_refused(word: str) -> None:
     with pytest.raises(InstantiationException) as error:
         cli.instantiate(cfg)
     assert str(error.value.__cause__) == f"mixing.strategies.{name}.until is 0.5: set mixing.until, which is for all"
+
+
+def test_a_part_that_is_refused_is_named_by_its_place() -> None:
+    cfg = cli.composed("train", "track=1", "mixing=simpledg", "mixing.strategies.one_of.strategies.cutmix.alpha=-1")
+    with pytest.raises(SystemExit) as end, cli.clear_errors():
+        cli.instantiate({"mixing": cfg.mixing})  # as conf/module names it
+    assert str(end.value.code).startswith("error: mixing.strategies.one_of.strategies.cutmix.alpha is -1: expected")
