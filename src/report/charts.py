@@ -18,15 +18,13 @@ Bar = tuple[float, float, float]
 """A share, and the ends of its interval."""
 
 
-def dots(rows: Mapping[str, Mapping[str, Bar]], label: str, difference: bool = False) -> Figure:
-    """A row for each title, a colour for each image set: a dot in percent, and a line over its interval.
+def differences(rows: Mapping[str, Mapping[str, Bar]]) -> Figure:
+    """A row for each pair, a colour for each image set: a dot in percentage points, and a line over its interval.
 
     Args:
-        rows: by title from the top down, {image set: (share, low, high)}.
-        label: of the axis.
-        difference: the shares are differences, in percentage points: a line marks 0.
+        rows: by the pair's title from the top down, {image set: (difference of shares, low, high)}.
     """
-    figure, axes = axes_of(6.2, 0.9 + (0.42 if difference else 0.34) * len(rows))
+    figure, axes = axes_of(6.2, 0.9 + 0.42 * len(rows))
     sets = list(dict.fromkeys(name for bars in rows.values() for name in bars))
     for k, name in enumerate(sets):
         place = np.array([i for i, bars in enumerate(rows.values()) if name in bars])
@@ -34,10 +32,9 @@ def dots(rows: Mapping[str, Mapping[str, Bar]], label: str, difference: bool = F
         shifted = place + 0.22 * (k - (len(sets) - 1) / 2)
         axes.errorbar(value, shifted, xerr=[value - low, high - value], fmt="o", color=colour_of(name), markersize=5,
                       capsize=2, linewidth=1.3, label=name)  # fmt: skip
-    if difference:
-        axes.axvline(0, color=INK, linewidth=1, zorder=0)
-    axes.set_yticks(range(len(rows)), list(rows), fontsize=8 if difference else 9)
-    axes.set(xlabel=label, ylim=(len(rows) - 0.5, -0.5))
+    axes.axvline(0, color=INK, linewidth=1, zorder=0)
+    axes.set_yticks(range(len(rows)), list(rows), fontsize=8)
+    axes.set(xlabel="gain in accuracy, percentage points", ylim=(len(rows) - 0.5, -0.5))
     axes.tick_params(axis="y", length=0)
     axes.xaxis.grid(True, color=FAINT, linewidth=0.6)
     axes.set_axisbelow(True)

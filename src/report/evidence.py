@@ -68,7 +68,6 @@ def add_stages(
         }
         for one in networks
     }
-    page.figures["stages"] = charts.dots(bars, "accuracy, %")
     page.tables["stages"] = [
         ["", "seeds", *(f"{title} (95 %)" for title in titles.values())],
         *([one.title, str(len(one.seeds) or ""), *map(bar_words, bars[one.title].values())] for one in networks),
@@ -89,7 +88,7 @@ def add_stages(
         for step, (later, earlier, _), own in zip(steps, named, gains, strict=True)
         if step.drawn
     }
-    page.figures["gains"] = charts.dots(rows, "gain in accuracy, percentage points", difference=True)
+    page.figures["gains"] = charts.differences(rows)
 
 
 def vote_steps(

@@ -4,18 +4,17 @@ import pytest
 from src.report import charts, plots
 
 
-def test_dots_stand_at_their_shares() -> None:
-    rows = {"baseline": {"test": (0.5, 0.4, 0.7), "in-domain": (0.9, 0.8, 0.95)}, "vote": {"test": (0.6, 0.5, 0.65)}}
-    (axes,) = charts.dots(rows, "accuracy, %").axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["baseline", "vote"]
-    assert axes.yaxis_inverted() and axes.get_xlabel() == "accuracy, %"
+def test_differences_stand_in_points_around_zero() -> None:
+    rows = {"fdg": {"test": (0.05, -0.02, 0.07), "in-domain": (0.09, 0.08, 0.1)}, "vote": {"test": (0.06, 0.05, 0.065)}}
+    (axes,) = charts.differences(rows).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["fdg", "vote"]
+    assert axes.yaxis_inverted() and "percentage points" in axes.get_xlabel()
     test, held = axes.containers
-    assert test.get_label() == "test" and test.lines[0].get_xdata().tolist() == pytest.approx([50, 60])
+    assert test.get_label() == "test" and test.lines[0].get_xdata().tolist() == pytest.approx([5, 6])
     (lines,) = test.lines[2]
-    assert [[x for x, _ in line] for line in lines.get_segments()] == [pytest.approx([40, 70]), pytest.approx([50, 65])]
-    assert held.lines[0].get_xdata().tolist() == pytest.approx([90])
-    zero = charts.dots(rows, "gain", difference=True).axes[0].get_lines()
-    assert any(list(line.get_xdata()) == [0, 0] for line in zero)
+    assert [[x for x, _ in line] for line in lines.get_segments()] == [pytest.approx([-2, 7]), pytest.approx([5, 6.5])]
+    assert held.lines[0].get_xdata().tolist() == pytest.approx([9])
+    assert any(list(line.get_xdata()) == [0, 0] for line in axes.get_lines())
 
 
 def test_shares_by_context_stand_over_the_objects_share() -> None:
