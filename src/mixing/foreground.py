@@ -24,9 +24,9 @@ def mix_regions(
 ) -> torch.Tensor:
     """x~ = lam_f M x + (1 - lam_f) (M x)_partner + lam_b (1 - M) x + (1 - lam_b) ((1 - M) x)_partner, on x - mean.
 
-    With w = lam_f on the foreground and lam_b on the background this is w x + (1 - w_partner) x_partner. Where one
-    image has foreground and the other does not, w and 1 - w_partner do not sum to 1: hence the origin `mean`,
-    as in the published code, which mixes normalised pixels (docs/method.md, section 5).
+    With w = lam_f on the foreground and lam_b on the background, and w_pi the same on the partner's, this is
+    w x + (1 - w_pi) x_partner. Where one image has foreground and the other does not, w and 1 - w_pi do not sum to 1:
+    hence the origin `mean`, as in the published code, which mixes normalised pixels (docs/method.md, section 5).
 
     Args:
         x: (N, 3, H, W) float in [0, 1].
@@ -38,13 +38,14 @@ def mix_regions(
     Returns:
         (N, 3, H, W), not clipped.
     """
-    weight = torch.lerp(by_pixel(lam_b), by_pixel(lam_f), mask.unsqueeze(1).to(x.dtype))
-    mixed = torch.empty_like(x)
-    parts = (torch.split(t, images_at_once(x)) for t in (x, weight, partner, mixed))
-    for own, of_own, indices, into in zip(*parts, strict=True):
-        of_other = weight[indices]
-        torch.mul(of_own, own, out=into)
-        into.addcmul_(1 - of_other, x[indices]).addcmul_(of_other - of_own, mean)
+    lam_f, lam_b = (by_pixel(lam).expand(len(x), 1, 1, 1) for lam in (lam_f, lam_b))
+    foreground, mixed = mask.unsqueeze(1), torch.empty_like(x)
+    parts = (torch.split(t, images_at_once(x)) for t in (x, foreground, lam_f, lam_b, partner, mixed))
+    for own, region, of_f, of_b, indices, into in zip(*parts, strict=True):
+        # 1 - w_pi has the image's own lam, which its label has, and the partner's regions.
+        w, w_pi = (torch.lerp(of_b, of_f, where.to(x.dtype)) for where in (region, foreground[indices]))
+        torch.mul(w, own, out=into)
+        into.addcmul_(1 - w_pi, x[indices]).addcmul_(w_pi - w, mean)
     return mixed
 
 

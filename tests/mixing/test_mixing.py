@@ -89,20 +89,37 @@ def test_box(lam: float, centre: tuple[float, float], box: tuple[int, int, int, 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 
 
-def test_foreground_equals_a_slow_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("count", [1, 7])
+def test_foreground_equals_a_slow_loop(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     batch, partner = batch_of(7, 5, 4), torch.randperm(7)
     monkeypatch.setattr("src.fourier.CHUNK", 4 * batch.image[0].numel() * 4)  # steps of 4 images and of 3
-    x, mask, lam_f, lam_b = batch.image, batch.mask, 0.3, 0.9
+    x, mask = batch.image, batch.mask
     assert mask is not None
-    mixed = mix_regions(x, mask, partner, torch.tensor(lam_f), torch.tensor(lam_b), MEAN)
+    lam_f, lam_b = (torch.rand(count).expand(7) for _ in range(2))  # one for the batch, or one per image
+    mixed = mix_regions(x, mask, partner, lam_f[:count], lam_b[:count], MEAN)
     for i, j in enumerate(partner.tolist()):
         for c in range(3):
             for row in range(5):
                 for column in range(4):
                     own, other = x[i, c, row, column] - MEAN[c], x[j, c, row, column] - MEAN[c]
-                    value = (lam_f if mask[i, row, column] else lam_b) * own
-                    value = value + ((1 - lam_f) if mask[j, row, column] else (1 - lam_b)) * other + MEAN[c]
+                    value = (lam_f[i] if mask[i, row, column] else lam_b[i]) * own
+                    value = value + (1 - (lam_f[i] if mask[j, row, column] else lam_b[i])) * other + MEAN[c]
                     assert mixed[i, c, row, column].item() == pytest.approx(value.item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("per_image", [False, True])
+@pytest.mark.parametrize("name", ["decoupled", "foreground", "mixup", "spectrum"])
+def test_the_pixels_have_the_weights_of_the_labels(name: str, per_image: bool) -> None:
+    colour = torch.rand(6, 3, 1, 1)
+    batch = batch_of(6)._replace(image=colour.expand(6, 3, 12, 17), mask=torch.ones(6, 12, 17, dtype=torch.bool))
+    strategy, weights = strategy_of(name, per_image=per_image, probability=0.5), []
+    for seed in range(20):
+        torch.manual_seed(seed)
+        mixed = strategy(batch)
+        lam = mixed.lam.expand(6).view(6, 1, 1, 1)
+        torch.testing.assert_close(mixed.image, mixup(batch.image, mixed.partner, lam.flatten()), atol=1e-5, rtol=0)
+        weights.append(len(set(mixed.lam.expand(6).tolist()) - {1.0}))
+    assert (max(weights) > 2) == per_image
 
 
 def test_foreground_in_its_analytic_cases() -> None:
