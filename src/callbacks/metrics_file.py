@@ -18,6 +18,8 @@ from src.files import write_text
 class MetricsFile(pl.Callback):
     """Write the epoch's metrics; a resumed run keeps the rows of the epochs before it.
 
+    Has the last epoch validated whatever trainer.check_val_every_n_epoch is, as its figures are the run's.
+
     Args:
         path: the csv file. Columns: epoch, step, seconds (of the epoch), then the metrics by name. In an epoch that was
             interrupted, `train/first_batch` says where the run went on: its train/ means and seconds are from there on.
@@ -42,11 +44,13 @@ class MetricsFile(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.begin = time.monotonic()
+        if trainer.check_val_every_n_epoch and trainer.current_epoch + 1 == trainer.max_epochs:
+            trainer.check_val_every_n_epoch = 1
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        metrics = metrics_of_epoch(trainer)
         went_on, first = datamodule_of(trainer).resume_at
         if first and went_on == trainer.current_epoch:
             metrics["train/first_batch"] = float(first)
@@ -58,6 +62,20 @@ class MetricsFile(pl.Callback):
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(self.path, text.getvalue())
+
+
+def metrics_of_epoch(trainer: pl.Trainer) -> dict[str, float]:
+    """What was logged in the epoch that ends: without an earlier epoch's validation, which Lightning keeps.
+
+    Nearest neighbours have epochs of their own (callbacks/neighbours.py).
+    """
+    every = trainer.check_val_every_n_epoch
+    stale = every is not None and (trainer.current_epoch + 1) % every != 0
+    return {
+        name: float(value)
+        for name, value in trainer.callback_metrics.items()
+        if not (stale and name.startswith("val/") and "/knn/" not in name)
+    }
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:

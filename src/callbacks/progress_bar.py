@@ -137,7 +137,7 @@ class Bar(ProgressBar):
         left = timedelta(seconds=round((now - self.begin) / epochs * to_do))
         if self.loss:
             self.figures["train/loss"] = float(self.loss.read())
-        self.loss = Late(outputs["loss"])
+        self.loss = Late(outputs["loss"] * trainer.accumulate_grad_batches)  # Lightning has divided it
         self.figures["learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
         self.speed = f"{images / (now - self.epoch_begin):,.0f} images/s  {left} left"
         self.advance(done)

@@ -10,6 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar
 
+from src.callbacks.metrics_file import metrics_of_epoch
 from src.callbacks.progress_bar import Bar
 from src.numbers import check_number
 
@@ -56,12 +57,12 @@ class ProgressLines(ProgressBar):
             self.say(trainer, f"batch {batch_idx + 1} of {trainer.num_training_batches}")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        metrics = trainer.callback_metrics
+        metrics = metrics_of_epoch(trainer)
         shown = [name for name in metrics if name.count("/") < 2 or name.endswith("/accuracy")]
         self.last = time.monotonic()
         done = trainer.current_epoch + 1 - self.first_epoch
         left = (self.last - self.begin) / done * ((trainer.max_epochs or 0) - trainer.current_epoch - 1)
-        figures = "  ".join(f"{name} {float(metrics[name]):.4f}" for name in sorted(shown))
+        figures = "  ".join(f"{name} {metrics[name]:.4f}" for name in sorted(shown))
         self.say(trainer, f"{figures}  {left:.0f} s left")
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -47,7 +47,7 @@ class StepMetrics(pl.Callback):
         if not trainer.loggers:
             return
         self.say(trainer)
-        loss = outputs["loss"].detach().float()
+        loss = outputs["loss"].detach().float() * trainer.accumulate_grad_batches  # Lightning has divided it
         self.total = loss.clone() if self.total is None else self.total + loss
         self.steps += 1
         self.images += len(batch.position) * trainer.world_size

@@ -30,6 +30,18 @@ def test_the_loss_between_epochs_is_the_mean_of_its_steps(train_run: Callable[..
     assert not any("step/" in name for name in rows[0])  # metrics.csv is by epoch
 
 
+def test_the_loss_is_whole_where_gradients_are_accumulated(train_run: Callable[..., Path]) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    words = ["callbacks.steps.every_n_steps=1000", "trainer.accumulate_grad_batches=2"]  # a point an epoch
+    run = train_run("track=1", "stage=baseline", "logger=tensorboard", *words)
+    rows = list(csv.DictReader(open(run / "metrics.csv")))
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    points = [point.value for point in events.Scalars("step/loss")]
+    assert points == pytest.approx([float(row["train/loss"]) for row in rows], rel=1e-4)
+
+
 def test_a_number_of_steps_is_asked_for() -> None:
     with pytest.raises(ValueError, match=r"callbacks.steps.every_n_steps is 0: expected a whole number of at least 1"):
         StepMetrics(0)
