@@ -76,6 +76,7 @@ MAY_DIFFER_ON_RESUME = (
     "trainer.detect_anomaly",
     "mixing_name",
     "cosine_epochs",  # module.scheduler.total counts
+    "module.scheduler.epochs",  # trainer.max_epochs counts
     "dataset",
 )
 """Settings that may differ between a run and its continuation: where things are and what computes them."""

@@ -18,20 +18,28 @@ class CosineFrom(torch.optim.lr_scheduler.LambdaLR):
     """The cosine over `total` epochs, joined at epoch `start`: lr / 2 (1 + cos(pi (start + e) / total)) in epoch e.
 
     For a stage that continues the schedule of the one before it (docs/method.md, section 6). torch's
-    CosineAnnealingLR, started late, would go on from `lr` instead of from the cosine's value there.
+    CosineAnnealingLR, started late, would go on from `lr` instead of from the cosine's value there. From epoch `total`
+    on the rate is 0.
 
     Args:
         optimizer: its `lr` is the rate at epoch 0 of `total`.
         start, total: epochs, at least 0 and 1.
+        epochs: of this run, at least 0. They end by `total`, or an epoch later where a scale has rounded both.
 
     Raises:
         ValueError: other numbers.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, *, start: int, total: int) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, *, start: int, total: int, epochs: int) -> None:
         check_number("module.scheduler.start", start, 0)
         check_number("module.scheduler.total (cosine_epochs)", total, 1, whole=True)
-        super().__init__(optimizer, lambda epoch: (1 + math.cos(math.pi * (start + epoch) / total)) / 2)
+        check_number("module.scheduler.epochs (trainer.max_epochs)", epochs, 0, whole=True)
+        if start + epochs > total + 1:
+            raise ValueError(
+                f"the rate would be 0 from epoch {max(0, total - start)} of {epochs} on, where its cosine ends: set "
+                f"cosine_epochs={start + epochs}, or schedule@module.scheduler=cosine for a cosine over this run alone"
+            )
+        super().__init__(optimizer, lambda epoch: (1 + math.cos(math.pi * min(1, (start + epoch) / total))) / 2)
 
 
 class WarmupCosine(torch.optim.lr_scheduler.LambdaLR):

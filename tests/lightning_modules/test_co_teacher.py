@@ -207,7 +207,7 @@ def test_prediction_is_the_teachers() -> None:
 def test_the_cosine_goes_on_where_the_stage_before_stopped() -> None:
     def rates(start: int, epochs: int) -> list[float]:
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-        schedule, made = CosineFrom(optimizer, start=start, total=200), []
+        schedule, made = CosineFrom(optimizer, start=start, total=200, epochs=epochs), []
         for _ in range(epochs):
             made.append(optimizer.param_groups[0]["lr"])
             optimizer.step()
@@ -217,6 +217,9 @@ def test_the_cosine_goes_on_where_the_stage_before_stopped() -> None:
     whole = rates(0, 200)
     assert whole == pytest.approx([0.05 * (1 + math.cos(math.pi * e / 200)) for e in range(200)])
     assert rates(120, 80) == pytest.approx(whole[120:]) and rates(120, 1)[0] == pytest.approx(0.0345, abs=1e-4)
+    assert rates(195, 6)[-1] == 0  # where a scale has rounded the epochs of both stages up
+    with pytest.raises(ValueError, match="be 0 from epoch 80 of 120 on, where its cosine ends: set cosine_epochs=240"):
+        rates(120, 120)
     assert ramp_up(0, 5) == pytest.approx(math.exp(-5))
 
 
