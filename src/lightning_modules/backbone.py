@@ -12,6 +12,7 @@ import timm
 import torch
 from timm.models import split_model_name_tag
 from torch import nn
+from torch.func import functional_call
 
 from src.numbers import are_numbers
 
@@ -151,6 +152,31 @@ def made_for(backbone: nn.Module) -> str:
 def run_sizes(trainer: pl.Trainer) -> list[tuple[int, int]]:
     """Heights and widths of the images that a run trains on, in the order of its schedule."""
     return [(side, side) for side in dict.fromkeys(trainer.datamodule.sizes.values())]  # type: ignore[attr-defined] # ours
+
+
+def freeze_unused(backbone: nn.Module) -> None:
+    """Take gradients from the parameters that `backbone.forward` does not use, which DDP would wait for in vain.
+
+    For a network whose forward is its forward_features: some have layers behind the pooling (MobileNetV3, GhostNet).
+    Only shapes are computed; a network that refuses the image is left as it is, and check_sizes says why.
+    """
+    parameters = {
+        name: torch.empty_like(parameter, device="meta", requires_grad=True)
+        for name, parameter in backbone.named_parameters()
+    }
+    buffers = {name: buffer.to("meta") for name, buffer in backbone.named_buffers()}
+    training, image = backbone.training, torch.zeros(1, 3, 64, 128, device="meta")
+    try:
+        with torch.enable_grad():
+            made = functional_call(backbone.eval(), {**parameters, **buffers}, image)
+            used = torch.autograd.grad(made.sum(), list(parameters.values()), allow_unused=True)
+    except (*REFUSALS, NotImplementedError):
+        return
+    finally:
+        backbone.train(training)
+    for parameter, gradient in zip(backbone.parameters(), used, strict=True):
+        if gradient is None:
+            parameter.requires_grad_(False)
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ a label: foreground representations should resemble each other, and differ from 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from src.data.batch import Batch
-from src.lightning_modules.backbone import Normalising, check_sizes, run_sizes
+from src.lightning_modules.backbone import Normalising, check_sizes, freeze_unused, run_sizes
 from src.lightning_modules.optimizer import make_optimizer
 from src.losses import pull_loss, push_loss
 from src.mixing import Mixed, unmixed
@@ -119,6 +120,7 @@ class C2AM(Normalising, pl.LightningModule):
         super().__init__(mean=mean, std=std)
         self.backbone = backbone.to(memory_format=torch.channels_last)
         self.backbone.forward = backbone.forward_features  # type: ignore[assignment] # what compile=true compiles
+        freeze_unused(self.backbone)
         width = int(backbone.num_features)  # type: ignore[arg-type] # timm's; channels of the map, not of a head
         self.head = Sequential(nn.Conv2d(width, 1, 3, padding=1, bias=False), nn.BatchNorm2d(1))
         self.alpha, self.area_weight = alpha, area_weight
@@ -219,5 +221,6 @@ class C2AM(Normalising, pl.LightningModule):
         """(1 - step / total)^power; the total is known once the loaders exist, after the first call."""
         if step == 0:
             return 1.0
-        batches = int(self.trainer.num_training_batches) * int(self.trainer.max_epochs or 1)
-        return float(max(0.0, 1 - step * self.trainer.accumulate_grad_batches / batches) ** self.power)
+        # The last step of an epoch may have fewer batches than the others.
+        of_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        return float(max(0.0, 1 - step / (of_epoch * (self.trainer.max_epochs or 1))) ** self.power)

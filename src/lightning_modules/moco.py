@@ -107,6 +107,7 @@ class MoCo(Normalising, pl.LightningModule):
         self.register_buffer("queue", F.normalize(torch.randn(queue_size, dim), dim=1))
         self.register_buffer("pointer", torch.tensor(0))  # index of the oldest key
         self.collapsed = False
+        self.begins_step = True  # the optimiser has stepped since the last batch: the key encoder moves once a step
 
     @property
     def backbone(self) -> nn.Module:
@@ -118,10 +119,14 @@ class MoCo(Normalising, pl.LightningModule):
         features: torch.Tensor = self.backbone(self.normalised(image))
         return features
 
+    def on_train_batch_start(self, batch: TwoViewBatch, batch_idx: int) -> None:
+        self.begins_step = batch_idx % self.trainer.accumulate_grad_batches == 0
+
     def training_step(self, batch: TwoViewBatch, batch_idx: int) -> torch.Tensor:
         rank, world_size = rank_and_world_size()
         query = self.encode(self.query_encoder, batch.first)
-        self.update_key_encoder()
+        if self.begins_step:
+            self.update_key_encoder()
         keys = self.shuffled_keys(batch.second)
         # A copy of the queue: it is written to before the backward pass reads it.
         loss, logits = info_nce(query, keys[rank::world_size], self.queue.clone(), self.temperature)

@@ -191,14 +191,29 @@ def test_every_parameter_is_in_exactly_one_group() -> None:
         assert rates[id(module.backbone.bn1.bias)] == 1e-3 * bias
 
 
-def test_the_rate_decays_to_zero_by_a_power() -> None:
+@pytest.mark.parametrize(("accumulated", "steps"), [(1, 40), (2, 20), (4, 12)])  # of 10 batches: 4, 4 and 2
+def test_the_rate_decays_to_zero_by_a_power(accumulated: int, steps: int) -> None:
     class Trainer:
-        num_training_batches, max_epochs, accumulate_grad_batches = 10, 4, 2
+        num_training_batches, max_epochs, accumulate_grad_batches = 10, 4, accumulated
 
     module = make()
     module._trainer = Trainer()  # type: ignore[assignment]
-    assert module.decay(0) == 1 and module.decay(20) == 0
-    assert module.decay(10) == 0.5**0.9
+    assert module.decay(0) == 1 and module.decay(steps) == 0
+    assert module.decay(steps // 2) == 0.5**0.9 and module.decay(steps - 1) == pytest.approx((1 / steps) ** 0.9)
+
+
+@pytest.mark.parametrize(("name", "unused"), [("resnet10t", []), ("mobilenetv3_small_050", ["conv_head.bias",
+                                              "conv_head.weight"])])  # fmt: skip
+def test_every_parameter_that_is_trained_gets_a_gradient(name: str, unused: list[str]) -> None:
+    backbone = timm.create_model(name, num_classes=0)
+    module = C2AM(
+        backbone=backbone, mean=[0.5] * 3, std=[0.25] * 3, alpha=0.25, area_weight=0.1, lr=0.1, momentum=0.0,
+        weight_decay=0.0, power=0.9, head_multiplier=1.0, bias_multiplier=1.0, scales=[1.0], normalise="maximum",
+    )  # fmt: skip
+    assert all(part.training for part in module.modules())
+    module.represent(torch.rand(2, 3, 64, 64)).activation.sum().backward()
+    assert sorted(name for name, own in backbone.named_parameters() if not own.requires_grad) == unused
+    assert all((own.grad is not None) == own.requires_grad for own in module.parameters())
 
 
 def test_the_network_sees_normalised_pixels() -> None:

@@ -68,6 +68,19 @@ def test_the_key_encoder_starts_as_the_query_encoder_and_follows_as_its_momentum
         torch.testing.assert_close(key, 0.75 * first + 0.25 * second)
 
 
+def test_the_key_encoder_moves_once_where_gradients_are_accumulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Trainer:
+        accumulate_grad_batches = 2
+
+    module, moved = make(), []
+    module._trainer = Trainer()  # type: ignore[assignment]
+    monkeypatch.setattr(module, "update_key_encoder", lambda: moved.append(batch_idx))
+    for batch_idx in (0, 1, 2, 3, 4, 0, 1):  # an epoch of five batches, and the next one
+        module.on_train_batch_start(views(), batch_idx)
+        step(module, views())
+    assert moved == [0, 2, 4, 0]
+
+
 def test_a_batch_is_not_among_its_own_negatives_and_in_the_next_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     from src.lightning_modules import moco
 
