@@ -18,6 +18,16 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "32", "16", "bf16")
+"""Of Lightning's: weights are float32, as averages, heads and norms need it, so that none is purely 16 bits."""
+
+
+def check_precision(precision: Any) -> None:
+    """Raise ValueError for a trainer.precision that is none of PRECISIONS."""
+    if str(precision) not in PRECISIONS:
+        raise ValueError(f"trainer.precision is {precision}: expected one of {', '.join(PRECISIONS[:3])}")
+
+
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     """A context in which operations on the device keep their inputs' dtype."""
     if not torch.is_autocast_enabled(device.type):

@@ -105,6 +105,7 @@ def test_help_does_not_import_torch() -> None:
             marks=pytest.mark.slow,
         ),
         pytest.param(["seed=-1"], "error: seed is -1: expected", marks=pytest.mark.slow),
+        (["trainer.precision=bf16-true"], "error: trainer.precision is bf16-true: expected one of 32-true, 16-mixed"),
         (["track=1", "data_root=/nowhere"], "error: the data root /nowhere does not exist: put the data set there"),
     ],
 )

@@ -12,8 +12,12 @@ import torch
 from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers, param_groups_weight_decay
 from torch import nn
 
+from src.lightning_modules.backbone import REFUSALS
+
 SETTINGS = ("lr", "momentum", "weight_decay")
 """Numbers of an optimiser that must be finite and not negative."""
+UNFIT = (*REFUSALS, ImportError, AttributeError)
+"""What libraries raise for settings that do not suit them, or this machine."""
 
 
 def timm_optimizer(
@@ -34,7 +38,7 @@ def timm_optimizer(
         ValueError: timm has no such optimiser, or one that needs what training here does not provide.
         TypeError: settings that it does not take.
     """
-    name = opt.lower().removeprefix("lookahead_")
+    name = str(opt).lower().removeprefix("lookahead_")
     known = [str(one) for one in list_optimizers()]
     if name not in known:
         close = difflib.get_close_matches(name, known, 3)
@@ -72,8 +76,8 @@ def make_optimizer(
     by_name = getattr(factory, "func", factory) is timm_optimizer
     try:
         optimizer = factory(trained.parameters() if isinstance(trained, nn.Module) and not by_name else trained)
-    except (ValueError, TypeError, ImportError) as error:  # torch's own sentence, without our place in it
-        raise ValueError(f"{setting} is refused: {error}") from error
+    except UNFIT as error:  # torch's own sentence, without our place in it
+        raise ValueError(f"{setting} is refused: {str(error) or type(error).__name__}") from error
     for group in optimizer.param_groups:
         for name in SETTINGS:
             value = group.get(name, 0.0)
@@ -94,8 +98,13 @@ def optimizer_and_schedule(
     """
     made = make_optimizer(optimizer, trained, "module.optimizer")
     try:
+        trial = torch.optim.SGD([torch.zeros(1)], lr=float(made.param_groups[0]["lr"]), momentum=0.9)
+        first = scheduler(trial)
+        trial.step()
+        first.step()  # or what it refuses only then would end the training after its first epoch
         return {"optimizer": made, "lr_scheduler": scheduler(made)}
-    except (ValueError, TypeError) as error:
+    except UNFIT as error:
         raise ValueError(
-            f"module.scheduler is refused: {error} (~module.scheduler.<name> leaves out a setting of the stage's own)"
+            f"module.scheduler is refused: {str(error) or type(error).__name__} (~module.scheduler.<name> leaves out a "
+            "setting of the stage's own)"
         ) from error

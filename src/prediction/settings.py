@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from src.digests import Digests
 from src.numbers import is_number
+from src.precision import check_precision
 from src.prediction.selection import Wanted
 from src.prediction.voting import RULES, SELECTIONS
 
@@ -161,6 +162,7 @@ def check_types(composed: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} is {value}: expected a whole number of at least {least}")
     if composed["seed"] >= 2**32:
         raise ValueError(f"seed is {composed['seed']}: expected a number from 0 to 2^32 - 1")
+    check_precision(composed["trainer"]["precision"])
     for name in ("report", "verify"):
         if type(composed[name]) is not bool:
             raise ValueError(f"{name} is {composed[name]}: expected true or false")

@@ -26,6 +26,7 @@ from src.distributed import is_rank_zero
 from src.files import digest_of, write_json, write_text
 from src.locks import Lock
 from src.overrides import literal
+from src.precision import check_precision
 from src.runs.continuation import (
     check_checkpoint,
     check_same_classes,
@@ -64,6 +65,7 @@ def check_settings(cfg: DictConfig) -> None:
     """Raise ValueError for settings that no run can have, before anything is done; again with the facts of the data."""
     if type(cfg.seed) is not int or not 0 <= cfg.seed < 2**32:
         raise ValueError(f"seed is {cfg.seed}: expected a number from 0 to 2^32 - 1")
+    check_precision(cfg.trainer.precision)
     if cfg.get("hparams"):
         raise ValueError("hparams= is a search: add -m, as in python train.py -m track=1 stage=baseline hparams=optuna")
     if OmegaConf.is_missing(cfg.dataset, "images") and OmegaConf.is_interpolation(cfg.trainer, "max_epochs"):

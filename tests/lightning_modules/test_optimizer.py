@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from src.lightning_modules.moco import Encoder
-from src.lightning_modules.optimizer import make_optimizer, timm_optimizer
+from src.lightning_modules.optimizer import make_optimizer, optimizer_and_schedule, timm_optimizer
 from src.schedules import TimmSchedule, WarmupCosine
 
 SETTINGS = {"opt": "adamw", "lr": 0.1, "weight_decay": 0.5}
@@ -57,6 +58,9 @@ def test_every_parameter_is_trained_once_and_frozen_ones_never() -> None:
         ({"rate": 1}, "module.optimizer is refused: .*unexpected keyword argument 'rate'"),
         ({"lr": float("nan")}, "module.optimizer is refused: .*nan"),
         ({"weight_decay": -1.0}, "weight_decay"),
+        ({"betas": [0.9]}, "module.optimizer is refused: "),
+        ({"opt": "fusedadam"}, "module.optimizer is refused: "),
+        ({"opt": None}, "timm has no optimiser None"),
     ],
 )
 def test_what_is_refused(settings: dict[str, object], message: str) -> None:
@@ -103,6 +107,30 @@ def test_a_warm_up_and_then_a_cosine() -> None:
 def test_schedules_that_there_are_not(sched: str) -> None:
     with pytest.raises(ValueError, match=f"no schedule {sched}, check module.scheduler.sched: "):
         TimmSchedule(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5), sched=sched, num_epochs=3)
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=0),
+        partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max="ten"),
+        partial(TimmSchedule, sched="step", decay_epochs=0),
+        partial(TimmSchedule, sched="cosine", num_epochs=0),
+        partial(torch.optim.lr_scheduler.ReduceLROnPlateau),
+    ],
+)
+def test_schedules_whose_first_step_fails_are_refused_at_once(scheduler: Any) -> None:
+    with pytest.raises(ValueError, match="module.scheduler is refused: "):
+        optimizer_and_schedule(partial(torch.optim.SGD, lr=0.1), scheduler, nn.Linear(2, 2))
+
+
+def test_the_trial_of_a_schedule_leaves_no_trace() -> None:
+    scheduler = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1, total_steps=10)
+    made = optimizer_and_schedule(partial(torch.optim.AdamW, lr=0.1), scheduler, nn.Linear(2, 2))
+    alone = torch.optim.AdamW(nn.Linear(2, 2).parameters(), lr=0.1)
+    scheduler(alone)
+    for own, other in zip(made["optimizer"].param_groups, alone.param_groups, strict=True):
+        assert {**own, "params": []} == {**other, "params": []}
 
 
 def test_a_run_has_both_by_name(train_run: Callable[..., Path]) -> None:

@@ -21,6 +21,7 @@ from src.runs.directory import resolved
         ("ensemble.rounds=-1", "ensemble.rounds is -1"), ("ensemble.split=3", "ensemble.split is 3: expected a glob"),
         ("ensemble.split=[a]", "ensemble.split is"), ("export=3", "export is 3"), ("report=x", "report is x"),
         ("verify=null", "verify is None"),
+        ("trainer.precision=bf16-true", "trainer.precision is bf16-true: expected one of"),
         ("object_masks=3", "object_masks is 3"), ("datamodule.max_bad_share=x", "datamodule.max_bad_share is x"),
         ("datamodule.max_bad_share=.nan", "datamodule.max_bad_share is"),
     ],
