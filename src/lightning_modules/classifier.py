@@ -74,6 +74,11 @@ class Classifier(Network, pl.LightningModule):
         scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler],
     ) -> None:
         check_number("module.label_smoothing", label_smoothing, 0, 1, below=True)
+        if num_classes < 2:
+            raise ValueError(
+                f"the data set has {num_classes} class: a classifier needs at least two (data= may name a folder that "
+                "is one level too deep)"
+            )
         super().__init__(backbone=backbone, num_classes=num_classes, mean=mean, std=std)
         self.mixing, self.label_smoothing = mixing, label_smoothing
         self.optimizer, self.scheduler = optimizer, scheduler

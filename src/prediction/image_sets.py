@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from src.data.images import decode_image, is_shortage
-from src.data.manifest import LAST_ID, Row, cleaned, rows_from, spelled_in
+from src.data.manifest import LAST_ID, UNREADABLE, Row, cleaned, rows_from, shown, spelled_in
 from src.data.sampler import keyed_seed
 from src.data.scan import scan_folder
 from src.datamodules.nico import NicoDataModule
@@ -92,7 +92,10 @@ def test_images(datamodule: NicoDataModule, truth: Path | None, classes: Sequenc
     if len(set(images.names)) < len(images.names):
         raise ValueError(f"{manifest} has images of the same name, the key of prediction.json: rename them")
     where = truth or manifest
-    known = match_truth(read_truth(where, classes) if truth else images.rows, images.names, where)
+    rows = read_truth(where, classes) if truth else images.rows
+    remedy = "leave out its numbers or its names" if truth else "manifest.rebuild=true makes it again"
+    check_label_names(rows, classes, where, remedy)
+    known = match_truth(rows, images.names, where)
     if known and known.label.max() >= len(classes):
         label = int(known.label.max())
         hint = f" (numbers are ids; the class {str(label)!r} is written in quotes)" if str(label) in classes else ""
@@ -100,6 +103,18 @@ def test_images(datamodule: NicoDataModule, truth: Path | None, classes: Sequenc
     if truth and known is None:
         warnings.warn(f"truth={truth} has no labels: there are no figures", stacklevel=2)
     return images._replace(truth=known)
+
+
+def check_label_names(rows: Sequence[Row], classes: Sequence[str], where: Path, remedy: str) -> None:
+    """Raise ValueError for a row with a class's name and another class's id, as of an older label map."""
+    ids = {name: i for i, name in enumerate(classes)}
+    for row in rows:
+        meant = ids.get(spelled_in(ids, row.label_name or ""))
+        if row.label is not None and meant is not None and meant != row.label:
+            raise ValueError(
+                f"{where} gives {row.image_path} the label {row.label} and the class {row.label_name!r}, which has the "
+                f"id {meant} in these runs: {remedy}"
+            )
 
 
 def held_out_images(
@@ -188,11 +203,21 @@ def folder_images(folder: Path) -> ImageSet:
 
     Raises:
         FileNotFoundError: no such folder or file.
-        ValueError: it holds no image.
+        ValueError: it holds no image, a name that no text file can hold, or something that is no file.
     """
     if os.path.lexists(folder) and not folder.is_dir():
-        return ImageSet("folder", folder.parent, [Row(image_path=folder.name, image_name=folder.name)])
-    return ImageSet("folder", folder, [Row(image_path=path, image_name=path) for path in scan_folder(folder)])
+        folder, paths = folder.parent, [folder.name]
+    else:
+        paths = scan_folder(folder)
+    for path in paths:
+        if UNREADABLE.search(path):
+            raise ValueError(
+                f"images= has {shown(path)}, whose name holds a control character or bytes that are not UTF-8: "
+                "rename it"
+            )
+        if not (folder / path).is_file() and (folder / path).exists():
+            raise ValueError(f"images= has {folder / path}, which is no file, but a pipe or a device: leave it out")
+    return ImageSet("folder", folder, [Row(image_path=path, image_name=path) for path in paths])
 
 
 def draw_bank(rows: Sequence[Row], paths: Sequence[str], count: int, seed: int) -> list[Row]:
@@ -227,7 +252,8 @@ def read_truth(path: Path, classes: Sequence[str] = ()) -> list[Row]:
         labels = {}
         for i, entry in enumerate(entries if isinstance(entries, list) else []):
             if isinstance(entry, dict) and isinstance(entry.get("image_path"), str):
-                label = entry.get("label", entry.get("label_name"))
+                label = entry.get("label")
+                label = entry.get("label_name") if label is None else label
                 if label is not None:
                     labels[entry["image_path"]] = label
                     entries[i] = {**entry, "label": label_id(label, ids, path, entry["image_path"])}

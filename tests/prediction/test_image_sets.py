@@ -6,7 +6,15 @@ import pytest
 
 from src.data.manifest import Row
 from src.digests import Digests
-from src.prediction.image_sets import draw_bank, folder_images, match_truth, read_truth, rows_of, with_digest
+from src.prediction.image_sets import (
+    check_label_names,
+    draw_bank,
+    folder_images,
+    match_truth,
+    read_truth,
+    rows_of,
+    with_digest,
+)
 
 
 @pytest.mark.parametrize("label", ["1.7", '"car"', "-1", "true"])
@@ -92,3 +100,30 @@ def test_truth_with_an_image_twice_is_refused_and_no_rebuild_promised(tmp_path: 
     with pytest.raises(ValueError, match=r"t.json lists 1 image\(s\) more than once .*label 0 and then 1") as error:
         read_truth(tmp_path / "t.json")
     assert "rebuild" not in str(error.value)
+
+
+def test_an_id_of_another_map_than_the_runs_is_refused_by_the_name_beside_it() -> None:
+    classes, where = ["ant", "bear"], Path("test.json")
+    check_label_names([Row("1.jpg", 1, "bear"), Row("2.jpg", 0), Row("3.jpg", None, "bear")], classes, where, "do this")
+    check_label_names([Row("1.jpg", 0, "some other words for ant")], classes, where, "do this")
+    with pytest.raises(
+        ValueError, match=r"gives 1.jpg the label 0 and the class 'bear', which has the id 1 .*: do this"
+    ):
+        check_label_names([Row("1.jpg", 0, "bear")], classes, where, "do this")
+
+
+def test_a_name_counts_where_the_label_is_null(tmp_path: Path) -> None:
+    rows = [{"image_path": "a.jpg", "label": None, "label_name": "bear"}]
+    (tmp_path / "t.json").write_text(json.dumps(rows))
+    assert [row.label for row in read_truth(tmp_path / "t.json", ["ant", "bear"])] == [1]
+
+
+def test_what_is_no_image_file_is_refused_before_it_is_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(ValueError, match="pipe.jpg, which is no file, but a pipe or a device"):
+        folder_images(tmp_path / "pipe.jpg")
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    (odd / os.fsdecode(b"\xffz.jpg")).write_bytes(b"")
+    with pytest.raises(ValueError, match="bytes that are not UTF-8: rename it"):
+        folder_images(odd)

@@ -56,6 +56,11 @@ def test_one_seed_has_no_error_and_a_missing_context_is_said() -> None:
     ]
 
 
+def test_a_context_that_no_run_leaves_out_is_said() -> None:
+    known = [one._replace(known=("rock", "sea", "ice")) for one in (run("rock", 0, 0.6), run("sea", 0, 0.4))]
+    assert compare(known).notes == ["no finished run leaves out ice: average and worst are without"]
+
+
 def test_a_tag_is_a_method_of_its_own() -> None:
     table = compare([run("rock", 0, 0.6, tag="lr0.1"), run("rock", 0, 0.7, tag="lr0.3")]).tables["last epoch"]
     assert [row[3] for row in table] == ["tag", "lr0.1", "lr0.3"]

@@ -38,12 +38,14 @@ class LeftOutRun(NamedTuple):
         context: the one that it left out.
         seed: its seed.
         epochs: in their order.
+        known: names of its data set's contexts.
     """
 
     method: tuple[str, str, str, str]
     context: str
     seed: int
     epochs: list[Epoch]
+    known: tuple[str, ...] = ()
 
 
 def best(key: str) -> Callable[[Sequence[Epoch]], Epoch]:
@@ -80,7 +82,7 @@ def read_left_out(logs: Path) -> list[LeftOutRun]:
             if epochs:
                 names = (config.get("dataset") or {}).get("contexts") or []
                 context = context_meant(contexts[0], names) or str(contexts[0])  # 1e3 and true are names as well
-                runs.append(LeftOutRun(method, context, int(config["seed"]), epochs))
+                runs.append(LeftOutRun(method, context, int(config["seed"]), epochs, tuple(map(str, names))))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # a damaged run: it is listed where it would vote
     return runs
@@ -103,6 +105,8 @@ def compare(runs: Sequence[LeftOutRun]) -> Comparison:
         for rule, choose in RULES.items()
     }
     notes = [note for method, group in methods.items() for note in missing(method, group, contexts)]
+    if never := sorted({name for run in runs for name in run.known} - set(contexts)):
+        notes.append(f"no finished run leaves out {', '.join(never)}: average and worst are without")
     title = "accuracy on the context left out, percent; epoch chosen by"
     return Comparison(title, tables, notes, exact(tables), {})
 
