@@ -142,8 +142,11 @@ def contents(root: Path, paths: Sequence[str]) -> tuple[bytes, bool]:
     """Paths and the digests of their contents, one after the other, and whether all of them could be read."""
     words, complete = [], True
     for path in paths:
+        name = f"{root}{os.sep}{path}"
         try:
-            with open(f"{root}{os.sep}{path}", "rb", buffering=0) as file:
+            if not os.path.isfile(name):  # a pipe would wait for ever, a device have no end
+                raise FileNotFoundError(name)
+            with open(name, "rb", buffering=0) as file:
                 words.append(f"{path}\0{hashlib.sha256(file.read()).hexdigest()}\n")
         except OSError:
             words.append(f"{path}\0gone\n")

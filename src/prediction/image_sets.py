@@ -203,7 +203,7 @@ def folder_images(folder: Path) -> ImageSet:
 
     Raises:
         FileNotFoundError: no such folder or file.
-        ValueError: it holds no image, a name that no text file can hold, or something that is no file.
+        ValueError: it holds no image, or a name that no text file can hold.
     """
     if os.path.lexists(folder) and not folder.is_dir():
         folder, paths = folder.parent, [folder.name]
@@ -215,8 +215,6 @@ def folder_images(folder: Path) -> ImageSet:
                 f"images= has {shown(path)}, whose name holds a control character or bytes that are not UTF-8: "
                 "rename it"
             )
-        if not (folder / path).is_file() and (folder / path).exists():
-            raise ValueError(f"images= has {folder / path}, which is no file, but a pipe or a device: leave it out")
     return ImageSet("folder", folder, [Row(image_path=path, image_name=path) for path in paths])
 
 

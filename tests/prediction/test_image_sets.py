@@ -118,12 +118,13 @@ def test_a_name_counts_where_the_label_is_null(tmp_path: Path) -> None:
     assert [row.label for row in read_truth(tmp_path / "t.json", ["ant", "bear"])] == [1]
 
 
-def test_what_is_no_image_file_is_refused_before_it_is_opened(tmp_path: Path) -> None:
+def test_a_pipe_among_images_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
-    with pytest.raises(ValueError, match="pipe.jpg, which is no file, but a pipe or a device"):
-        folder_images(tmp_path / "pipe.jpg")
-    odd = tmp_path / "odd"
-    odd.mkdir()
-    (odd / os.fsdecode(b"\xffz.jpg")).write_bytes(b"")
+    made = with_digest(folder_images(tmp_path / "pipe.jpg"), Digests(None))
+    assert made.names == ["pipe.jpg"] and "is a pipe, not an image file" in made.why_unreadable(0, 0)
+
+
+def test_a_name_that_no_text_can_hold_is_refused(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"\xffz.jpg")).write_bytes(b"")
     with pytest.raises(ValueError, match="bytes that are not UTF-8: rename it"):
-        folder_images(odd)
+        folder_images(tmp_path)

@@ -217,8 +217,9 @@ def test_a_damaged_checkpoint_that_is_passed_over_is_said(tmp_path: Path, capsys
 @pytest.mark.parametrize("end", [-1, 0, None])
 def test_the_schedule_must_know_the_end(end: int | None) -> None:
     cfg = OmegaConf.create(
-        {"seed": 0, "trainer": {"max_epochs": end}, "dataset": {"images": 9}, "module": {"backbone": {}}}
-    )
+        {"seed": 0, "trainer": {"max_epochs": end, "precision": 32}, "dataset": {"images": 9},
+         "module": {"backbone": {}}}
+    )  # fmt: skip
     with pytest.raises(ValueError, match=f"trainer.max_epochs is {end}: expected at least 1"):
         directory.check_settings(cfg)
 
