@@ -77,8 +77,11 @@ def next_commands(folder: Path) -> list[str]:
     if not found and (folder / "masks.json").exists():  # masks that no file asks for: a recipe that has some takes them
         words = next(words for words, of in followers() if "recipe" in of and of["before_masks"]["stage"])
         found.append(command("train.py", [*words, f"before_masks.stage={stage}"], "split", "tag"))
-    if "num_classes" in read_config(folder)["module"]:
-        found.append(command("predict.py", [ensemble_of(stage)]) + " report=true")
+    config = read_config(folder)
+    if "num_classes" in config["module"]:
+        split = config.get("split_name", "holdout")  # runs of another split vote when they are asked to
+        words = [ensemble_of(stage), *([] if split == "holdout" else [f"ensemble.split={split}"])]
+        found.append(command("predict.py", words) + " report=true")
     return found
 
 

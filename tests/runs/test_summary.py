@@ -66,6 +66,15 @@ def test_the_next_command_goes_on_from_this_run(
     assert next_commands(run) == [f"python {one}" for one in expected]
 
 
+def test_a_vote_of_runs_that_left_a_context_out_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["train.py", "track=1", "stage=adapt"])
+    run = run_of(tmp_path, "adapt")
+    config = {"module": {"num_classes": 3}, "split_name": "leave_context_out-p"}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    (found,) = next_commands(run)
+    assert found == "python predict.py track=1 ensemble=all ensemble.split=leave_context_out-p report=true"
+
+
 def test_the_next_command_is_of_the_same_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["train.py", "stage=moco", "track=found", "data_root='my photos'", "track.name=x"])
     (found,) = next_commands(run_of(tmp_path, "moco"))
