@@ -118,7 +118,7 @@ def takes(settings: Mapping[str, Any], sizes: Iterable[int]) -> bool:
             plain = {key: value for key, value in settings.items() if key not in ("_target_", *START)}
             network = timm.create_model(**plain).eval()
             return all(network(torch.zeros(1, 3, size, size)).shape == (1, width_of(network)) for size in sizes)
-    except (*REFUSALS, NotImplementedError):  # the last: something that cannot be computed from shapes
+    except REFUSALS:  # or NotImplementedError, one of RuntimeError's: what cannot be computed from shapes
         return False
     finally:
         torch.set_rng_state(random)
@@ -170,7 +170,7 @@ def freeze_unused(backbone: nn.Module) -> None:
         with torch.enable_grad():
             made = functional_call(backbone.eval(), {**parameters, **buffers}, image)
             used = torch.autograd.grad(made.sum(), list(parameters.values()), allow_unused=True)
-    except (*REFUSALS, NotImplementedError):
+    except REFUSALS:
         return
     finally:
         backbone.train(training)

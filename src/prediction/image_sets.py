@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from src.data.images import decode_image, is_shortage
-from src.data.manifest import LAST_ID, UNREADABLE, Row, cleaned, rows_from, shown, spelled_in
+from src.data.manifest import LAST_ID, Row, cleaned, rows_from, spelled_in
 from src.data.sampler import keyed_seed
-from src.data.scan import scan_folder
+from src.data.scan import check_names, scan_folder
 from src.datamodules.nico import NicoDataModule
 from src.digests import Digests
 from src.files import read_json
@@ -209,12 +209,7 @@ def folder_images(folder: Path) -> ImageSet:
         folder, paths = folder.parent, [folder.name]
     else:
         paths = scan_folder(folder)
-    for path in paths:
-        if UNREADABLE.search(path):
-            raise ValueError(
-                f"images= has {shown(path)}, whose name holds a control character or bytes that are not UTF-8: "
-                "rename it"
-            )
+    check_names(folder, [tuple(path.split("/")) for path in paths], {}, 0)
     return ImageSet("folder", folder, [Row(image_path=path, image_name=path) for path in paths])
 
 

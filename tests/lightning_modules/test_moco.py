@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import pytorch_lightning as pl
 import timm
 import torch
 import torch.nn.functional as F
@@ -69,11 +70,9 @@ def test_the_key_encoder_starts_as_the_query_encoder_and_follows_as_its_momentum
 
 
 def test_the_key_encoder_moves_once_where_gradients_are_accumulated(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Trainer:
-        accumulate_grad_batches = 2
-
+    trainer = pl.Trainer(accelerator="cpu", accumulate_grad_batches=2, logger=False, enable_checkpointing=False)
     module, moved = make(), []
-    module._trainer = Trainer()  # type: ignore[assignment]
+    module.trainer = trainer
     monkeypatch.setattr(module, "update_key_encoder", lambda: moved.append(batch_idx))
     for batch_idx in (0, 1, 2, 3, 4, 0, 1):  # an epoch of five batches, and the next one
         module.on_train_batch_start(views(), batch_idx)
